@@ -1,0 +1,287 @@
+//! What keys of TRL and transformers, Axolotl, LLaMA-Factory and Unsloth are called here.
+
+use crate::schema::Schema;
+use std::collections::BTreeMap;
+
+/// What a peer's key becomes.
+enum Here {
+    /// The same value under another name.
+    Key(&'static str),
+    /// Another name, and another word for some values; a value without a word is left out.
+    Words(&'static str, &'static [(&'static str, &'static str)]),
+    /// Rows of one device and pass: times the accumulation makes an optimizer step's.
+    Batch(&'static str),
+    /// No key: the sentence says what there is instead.
+    Advice(&'static str),
+}
+
+/// The hint for a peer's key, with its value converted where it converts.
+///
+/// `top` are the plain values at the top of the same file. None where the name
+/// is no peer's, or where this schema has no such key.
+pub(crate) fn explain(
+    schema: &Schema,
+    path: &str,
+    value: Option<&str>,
+    top: &BTreeMap<String, String>,
+) -> Option<String> {
+    let leaf = path.rsplit('.').next().unwrap_or(path);
+    let (_, here) = PEERS.iter().find(|(names, _)| names.contains(&leaf))?;
+    let (key, value) = match here {
+        Here::Advice(advice) => return Some((*advice).to_owned()),
+        Here::Key(key) => (*key, value.map(str::to_owned)),
+        Here::Words(key, words) => {
+            let lower = value.map(str::to_ascii_lowercase);
+            let word = words.iter().find(|(theirs, _)| Some(*theirs) == lower.as_deref());
+            (*key, word.map(|(_, ours)| (*ours).to_owned()))
+        }
+        Here::Batch(key) => (*key, value.map(|value| batch(value, top))),
+    };
+    let known = schema.key(key).is_some() || schema.has_below(key);
+    let later =
+        if schema.later(key).is_some() { ", which this version does not support" } else { "" };
+    known.then(|| match value {
+        Some(value) => format!("here: `{key}: {value}`{later}"),
+        None => format!("here: `{key}`{later}"),
+    })
+}
+
+fn batch(rows: &str, top: &BTreeMap<String, String>) -> String {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let accumulated = top.get("gradient_accumulation_steps").and_then(|steps| number(steps));
+    match number(rows).zip(accumulated).and_then(|(rows, steps)| rows.checked_mul(steps)) {
+        Some(product) => product.to_string(),
+        None => rows.to_owned(),
+    }
+}
+
+/// The hint for a peer's value of a choice that has the same name here.
+pub(crate) fn word(key: &str, word: &str) -> Option<&'static str> {
+    let (.., hint) = WORDS.iter().find(|(name, theirs, _)| *name == key && *theirs == word)?;
+    Some(hint)
+}
+
+/// Key here, a peer's value of it, what to write.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("adapter.type", "qlora", "write `adapter: lora` and `quantization: nf4`"),
+    ("adapter.type", "full", "write `adapter: none`: without an adapter all weights are trained"),
+    ("method", "pt", "write `pretrain`"),
+    ("method", "rm", "write `reward`"),
+    ("quantization", "4bit", "write `nf4`"),
+    ("quantization", "bnb-4bit", "write `nf4`"),
+    ("quantization", "8bit", "write `int8`"),
+    ("train.optimizer.type", "adamw_torch", "write `adamw`"),
+    ("train.optimizer.type", "adamw_torch_fused", "write `adamw`"),
+    ("train.optimizer.type", "adamw_hf", "write `adamw`"),
+    ("train.optimizer.type", "adamw_8bit", "write `adamw8bit`"),
+    ("train.optimizer.type", "adamw_bnb_8bit", "write `adamw8bit`"),
+    ("train.optimizer.type", "paged_adamw_8bit", "write `adamw8bit`"),
+    ("train.schedule.type", "constant_with_warmup", "write `{type: constant, warmup_ratio: 0.03}`"),
+];
+
+const ACCUMULATION: &str = "leave it out: `train.batch_size` counts all rows of an optimizer step, \
+                            and micro-batches follow from memory";
+const PRECISION: &str = "leave it out: weights and products are bf16 with sums in f32; \
+                         `precision: f32` computes everything in f32";
+const PACKING: &str = "leave it out: rows are always packed, without padding and without seeing \
+                       each other";
+const SUPERVISION: &str = "leave it out: loss is on what the assistant says, its end-of-turn token \
+                           included";
+const CHECKPOINTING: &str = "leave it out: `activation_checkpointing: auto` decides by memory";
+const KERNELS: &str = "leave it out: the fastest kernels of the machine are chosen at run time";
+const LOGGING: &str = "leave it out: every step is an event of the run folder; `log` adds readers";
+const COMMAND: &str = "not a part of a recipe: the command says it (`train`, `eval`, `generate`)";
+const WORKERS: &str = "leave it out: data is prepared by as many threads as there are";
+const TOKEN: &str = "leave it out: the token is read from the environment";
+const SPREAD: &str = "leave it out: a run has no settings of that kind";
+
+const QUANTIZED: &[(&str, &str)] = &[("true", "nf4"), ("false", "none")];
+const QUANTIZED_8: &[(&str, &str)] = &[("true", "int8"), ("false", "none")];
+const BITS: &[(&str, &str)] = &[("4", "nf4"), ("8", "int8")];
+const STAGES: &[(&str, &str)] = &[
+    ("pt", "pretrain"),
+    ("sft", "sft"),
+    ("rm", "reward"),
+    ("ppo", "ppo"),
+    ("dpo", "dpo"),
+    ("kto", "kto"),
+    ("ipo", "dpo"),
+    ("orpo", "orpo"),
+    ("simpo", "simpo"),
+    ("grpo", "grpo"),
+];
+const SCHEDULES: &[(&str, &str)] = &[
+    ("cosine", "cosine"),
+    ("linear", "linear"),
+    ("constant", "constant"),
+    ("constant_with_warmup", "constant"),
+];
+const OPTIMIZERS: &[(&str, &str)] = &[
+    ("adamw_torch", "adamw"),
+    ("adamw_torch_fused", "adamw"),
+    ("adamw_hf", "adamw"),
+    ("adamw_8bit", "adamw8bit"),
+    ("adamw_bnb_8bit", "adamw8bit"),
+    ("paged_adamw_8bit", "adamw8bit"),
+    ("adafactor", "adafactor"),
+    ("lion", "lion"),
+    ("sgd", "sgd"),
+    ("muon", "muon"),
+];
+
+/// Names that mean the same, and what they are here.
+const PEERS: &[(&[&str], Here)] = &[
+    // Model and method.
+    (&["base_model", "model_name_or_path", "model_name", "model_id"], Here::Key("model")),
+    (&["adapter_name_or_path", "lora_model_dir"], Here::Key("model")),
+    (&["model_revision", "revision_of_model"], Here::Key("model.revision")),
+    (&["stage", "rl", "trainer_type"], Here::Words("method", STAGES)),
+    (
+        &["finetuning_type"],
+        Here::Words("adapter", &[("lora", "lora"), ("full", "none"), ("qlora", "lora")]),
+    ),
+    (&["full_finetuning"], Here::Words("adapter", &[("true", "none"), ("false", "lora")])),
+    (&["use_peft"], Here::Words("adapter", &[("true", "lora"), ("false", "none")])),
+    (
+        &["template", "chat_template_path"],
+        Here::Advice(
+            "leave it out: the model's own chat template is used; `model.chat_template` takes another",
+        ),
+    ),
+    // Adapter.
+    (&["lora_r", "lora_rank", "r"], Here::Key("adapter.rank")),
+    (&["lora_alpha"], Here::Key("adapter.alpha")),
+    (&["lora_dropout"], Here::Key("adapter.dropout")),
+    (
+        &["lora_target_modules", "lora_target", "peft_target_modules"],
+        Here::Words(
+            "adapter.target_modules",
+            &[("all", "all-linear"), ("all-linear", "all-linear")],
+        ),
+    ),
+    (&["lora_target_linear"], Here::Words("adapter.target_modules", &[("true", "all-linear")])),
+    (
+        &["use_rslora", "lora_use_rslora", "peft_use_rslora"],
+        Here::Words("adapter.type", &[("true", "rslora"), ("false", "lora")]),
+    ),
+    (
+        &["use_dora", "lora_use_dora", "peft_use_dora"],
+        Here::Words("adapter.type", &[("true", "dora"), ("false", "lora")]),
+    ),
+    (&["load_in_4bit"], Here::Words("quantization", QUANTIZED)),
+    (&["load_in_8bit"], Here::Words("quantization", QUANTIZED_8)),
+    (&["quantization_bit"], Here::Words("quantization", BITS)),
+    (&["bnb_4bit_quant_type", "quantization_type"], Here::Words("quantization", &[("nf4", "nf4")])),
+    // Data.
+    (
+        &["datasets", "dataset", "dataset_name", "train_dataset", "train_file"],
+        Here::Key("data.train"),
+    ),
+    (&["eval_dataset", "test_datasets", "validation_file"], Here::Key("data.validation.path")),
+    (&["val_set_size", "val_size"], Here::Key("data.validation.fraction")),
+    (
+        &["max_length", "max_seq_length", "sequence_len", "cutoff_len", "model_max_length"],
+        Here::Key("data.max_seq_len"),
+    ),
+    (
+        &[
+            "packing",
+            "sample_packing",
+            "eval_sample_packing",
+            "pad_to_sequence_len",
+            "group_by_length",
+            "padding_free",
+            "neat_packing",
+        ],
+        Here::Advice(PACKING),
+    ),
+    (
+        &[
+            "train_on_inputs",
+            "train_on_prompt",
+            "train_on_responses_only",
+            "assistant_only_loss",
+            "completion_only_loss",
+            "mask_history",
+            "roles_to_train",
+        ],
+        Here::Advice(SUPERVISION),
+    ),
+    // The loop.
+    (&["num_train_epochs", "num_epochs"], Here::Key("train.epochs")),
+    (
+        &["per_device_train_batch_size", "micro_batch_size", "batch_size_per_device"],
+        Here::Batch("train.batch_size"),
+    ),
+    (
+        &["gradient_accumulation_steps", "per_device_eval_batch_size", "auto_find_batch_size"],
+        Here::Advice(ACCUMULATION),
+    ),
+    (&["lr"], Here::Key("train.learning_rate")),
+    (&["learning_rate"], Here::Key("train.learning_rate")),
+    (&["lr_scheduler_type", "lr_scheduler"], Here::Words("train.schedule.type", SCHEDULES)),
+    (&["warmup_steps"], Here::Key("train.schedule.warmup_steps")),
+    (&["warmup_ratio"], Here::Key("train.schedule.warmup_ratio")),
+    (&["cosine_min_lr_ratio", "min_lr_rate"], Here::Key("train.schedule.min_ratio")),
+    (&["optim", "optimizer"], Here::Words("train.optimizer.type", OPTIMIZERS)),
+    (&["weight_decay"], Here::Key("train.optimizer.weight_decay")),
+    (&["adam_beta1", "adam_beta2"], Here::Words("train.optimizer.betas", &[])),
+    (&["adam_epsilon"], Here::Key("train.optimizer.epsilon")),
+    (&["gradient_clipping"], Here::Key("train.max_grad_norm")),
+    (&["eval_steps", "evals_per_epoch"], Here::Words("train.evaluate_every", &[])),
+    (&["save_steps", "saves_per_epoch"], Here::Words("train.save", &[])),
+    (&["save_total_limit"], Here::Key("train.save.keep")),
+    (&["random_state", "data_seed"], Here::Key("seed")),
+    (&["output_dir"], Here::Key("output")),
+    (
+        &["overwrite_output_dir"],
+        Here::Advice("not a part of a recipe: say `--overwrite` on the command line"),
+    ),
+    (
+        &["resume_from_checkpoint", "auto_resume_from_checkpoints"],
+        Here::Advice("not a part of a recipe: say `--resume` on the command line"),
+    ),
+    // What needs no choice here.
+    (
+        &["bf16", "fp16", "tf32", "dtype", "torch_dtype", "pure_bf16", "bnb_4bit_compute_dtype"],
+        Here::Advice(PRECISION),
+    ),
+    (
+        &["gradient_checkpointing", "use_gradient_checkpointing", "gradient_checkpointing_kwargs"],
+        Here::Advice(CHECKPOINTING),
+    ),
+    (
+        &[
+            "flash_attention",
+            "flash_attn",
+            "attn_implementation",
+            "sdp_attention",
+            "xformers_attention",
+            "use_liger_kernel",
+            "torch_compile",
+        ],
+        Here::Advice(KERNELS),
+    ),
+    (
+        &["report_to", "logging_steps", "logging_dir", "wandb_project", "run_name", "plot_loss"],
+        Here::Advice(LOGGING),
+    ),
+    (
+        &["do_train", "do_eval", "do_predict", "eval_strategy", "save_strategy"],
+        Here::Advice(COMMAND),
+    ),
+    (
+        &["dataloader_num_workers", "preprocessing_num_workers", "dataset_num_proc"],
+        Here::Advice(WORKERS),
+    ),
+    (&["dataset_prepared_path", "overwrite_cache", "ddp_timeout"], Here::Advice(SPREAD)),
+    (&["hf_use_auth_token", "hub_token", "hf_hub_token"], Here::Advice(TOKEN)),
+    // Preference and reward methods.
+    (&["beta", "pref_beta", "rl_beta"], Here::Key("objective.beta")),
+    (&["loss_type", "pref_loss"], Here::Key("objective.loss")),
+    (&["ref_model", "ref_model_name_or_path"], Here::Key("reference")),
+    (&["num_generations"], Here::Key("rollout.group_size")),
+    (&["max_completion_length", "max_new_tokens"], Here::Key("rollout.max_new_tokens")),
+    (&["temperature"], Here::Key("rollout.temperature")),
+    (&["reward_funcs", "reward_model"], Here::Words("rewards", &[])),
+];

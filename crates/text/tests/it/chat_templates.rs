@@ -1,0 +1,98 @@
+//! Every template renders as transformers renders it, byte for byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use text::{ChatTemplate, Date, Error, Message, RenderOptions};
+
+use crate::shared;
+
+#[derive(Deserialize)]
+struct Golden {
+    date: Date,
+    special: BTreeMap<String, String>,
+    kwargs: Map<String, Value>,
+    cases: BTreeMap<String, Case>,
+    outputs: BTreeMap<String, BTreeMap<String, Output>>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    messages: Vec<Message>,
+    tools: Option<Value>,
+    #[serde(default)]
+    add_generation_prompt: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Output {
+    Text(String),
+    Raises { raises: String },
+    Fails(()),
+}
+
+fn golden() -> Golden {
+    serde_json::from_str(include_str!("../golden/chat_templates.json")).unwrap()
+}
+
+fn render(template: &ChatTemplate, case: &Case, kwargs: &Map<String, Value>) -> Output {
+    let options = RenderOptions {
+        add_generation_prompt: case.add_generation_prompt,
+        tools: case.tools.as_ref(),
+        kwargs: Some(kwargs),
+        ..RenderOptions::default()
+    };
+    match template.render(&case.messages, &options) {
+        Ok(text) => Output::Text(text),
+        Err(Error::TemplateRaised { message }) => Output::Raises { raises: message },
+        Err(_) => Output::Fails(()),
+    }
+}
+
+/// What Python would render if `safe` left a string a string.
+///
+/// There, adding a text to a safe string escapes the text as HTML, which a chat
+/// template never means; one of the templates runs into it.
+fn without_markup(file: &str, expected: &Output) -> Output {
+    match expected {
+        Output::Text(text) if file == "meetkai-functionary-medium-v3.1.jinja" => {
+            Output::Text(text.replace("&#34;", "\"").replace("&#39;", "'").replace("&amp;", "&"))
+        }
+        other => other.clone(),
+    }
+}
+
+/// Both results from shortly before their first difference on.
+fn difference(found: &Output, expected: &Output) -> String {
+    let (Output::Text(found), Output::Text(expected)) = (found, expected) else {
+        return format!("  {found:?}\n  {expected:?}");
+    };
+    let same = found.chars().zip(expected.chars()).take_while(|(a, b)| a == b).count();
+    let from =
+        |text: &str| text.chars().skip(same.saturating_sub(40)).take(120).collect::<String>();
+    format!("  found    {:?}\n  expected {:?}", from(found), from(expected))
+}
+
+#[test]
+fn templates_render_as_in_transformers() {
+    let golden = golden();
+    let mut different = Vec::new();
+    for (file, outputs) in &golden.outputs {
+        let Some(path) = shared::data(&format!("chat-templates/{file}")) else { return };
+        let source = fs::read_to_string(path).unwrap();
+        let special = golden.special.clone().into_iter().collect();
+        let template = ChatTemplate::new(&source, &special, golden.date).unwrap();
+        for (name, expected) in outputs {
+            let found = render(&template, &golden.cases[name], &golden.kwargs);
+            let expected = &without_markup(file, expected);
+            // Where Python itself fails (`for` over `None`, ...) there is nothing to compare.
+            if found != *expected && *expected != Output::Fails(()) {
+                different.push(format!("{file}, {name}:\n{}", difference(&found, expected)));
+            }
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}

@@ -1,0 +1,130 @@
+//! A whole Hugging Face folder, made from a small tokenizer.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use text::{ChatTemplate, Date, Metadata, SpecialTokens, Tokenizer};
+
+const TEMPLATE: &str =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+
+/// Byte-level BPE over letters, with one merge, one marker and the surrounding given.
+fn tokenizer_json() -> Value {
+    let mut vocab = serde_json::Map::new();
+    for (id, token) in ["<s>", "</s>", "<|im_start|>", "a", "b", "c", "ab"].iter().enumerate() {
+        vocab.insert((*token).into(), id.into());
+    }
+    let added = |id: usize, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+               "rstrip": false, "normalized": false, "special": true})
+    };
+    json!({
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "padding": null,
+        "added_tokens": [added(2, "<|im_start|>")],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "ignore_merges": false, "vocab": vocab, "merges": [["a", "b"]]},
+    })
+}
+
+fn write(dir: &Path, name: &str, value: &Value) {
+    fs::write(dir.join(name), value.to_string()).unwrap();
+}
+
+fn folder(tokenizer_config: &Value) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "config.json", &json!({"model_type": "llama", "eos_token_id": 7}));
+    write(dir.path(), "tokenizer.json", &tokenizer_json());
+    write(dir.path(), "tokenizer_config.json", tokenizer_config);
+    dir
+}
+
+fn today() -> Date {
+    Date::new(2026, 3, 1).unwrap()
+}
+
+#[test]
+fn a_folder_is_read() {
+    let dir = folder(&json!({
+        "bos_token": "<s>", "eos_token": {"content": "</s>"}, "add_bos_token": true,
+        "added_tokens_decoder": {"7": {"content": "<|im_end|>", "special": true, "normalized": false}},
+        "chat_template": TEMPLATE,
+    }));
+    write(dir.path(), "generation_config.json", &json!({"eos_token_id": [7, 1, 7]}));
+    let metadata = Metadata::from_folder(dir.path(), today()).unwrap();
+    let tokenizer = &metadata.tokenizer;
+
+    assert_eq!(metadata.eos_token_ids, [1, 7]);
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), Some(1)));
+    assert_eq!(tokenizer.vocab_size(), 8);
+    assert_eq!(tokenizer.id("<|im_end|>"), Some(7));
+    assert!(tokenizer.is_special(7) && tokenizer.is_special(1) && !tokenizer.is_special(6));
+    assert_eq!(tokenizer.token(6).as_deref(), Some("ab"));
+
+    assert_eq!(tokenizer.encode("abc<|im_end|></s>ba").unwrap(), [6, 5, 7, 1, 4, 3]);
+    assert_eq!(tokenizer.encode_with_special("abc").unwrap(), [0, 6, 5]);
+    assert_eq!(tokenizer.decode(&[0, 6, 5, 7], false).unwrap(), "<s>abc<|im_end|>");
+    assert_eq!(tokenizer.decode(&[0, 6, 5, 7], true).unwrap(), "abc");
+
+    let template = metadata.chat_template.as_ref().unwrap();
+    assert_eq!(template.missing_tokens(tokenizer), Vec::<String>::new());
+    assert_eq!(template.source(), TEMPLATE);
+    let again = Metadata::from_folder(dir.path(), today()).unwrap();
+    assert_eq!(again.tokenizer.hash(), tokenizer.hash());
+    assert_eq!(again.chat_template.unwrap().hash(), template.hash());
+}
+
+#[test]
+fn what_is_written_beside_an_adapter_reads_back() {
+    let dir = folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "add_eos_token": true,
+                             "chat_template": TEMPLATE}));
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    fs::write(copy.path().join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
+    write(copy.path(), "tokenizer_config.json", &tokenizer.config_json());
+    assert!(tokenizer.config_json().get("chat_template").is_none());
+    let again = Tokenizer::from_folder(copy.path()).unwrap();
+    assert_eq!(again.encode_with_special("abc").unwrap(), [6, 5, 1]);
+    assert_eq!(again.hash(), tokenizer.hash());
+    assert_eq!(Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap().bos(), None);
+}
+
+#[test]
+fn markers_that_the_tokenizer_would_split_are_named() {
+    let dir = folder(&json!({}));
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    let special: SpecialTokens = [("eos_token", "<eos>")].into_iter().collect();
+    let source = format!("{TEMPLATE}{{{{ eos_token }}}}");
+    let template = ChatTemplate::new(&source, &special, today()).unwrap();
+    assert_eq!(template.missing_tokens(&tokenizer), ["<|im_end|>", "<eos>"]);
+}
+
+#[test]
+fn folders_that_cannot_be_used_say_why() {
+    let dir = folder(&json!({"added_tokens_decoder": {"9": {"content": "<x>"}}}));
+    let message = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("added token `<x>` should have id 9"), "{message}");
+
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let error = Tokenizer::from_folder(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("has no `tokenizer.json`") && error.hint().is_some());
+
+    fs::write(dir.path().join("tokenizer.json"), "{\"model\": 1").unwrap();
+    let message = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json: "), "{message}");
+
+    let dir = folder(&json!({"chat_template": "{% for %}"}));
+    let error = Metadata::from_folder(dir.path(), today()).unwrap_err().to_string();
+    assert!(error.starts_with("chat template, line 1: "), "{error}");
+    let missing = dir.path().join("nothing");
+    let error = Metadata::from_folder(&missing, today()).unwrap_err().to_string();
+    assert!(error.ends_with("nothing: is not a folder"), "{error}");
+}

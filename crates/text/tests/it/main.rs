@@ -1,0 +1,6 @@
+//! What crosses files: goldens of transformers, vocabularies of llama.cpp, whole folders.
+
+mod chat_templates;
+mod folder;
+mod shared;
+mod tokenizer;

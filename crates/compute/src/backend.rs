@@ -1,0 +1,81 @@
+//! The seam between models and devices.
+
+use crate::{Buffer, DType, Mark, Op, Parameter, Result, Weight, WeightSource};
+
+/// What a backend is, for reports and manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// `cpu`, `reference`, `measure`.
+    pub kind: &'static str,
+    /// Instruction set that the kernels were chosen for, `avx512bf16` say.
+    pub isa: &'static str,
+    /// Compute threads.
+    pub threads: usize,
+}
+
+/// A device with memory of its own, a set of loaded weights, and the
+/// operations of [`Op`].
+///
+/// No operation takes or returns host memory: only [`upload`](Backend::upload),
+/// [`read`](Backend::read) and [`sync`](Backend::sync) touch it, and the loading of weights. A backend may queue what it is
+/// told to run; an error may then surface as late as at `sync` or `read`.
+///
+/// Memory of a step is a stack: [`alloc`](Backend::alloc) takes from its top, [`release`](Backend::release) gives back
+/// everything above a mark. Its contents are undefined until written.
+pub trait Backend: Send {
+    /// What this is.
+    fn device(&self) -> Device;
+
+    /// The type that matrix products multiply in.
+    fn operand(&self) -> DType;
+
+    /// Sets the size of the stack. It must be empty.
+    fn reserve(&mut self, bytes: usize) -> Result<()>;
+
+    /// The size of the stack; by default there is no limit.
+    fn reserved(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Takes `len` elements from the top of the stack.
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer>;
+
+    /// The height of the stack.
+    fn mark(&self) -> Mark;
+
+    /// Gives back all that was taken since `mark`.
+    fn release(&mut self, mark: Mark);
+
+    /// An allocation of its own, zeroed.
+    fn alloc_static(&mut self, len: usize, dtype: DType) -> Result<Buffer>;
+
+    /// Gives back an allocation of [`alloc_static`](Backend::alloc_static).
+    fn free_static(&mut self, buffer: Buffer);
+
+    /// Loads a frozen matrix.
+    fn load(&mut self, source: WeightSource<'_>) -> Result<Weight>;
+
+    /// Makes a trained matrix with these values, zero gradient and zero moments.
+    fn load_trained(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Parameter>;
+
+    /// Forgets a matrix and what belongs to it.
+    fn unload(&mut self, weight: Weight);
+
+    /// Copies host memory into a f32 or operand buffer of the same length.
+    fn upload(&mut self, data: &[f32], out: Buffer) -> Result<()>;
+
+    /// Copies host memory into a u32 buffer of the same length.
+    fn upload_u32(&mut self, data: &[u32], out: Buffer) -> Result<()>;
+
+    /// Waits, then copies a f32 or operand buffer to host memory.
+    fn read(&mut self, buffer: Buffer, out: &mut [f32]) -> Result<()>;
+
+    /// Waits, then copies a u32 buffer to host memory.
+    fn read_u32(&mut self, buffer: Buffer, out: &mut [u32]) -> Result<()>;
+
+    /// Runs or queues an operation.
+    fn run(&mut self, op: Op<'_>) -> Result<()>;
+
+    /// Waits for all that was queued.
+    fn sync(&mut self) -> Result<()>;
+}

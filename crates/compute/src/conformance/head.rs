@@ -1,0 +1,188 @@
+//! Rows of the output distribution.
+
+use super::{Row, Trial};
+use crate::op::{Head, HeadGradients, HeadOutputs, Sample};
+use crate::{Buffer, DType, Op, Storage, Weight};
+
+/// Kinds of gradient that go into a head.
+pub(super) const GRADIENTS: [&str; 4] = ["logprob", "entropy", "lse", "mean_logprob"];
+
+/// The numbers of a head.
+#[derive(Clone, Copy)]
+struct Shape {
+    reads: usize,
+    vocab: usize,
+    cols: usize,
+    scale: f32,
+    softcap: Option<f32>,
+    temperature: f32,
+}
+
+pub(super) fn add(rows: &mut Vec<Row>) {
+    let plain = |reads, vocab, cols| Shape {
+        reads,
+        vocab,
+        cols,
+        scale: 1.0,
+        softcap: None,
+        temperature: 1.0,
+    };
+    let shapes = [
+        ("1x7x5", plain(1, 7, 5)),
+        ("5x100x64", plain(5, 100, 64)),
+        ("37x1003x40", plain(37, 1003, 40)),
+        ("with softcap", Shape { softcap: Some(3.0), ..plain(4, 65, 33) }),
+        ("with temperature", Shape { temperature: 0.7, ..plain(4, 65, 33) }),
+        (
+            "with all",
+            Shape { scale: 0.5, softcap: Some(2.0), temperature: 1.3, ..plain(13, 300, 48) },
+        ),
+    ];
+    for (name, shape) in shapes {
+        rows.push(Row::new(format!("head {name}, outputs"), move |t| run(t, shape, true, &[])));
+        for kind in GRADIENTS {
+            let name = format!("head {name}, gradient of {kind}");
+            rows.push(Row::new(name, move |t| run(t, shape, false, &[kind])));
+        }
+        let name = format!("head {name}, in one pass");
+        rows.push(Row::new(name, move |t| run(t, shape, true, &GRADIENTS)));
+    }
+    rows.push(Row::new("head without targets", without_targets));
+    for storage in super::moves::STORAGES {
+        let cols = if storage.block_len() == 256 { 256 } else { 64 };
+        let shape = Shape { scale: 0.2, ..plain(6, 70, cols) };
+        let body = move |t: &mut Trial<'_>| {
+            let weight = t.weight(shape.vocab, cols, storage);
+            run_on(t, shape, weight, true, &GRADIENTS);
+        };
+        rows.push(Row::new(format!("head {storage:?}"), body));
+    }
+    for (vocab, count) in [(1, 1), (7, 3), (100, 40), (1003, 20)] {
+        rows.push(Row::new(format!("sample {count}x{vocab}"), move |t| sample(t, vocab, count)));
+    }
+    rows.push(Row::new("sample among equals", sample_among_equals));
+}
+
+fn run(t: &mut Trial<'_>, shape: Shape, outputs: bool, gradients: &[&str]) {
+    let weight = t.weight(shape.vocab, shape.cols, Storage::Bf16);
+    run_on(t, shape, weight, outputs, gradients);
+}
+
+fn run_on(t: &mut Trial<'_>, shape: Shape, weight: Weight, outputs: bool, gradients: &[&str]) {
+    let reads = shape.reads;
+    let hidden = t.operands(reads * shape.cols);
+    // None on the first read where there are others, several on some.
+    let targets: Vec<u32> =
+        (0..reads as u32).flat_map(|read| vec![read; read as usize % 3]).collect();
+    let targets = if targets.is_empty() { vec![0, 0] } else { targets };
+    let tokens = t.random_below(targets.len(), shape.vocab as u32);
+    let mut gradient = |name: &str, len| gradients.contains(&name).then(|| t.f32(len));
+    let gradients = HeadGradients {
+        logprob: gradient("logprob", targets.len()),
+        entropy: gradient("entropy", reads),
+        lse: gradient("lse", reads),
+        mean_logprob: gradient("mean_logprob", reads),
+    };
+    let given =
+        gradients.logprob.or(gradients.entropy).or(gradients.lse).or(gradients.mean_logprob);
+    let d_hidden = given.map(|_| t.out(reads * shape.cols, DType::F32));
+    let mut output = |len, dtype| outputs.then(|| t.out(len, dtype));
+    let outputs = HeadOutputs {
+        logprob: output(targets.len(), DType::F32),
+        entropy: output(reads, DType::F32),
+        lse: output(reads, DType::F32),
+        mean_logprob: output(reads, DType::F32),
+        log_sum_sq_probs: output(reads, DType::F32),
+        top1: output(reads, DType::U32),
+    };
+    let (target_reads, target_tokens) = (t.integers(&targets), t.integers(&tokens));
+    t.run(Op::Head(Head {
+        reads,
+        hidden,
+        weight,
+        scale: shape.scale,
+        softcap: shape.softcap,
+        temperature: shape.temperature,
+        target_reads,
+        target_tokens,
+        outputs,
+        gradients,
+        d_hidden,
+    }));
+    keep(t, &outputs, d_hidden);
+}
+
+/// Statistics alone, as a KL penalty wants them.
+fn without_targets(t: &mut Trial<'_>) {
+    let (reads, vocab, cols) = (3, 50, 16);
+    let (entropy, d_entropy) = (t.out(reads, DType::F32), t.f32(reads));
+    let d_hidden = Some(t.out(reads * cols, DType::F32));
+    let outputs = HeadOutputs { entropy: Some(entropy), ..HeadOutputs::default() };
+    let op = Head {
+        reads,
+        hidden: t.operands(reads * cols),
+        weight: t.weight(vocab, cols, Storage::F16),
+        scale: 1.0,
+        softcap: None,
+        temperature: 1.0,
+        target_reads: t.integers(&[]),
+        target_tokens: t.integers(&[]),
+        outputs,
+        gradients: HeadGradients { entropy: Some(d_entropy), ..HeadGradients::default() },
+        d_hidden,
+    };
+    t.run(Op::Head(op));
+    keep(t, &outputs, d_hidden);
+}
+
+fn keep(t: &mut Trial<'_>, outputs: &HeadOutputs, d_hidden: Option<Buffer>) {
+    let named = [
+        ("logprob", outputs.logprob),
+        ("entropy", outputs.entropy),
+        ("lse", outputs.lse),
+        ("mean_logprob", outputs.mean_logprob),
+        ("log_sum_sq_probs", outputs.log_sum_sq_probs),
+        ("top1", outputs.top1),
+        ("d_hidden", d_hidden),
+    ];
+    for (name, buffer) in named {
+        if let Some(buffer) = buffer {
+            t.keep(name, buffer);
+        }
+    }
+}
+
+fn sample(t: &mut Trial<'_>, vocab: usize, rows: usize) {
+    let logits: Vec<f32> = t.random(rows * vocab).iter().map(|x| x * 4.0).collect();
+    let temperatures = [0.0, 1.0, 0.7, 1.5];
+    let settings = (0..rows).flat_map(|row| {
+        let top_k = [0.0, 1.0, 5.0][row / 4 % 3];
+        let top_p = [1.0, 0.5, 0.9, 1e-6][row / 12 % 4];
+        [temperatures[row % 4], top_k, top_p, (row as f32 * 0.37 + 0.05).fract()]
+    });
+    let settings: Vec<f32> = settings.collect();
+    draw(t, vocab, rows, &logits, &settings);
+}
+
+/// The lowest token wins at temperature 0, and equals keep their order at any other.
+fn sample_among_equals(t: &mut Trial<'_>) {
+    let vocab = 40;
+    let logits: Vec<f32> = (0..6 * vocab).map(|i| [0.0, 2.0, 1.0, 2.0][i % 4]).collect();
+    let settings = [
+        [0.0, 0.0, 1.0, 0.9],
+        [1.0, 1.0, 1.0, 0.9],
+        [1.0, 3.0, 1.0, 0.5],
+        [1.0, 0.0, 0.3, 0.99],
+        [1.0, 0.0, 1.0, 0.0],
+        [0.5, 21.0, 1.0, 0.999],
+    ];
+    draw(t, vocab, 6, &logits, settings.as_flattened());
+}
+
+fn draw(t: &mut Trial<'_>, vocab: usize, rows: usize, logits: &[f32], settings: &[f32]) {
+    let (logits, settings) = (t.upload(logits, DType::F32), t.upload(settings, DType::F32));
+    let (tokens, logprobs) = (t.out(rows, DType::U32), t.out(rows, DType::F32));
+    t.run(Op::Sample(Sample { vocab, logits, settings, tokens, logprobs }));
+    t.keep("tokens", tokens);
+    t.keep("logprobs", logprobs);
+}

@@ -1,0 +1,137 @@
+//! One suite for every backend: the same rows, compared with the f64 reference.
+//!
+//! A [`Row`] builds seeded inputs, runs operations and keeps outputs. [`check`] runs all rows on a backend
+//! and on [`Reference`]; [`invariance`] asks a backend whether a result depends on its company, and
+//! [`differences`] compares the derivatives of the reference with its own finite differences.
+//!
+//! ```
+//! # use compute::conformance;
+//! // The oracle agrees with itself; a device goes in its place.
+//! let mut backend = compute::Reference::new();
+//! conformance::check(&mut backend);
+//! conformance::invariance::check(&mut backend);
+//! ```
+
+mod attention;
+pub mod differences;
+mod elementwise;
+mod head;
+pub mod invariance;
+mod layout;
+mod linear;
+mod moves;
+mod nan;
+mod stored;
+mod training;
+mod trial;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+
+use crate::{Backend, DType, Reference};
+pub use trial::{Output, Trial, Values};
+
+/// Bytes of stack that a backend is given for the suite.
+pub const STACK_BYTES: usize = 64 << 20;
+
+/// Something to run on a backend.
+pub struct Row {
+    /// What it does, in a few words.
+    pub name: String,
+    body: Box<dyn Fn(&mut Trial<'_>)>,
+}
+
+impl Row {
+    /// A row; its inputs are drawn by its name.
+    pub fn new(name: impl Into<String>, body: impl Fn(&mut Trial<'_>) + 'static) -> Self {
+        Row { name: name.into(), body: Box::new(body) }
+    }
+
+    /// Runs it and gives back everything that it took.
+    ///
+    /// # Panics
+    /// Where the backend fails or panics.
+    pub fn run(&self, backend: &mut dyn Backend) -> Vec<Output> {
+        let mark = backend.mark();
+        let mut trial = Trial::new(backend, &self.name);
+        // The message of a kernel does not say on which row it came.
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(&mut trial)));
+        assert!(outcome.is_ok(), "`{}` panicked", self.name);
+        let outputs = trial.finish();
+        backend.release(mark);
+        outputs
+    }
+}
+
+/// All rows: every operation and variant.
+pub fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    moves::add(&mut rows);
+    elementwise::add(&mut rows);
+    linear::add(&mut rows);
+    attention::add(&mut rows);
+    head::add(&mut rows);
+    training::add(&mut rows);
+    nan::add(&mut rows);
+    rows
+}
+
+/// Most relative error of an output, as norms: `|a - b| / |b|`.
+///
+/// Inputs are exact in bfloat16, so what differs is the rounding of outputs and of what lies between.
+pub fn tolerance(operand: DType) -> f64 {
+    match operand {
+        DType::Bf16 => 1e-2,
+        _ => 1e-4,
+    }
+}
+
+/// What the reference makes of every row, computed once.
+static EXPECTED: LazyLock<Vec<Vec<Output>>> = LazyLock::new(|| {
+    let mut reference = Reference::new();
+    reference.reserve(STACK_BYTES).expect("a stack for the suite");
+    rows().iter().map(|row| row.run(&mut reference)).collect()
+});
+
+/// Runs every row on the backend, whose stack is empty, and names the outputs that differ from the reference.
+pub fn failures(backend: &mut dyn Backend) -> Vec<String> {
+    let tolerance = tolerance(backend.operand());
+    backend.reserve(STACK_BYTES).expect("a stack for the suite");
+    let mut failures = Vec::new();
+    for (row, expected) in rows().iter().zip(EXPECTED.iter()) {
+        let outputs = row.run(backend);
+        assert_eq!(outputs.len(), expected.len(), "outputs of {}", row.name);
+        for (output, expected) in outputs.iter().zip(expected) {
+            if let Err(problem) = output.compare(expected, tolerance) {
+                failures.push(format!("{}: {}: {problem}", row.name, output.name));
+            }
+        }
+    }
+    failures
+}
+
+/// Panics with the list of [`failures`] where there are any.
+#[track_caller]
+pub fn check(backend: &mut dyn Backend) {
+    let failures = failures(backend);
+    let device = backend.device();
+    assert!(failures.is_empty(), "{device:?} differs from the reference:\n{}", failures.join("\n"));
+}
+
+/// Runs every row on all backends and panics where one differs from the first in a bit.
+#[track_caller]
+pub fn assert_same_bits<B: Backend>(backends: &mut [B]) {
+    for backend in &mut *backends {
+        backend.reserve(STACK_BYTES).expect("a stack for the suite");
+    }
+    for row in rows() {
+        let mut all = backends.iter_mut().map(|backend| (backend.device(), row.run(backend)));
+        let Some((first_device, first)) = all.next() else { return };
+        for (device, outputs) in all {
+            for (a, b) in first.iter().zip(outputs) {
+                let (name, output) = (&row.name, &a.name);
+                assert_eq!(a.bits(), b.bits(), "{name}: {output}: {first_device:?} and {device:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What a row of the suite works with: a backend, seeded inputs, kept outputs.
+
+use half::bf16;
+
+use super::stored::stored;
+use crate::random::{key, uniform};
+use crate::{Backend, Buffer, DType, Op, Parameter, Storage, Weight, WeightSource};
+
+/// An output of a row.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// What it is, as the field of the operation is called.
+    pub name: String,
+    /// What came out.
+    pub values: Values,
+}
+
+/// The values of an [`Output`].
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Compared within a tolerance.
+    Numbers(Vec<f32>),
+    /// Compared exactly.
+    Integers(Vec<u32>),
+}
+
+impl Output {
+    /// Says how it differs from what was expected, where it does.
+    pub fn compare(&self, expected: &Output, tolerance: f64) -> Result<(), String> {
+        match (&self.values, &expected.values) {
+            (Values::Integers(a), Values::Integers(b)) if a == b => Ok(()),
+            (Values::Numbers(a), Values::Numbers(b)) => {
+                let error = relative_error(a, b);
+                // Not `error > tolerance`: NaN is an error too.
+                if error <= tolerance { Ok(()) } else { Err(format!("relative error {error:.2e}")) }
+            }
+            (Values::Integers(a), Values::Integers(b)) => {
+                let first = a.iter().zip(b).position(|(a, b)| a != b);
+                let at = first.unwrap_or(a.len().min(b.len()));
+                Err(format!("integer {at} is {:?}, not {:?}", a.get(at), b.get(at)))
+            }
+            _ => panic!("{} is numbers on one backend and integers on the other", self.name),
+        }
+    }
+
+    /// The values bit by bit.
+    pub fn bits(&self) -> Vec<u32> {
+        match &self.values {
+            Values::Integers(values) => values.clone(),
+            Values::Numbers(values) => values.iter().map(|value| value.to_bits()).collect(),
+        }
+    }
+}
+
+/// `|a - b| / |b|`, or `|a|` where b is zero.
+fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "outputs of one length");
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let pairs = a.iter().zip(b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    let difference = norm(&mut pairs.clone().map(|(a, b)| a - b));
+    let size = norm(&mut pairs.map(|(_, b)| b));
+    if size == 0.0 { difference } else { difference / size }
+}
+
+/// A backend on which a row runs. Inputs are uniform in `[-1, 1)`, exact in
+/// bfloat16, and the same on every backend; outputs start as NaN.
+pub struct Trial<'a> {
+    backend: &'a mut dyn Backend,
+    seed: u64,
+    weights: Vec<Weight>,
+    outputs: Vec<Output>,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(backend: &'a mut dyn Backend, name: &str) -> Self {
+        let words: Vec<u64> = name.bytes().map(u64::from).collect();
+        Trial { backend, seed: key(&words), weights: Vec::new(), outputs: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> Vec<Output> {
+        self.backend.sync().expect("sync");
+        self.weights.into_iter().for_each(|weight| self.backend.unload(weight));
+        self.outputs
+    }
+
+    /// The type that matrix products multiply in.
+    pub fn operand(&self) -> DType {
+        self.backend.operand()
+    }
+
+    /// New random numbers.
+    pub fn random(&mut self, len: usize) -> Vec<f32> {
+        self.seed = key(&[self.seed]);
+        let number = |i| bf16::from_f32(2.0 * uniform(key(&[self.seed, i])) - 1.0).to_f32();
+        (0..len as u64).map(number).collect()
+    }
+
+    /// New random numbers below `end`.
+    pub fn random_below(&mut self, len: usize, end: u32) -> Vec<u32> {
+        self.seed = key(&[self.seed]);
+        (0..len as u64).map(|i| (key(&[self.seed, i]) % u64::from(end)) as u32).collect()
+    }
+
+    /// A buffer that holds `values`.
+    pub fn upload(&mut self, values: &[f32], dtype: DType) -> Buffer {
+        let buffer = self.backend.alloc(values.len(), dtype).expect("alloc");
+        self.backend.upload(values, buffer).expect("upload");
+        buffer
+    }
+
+    /// A random input in f32.
+    pub fn f32(&mut self, len: usize) -> Buffer {
+        let values = self.random(len);
+        self.upload(&values, DType::F32)
+    }
+
+    /// A random input in the operand type.
+    pub fn operands(&mut self, len: usize) -> Buffer {
+        let values = self.random(len);
+        self.upload(&values, self.operand())
+    }
+
+    /// An input of integers.
+    pub fn integers(&mut self, values: &[u32]) -> Buffer {
+        let buffer = self.backend.alloc(values.len(), DType::U32).expect("alloc");
+        self.backend.upload_u32(values, buffer).expect("upload");
+        buffer
+    }
+
+    /// A buffer to be overwritten.
+    pub fn out(&mut self, len: usize, dtype: DType) -> Buffer {
+        match dtype {
+            DType::U32 => self.integers(&vec![u32::MAX; len]),
+            _ => self.upload(&vec![f32::NAN; len], dtype),
+        }
+    }
+
+    /// A frozen matrix of random values; the rows of block types are whole blocks.
+    pub fn weight(&mut self, rows: usize, cols: usize, storage: Storage) -> Weight {
+        self.weight_in_order(rows, cols, storage, None)
+    }
+
+    /// A frozen matrix whose rows are permuted.
+    pub fn weight_in_order(
+        &mut self,
+        rows: usize,
+        cols: usize,
+        storage: Storage,
+        row_order: Option<&[u32]>,
+    ) -> Weight {
+        self.seed = key(&[self.seed]);
+        let bytes = stored(storage, rows * cols, self.seed);
+        let source = WeightSource { rows, cols, storage, bytes: &bytes, row_order };
+        let weight = self.backend.load(source).expect("load");
+        self.weights.push(weight);
+        weight
+    }
+
+    /// A trained matrix of random values.
+    pub fn trained(&mut self, rows: usize, cols: usize) -> Parameter {
+        let values = self.random(rows * cols);
+        let parameter = self.backend.load_trained(rows, cols, &values).expect("load");
+        self.weights.push(parameter.weight);
+        parameter
+    }
+
+    /// Writes numbers over a buffer.
+    pub fn write(&mut self, values: &[f32], out: Buffer) {
+        self.backend.upload(values, out).expect("upload");
+    }
+
+    /// Runs an operation.
+    pub fn run(&mut self, op: Op<'_>) {
+        self.backend.run(op).expect("run");
+    }
+
+    /// Reads numbers.
+    pub fn read(&mut self, buffer: Buffer) -> Vec<f32> {
+        let mut values = vec![0.0; buffer.len];
+        self.backend.read(buffer, &mut values).expect("read");
+        values
+    }
+
+    /// Keeps which of a buffer's numbers are NaN.
+    pub fn keep_nan(&mut self, name: impl Into<String>, buffer: Buffer) {
+        let values = self.read(buffer).into_iter().map(|value| u32::from(value.is_nan())).collect();
+        self.outputs.push(Output { name: name.into(), values: Values::Integers(values) });
+    }
+
+    /// Keeps what a buffer holds as an output of the row.
+    pub fn keep(&mut self, name: impl Into<String>, buffer: Buffer) {
+        let values = match buffer.dtype {
+            DType::U32 => {
+                let mut values = vec![0; buffer.len];
+                self.backend.read_u32(buffer, &mut values).expect("read");
+                Values::Integers(values)
+            }
+            _ => Values::Numbers(self.read(buffer)),
+        };
+        self.outputs.push(Output { name: name.into(), values });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(a: Values, b: Values, expected: Result<(), &str>) {
+        let output = |values| Output { name: "out".into(), values };
+        let result = output(a).compare(&output(b), 1e-2);
+        assert_eq!(result, expected.map_err(String::from));
+    }
+
+    #[test]
+    fn outputs_are_compared_by_norm_or_exactly() {
+        let numbers = |values: &[f32]| Values::Numbers(values.to_vec());
+        let integers = |values: &[u32]| Values::Integers(values.to_vec());
+        check(numbers(&[3.0, 4.0]), numbers(&[3.0, 4.0]), Ok(()));
+        check(numbers(&[3.0, 4.04]), numbers(&[3.0, 4.0]), Ok(()));
+        check(numbers(&[3.0, 4.5]), numbers(&[3.0, 4.0]), Err("relative error 1.00e-1"));
+        check(numbers(&[0.5]), numbers(&[0.0]), Err("relative error 5.00e-1"));
+        check(numbers(&[f32::NAN]), numbers(&[1.0]), Err("relative error NaN"));
+        check(integers(&[1, 2]), integers(&[1, 2]), Ok(()));
+        check(integers(&[1, 3]), integers(&[1, 2]), Err("integer 1 is Some(3), not Some(2)"));
+    }
+}

@@ -1,0 +1,294 @@
+//! `gradient += dy^T x`: products along rows instead of columns.
+
+use super::linear::{Machine, Packing};
+use super::{Format, Output, PANEL, Packed, Pass, Piece, Pointers, block_rows};
+use crate::cpu::operand::Operand;
+use crate::cpu::simd::{Kernel, Simd, dispatch};
+
+/// Steps of a panel that are packed and multiplied at a time.
+const STEPS: usize = 1024;
+
+/// What `Op::WeightGradient` asks for, with pointers in place of buffers.
+#[derive(Clone, Copy)]
+pub(crate) struct Gradient<'a> {
+    /// `[rows, n]`.
+    pub(crate) dy: *const u8,
+    /// `[rows, k]`.
+    pub(crate) x: *const u8,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    /// `[groups + 1]`.
+    pub(crate) groups: &'a [u32],
+    /// `[n, k]`.
+    pub(crate) out: *mut f32,
+}
+
+/// Columns of a row-major operand matrix: one side of the product.
+#[derive(Clone, Copy, PartialEq)]
+struct Side {
+    start: *const u8,
+    cols: usize,
+}
+
+/// The smaller side is packed whole, the larger panel by panel.
+struct Job<'a> {
+    steps: &'a [[u32; 2]],
+    blocks: Packed,
+    block_side: Side,
+    panel_side: Side,
+    output: Output,
+}
+
+/// Adds the gradients of some matrices to what they are.
+///
+/// # Safety
+/// Pointers are valid for the shapes, gradients overlap nothing.
+pub(crate) unsafe fn weight_gradient(
+    machine: Machine<'_>,
+    packing: &mut Packing,
+    gradients: &[Gradient<'_>],
+) {
+    let lists: Vec<Vec<[u32; 2]>> =
+        gradients.iter().map(|gradient| steps_of(machine.format, gradient.groups)).collect();
+    let mut jobs: Vec<Job<'_>> = gradients
+        .iter()
+        .zip(&lists)
+        .map(|(gradient, steps)| Job::new(machine, gradient, steps))
+        .collect();
+    let words = jobs.iter().map(|job| job.blocks.rows * job.steps.len()).sum();
+    let mut words: *mut f32 = packing.reserve(words);
+    for job in &mut jobs {
+        job.blocks.words = words;
+        words = words.wrapping_add(job.blocks.rows * job.steps.len());
+    }
+    let jobs = Pointers(jobs.as_slice());
+    let blocks = jobs.0.iter().map(|job| job.blocks.blocks()).sum();
+    machine.pool.run(blocks, &|task, _| {
+        let jobs = { &jobs }.0;
+        let (job, block) = find(jobs, task, |job| job.blocks.blocks());
+        let (first, rows) = job.blocks.block_range(block);
+        let (side, out) = (job.block_side, job.blocks.block(block).cast_mut());
+        let format = machine.format;
+        let columns = (first, rows);
+        dispatch(machine.isa, PackColumns { format, side, steps: job.steps, columns, out });
+    });
+    let panels = jobs.0.iter().map(Job::panels).sum();
+    machine.pool.run(panels, &|task, scratch| {
+        let jobs = { &jobs }.0;
+        let (job, panel) = find(jobs, task, Job::panels);
+        // SAFETY: the caller's duty; tasks write disjoint tiles.
+        unsafe { job.panel(machine, panel, scratch) };
+    });
+}
+
+/// The rows of each step: a pair where the format has pairs, a single row (twice) elsewhere. The
+/// second of a pair is `u32::MAX` where a group ends before it.
+fn steps_of(format: Format, groups: &[u32]) -> Vec<[u32; 2]> {
+    let mut steps = Vec::new();
+    for group in groups.windows(2) {
+        let rows = group[0]..group[1];
+        match format {
+            Format::Pairs => steps.extend(
+                rows.step_by(2)
+                    .map(|row| [row, if row + 1 < group[1] { row + 1 } else { u32::MAX }]),
+            ),
+            Format::Halves | Format::Floats => steps.extend(rows.map(|row| [row, row])),
+        }
+    }
+    steps
+}
+
+fn find<'a, 'b>(
+    jobs: &'a [Job<'b>],
+    mut task: usize,
+    count: impl Fn(&Job<'b>) -> usize,
+) -> (&'a Job<'b>, usize) {
+    for job in jobs {
+        if task < count(job) {
+            return (job, task);
+        }
+        task -= count(job);
+    }
+    unreachable!("a task belongs to a job");
+}
+
+impl<'a> Job<'a> {
+    fn new(machine: Machine<'_>, gradient: &Gradient<'_>, steps: &'a [[u32; 2]]) -> Self {
+        let &Gradient { dy, x, n, k, out, .. } = gradient;
+        let (dy, x) = (Side { start: dy, cols: n }, Side { start: x, cols: k });
+        let transposed = n > k;
+        let (block_side, panel_side) = if transposed { (x, dy) } else { (dy, x) };
+        let most = block_rows(machine.isa);
+        Job {
+            steps,
+            blocks: Packed::new(std::ptr::null(), block_side.cols, steps.len(), most),
+            block_side,
+            panel_side,
+            output: Output::Accumulate { out, stride: k, transposed },
+        }
+    }
+
+    fn panels(&self) -> usize {
+        self.panel_side.cols.div_ceil(PANEL)
+    }
+
+    unsafe fn panel(
+        &self,
+        machine: Machine<'_>,
+        panel: usize,
+        scratch: &mut crate::cpu::pool::Scratch,
+    ) {
+        let format = machine.format;
+        let column = panel * PANEL;
+        let columns = PANEL.min(self.panel_side.cols - column);
+        let most = self.steps.len().min(STEPS);
+        let out = scratch.f32(most * format.step_bytes() / 4).as_mut_ptr();
+        let mut start = 0;
+        while start < self.steps.len() {
+            let steps = (self.steps.len() - start).min(STEPS);
+            let list = &self.steps[start..start + steps];
+            let side = self.panel_side;
+            dispatch(
+                machine.isa,
+                PackPanel { format, side, steps: list, columns: (column, columns), out },
+            );
+            let piece = Piece { rows: self.blocks, start, steps, panel: out.cast() };
+            let pass = Pass {
+                format,
+                pieces: &[piece],
+                blocks: (0, self.blocks.blocks()),
+                column,
+                columns,
+                partial: std::ptr::null_mut(),
+                next: (std::ptr::null(), 0),
+                output: self.output,
+            };
+            // SAFETY: the caller's duty; the panel was packed above.
+            unsafe { pass.run(machine.isa) };
+            start += steps;
+        }
+    }
+}
+
+/// Packs columns as a block of [`Packed`].
+struct PackColumns<'a> {
+    format: Format,
+    side: Side,
+    steps: &'a [[u32; 2]],
+    /// First, and how many.
+    columns: (usize, usize),
+    out: *mut f32,
+}
+
+impl Kernel for PackColumns<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (first, count) = self.columns;
+        for (step, &rows) in self.steps.iter().enumerate() {
+            // SAFETY: rows and columns lie inside the side, the step inside the block.
+            unsafe {
+                let out = self.out.add(step * count);
+                match self.format {
+                    Format::Pairs => {
+                        let [low, high] = self.side.rows::<u16>(rows);
+                        let out = out.cast::<u32>();
+                        for column in 0..count {
+                            *out.add(column) = pair(low, high, first + column);
+                        }
+                    }
+                    Format::Halves => {
+                        let [row, _] = self.side.rows::<u16>(rows);
+                        for column in 0..count {
+                            *out.add(column) = (*row.add(first + column)).load();
+                        }
+                    }
+                    Format::Floats => {
+                        let [row, _] = self.side.rows::<f32>(rows);
+                        std::ptr::copy_nonoverlapping(row.add(first), out, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packs columns as a panel.
+struct PackPanel<'a> {
+    format: Format,
+    side: Side,
+    steps: &'a [[u32; 2]],
+    /// First, and how many.
+    columns: (usize, usize),
+    out: *mut f32,
+}
+
+impl Kernel for PackPanel<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        // A constant count becomes vector code.
+        if self.columns.1 == PANEL { self.pack(PANEL) } else { self.pack(self.columns.1) }
+    }
+}
+
+impl PackPanel<'_> {
+    #[inline(always)]
+    fn pack(&self, count: usize) {
+        let first = self.columns.0;
+        for (step, &rows) in self.steps.iter().enumerate() {
+            // SAFETY: rows and columns lie inside the side, the step inside the panel.
+            unsafe {
+                match self.format {
+                    Format::Pairs => {
+                        let [low, high] = self.side.rows::<u16>(rows);
+                        let out = &mut *self.out.cast::<[u32; PANEL]>().add(step);
+                        let mut words = [0; PANEL];
+                        if high.is_null() {
+                            for (column, word) in words.iter_mut().enumerate().take(count) {
+                                *word = u32::from(*low.add(first + column));
+                            }
+                        } else {
+                            for (column, word) in words.iter_mut().enumerate().take(count) {
+                                *word = pair(low, high, first + column);
+                            }
+                        }
+                        *out = words;
+                    }
+                    Format::Halves => {
+                        let [row, _] = self.side.rows::<u16>(rows);
+                        let out = self.out.cast::<u16>().add(step * PANEL);
+                        out.write_bytes(0, PANEL);
+                        std::ptr::copy_nonoverlapping(row.add(first), out, count);
+                    }
+                    Format::Floats => {
+                        let [row, _] = self.side.rows::<f32>(rows);
+                        let out = self.out.add(step * PANEL);
+                        out.write_bytes(0, PANEL);
+                        std::ptr::copy_nonoverlapping(row.add(first), out, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Side {
+    /// The starts of two rows; null where there is no second.
+    #[inline(always)]
+    unsafe fn rows<E: Operand>(&self, rows: [u32; 2]) -> [*const E; 2] {
+        let start = self.start.cast::<E>();
+        rows.map(|row| match row {
+            u32::MAX => std::ptr::null(),
+            row => start.wrapping_add(row as usize * self.cols),
+        })
+    }
+}
+
+#[inline(always)]
+unsafe fn pair(low: *const u16, high: *const u16, column: usize) -> u32 {
+    // SAFETY: the caller's duty.
+    unsafe {
+        let low = u32::from(*low.add(column));
+        let high = if high.is_null() { 0 } else { u32::from(*high.add(column)) };
+        low | high << 16
+    }
+}

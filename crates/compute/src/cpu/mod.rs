@@ -1,0 +1,36 @@
+//! The CPU backend: kernels compiled for several instruction sets, chosen at run time, on a fixed
+//! set of threads.
+//!
+//! Every number is one chain of operations in a fixed order, so results depend neither on the
+//! number of threads nor, row by row, on the other rows of a batch. They do depend on [`Isa`]
+//! and [`Precision`].
+
+mod arena;
+mod attention;
+mod backend;
+mod cast;
+mod dropout;
+mod embed;
+mod gated;
+mod gemm;
+mod head;
+mod isa;
+pub mod math;
+mod norm;
+mod operand;
+mod optimizer;
+mod pool;
+mod rope;
+mod rows;
+mod sample;
+mod simd;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+pub use backend::{Cpu, CpuConfig, Precision};
+pub use isa::Isa;
+pub(crate) use isa::versions;
+pub use pool::{Pool, Scratch};

@@ -1,0 +1,533 @@
+//! Vectors of 16 f32 for every instruction set, and the kernels' way to them.
+//!
+//! Code written once over [`Simd`] has one order of operations on every machine; only the
+//! fused multiply-add differs, which [`Isa::Portable`] rounds twice.
+
+use std::f32::consts::LOG2_E;
+
+use super::isa::Isa;
+use super::math;
+use super::operand::LANES;
+
+/// A witness that an instruction set is there, and its operations on 16 lanes.
+///
+/// No closures over vectors (`map`, `from_fn`) but in [`Lanes`]: they need not be inlined.
+/// Everything is inlined into a function that enables the instruction set ([`dispatch`]);
+/// called from anywhere else it would be slow, not wrong.
+pub(crate) trait Simd: Copy {
+    /// 16 f32.
+    type V: Copy;
+    /// Rows and vectors of the largest block that the registers hold as sums of products.
+    const BLOCK: (usize, usize);
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &[f32; LANES]) -> Self::V;
+    fn store(self, v: Self::V, out: &mut [f32; LANES]);
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
+    fn store_bf16(self, v: Self::V, out: &mut [u16; LANES]);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger; `b` where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; `b` where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `yes` where `a < b`, else (also for NaN) `no`.
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// `2^n` for `1.5 * 2^23 + n`, n whole in -126..=127.
+    fn exp2_of_shifted(self, shifted: Self::V) -> Self::V;
+    /// Swaps rows and columns.
+    fn transpose(self, rows: &mut [Self::V; LANES]);
+
+    /// Asks for memory that will be read soon.
+    #[inline(always)]
+    fn prefetch<T>(self, x: &[T]) {
+        let _ = x;
+    }
+
+    /// All zeros.
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    fn lanes(self, v: Self::V) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        self.store(v, &mut out);
+        out
+    }
+
+    /// `e^x` to about 2 units in the last place, with 0 below -87.3 and `e^88` above 88. NaN stays.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        const SHIFT: f32 = 12_582_912.0;
+        let low = self.splat(-87.3);
+        let clamped = self.min(self.splat(88.0), self.max(low, x));
+        let shifted = self.fma(clamped, self.splat(LOG2_E), self.splat(SHIFT));
+        let n = self.sub(shifted, self.splat(SHIFT));
+        // ln 2 in two parts: the first has few bits, so its product with n is exact.
+        let r = self.fma(n, self.splat(-0.693_359_4), clamped);
+        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
+        // Taylor's series: on |r| <= ln(2) / 2 the term after r^7 / 7! is below 6e-9.
+        let mut sum = self.splat(1.0 / 5040.0);
+        for term in [720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
+            sum = self.fma(sum, r, self.splat(1.0 / term));
+        }
+        let value = self.mul(sum, self.exp2_of_shifted(shifted));
+        self.if_less(x, low, self.zero(), value)
+    }
+
+    /// `1 / (1 + e^-x)`. NaN stays.
+    #[inline(always)]
+    fn sigmoid(self, x: Self::V) -> Self::V {
+        let one = self.splat(1.0);
+        self.div(one, self.add(one, self.exp(self.sub(self.zero(), x))))
+    }
+
+    /// [`math::tanh`] of every lane.
+    #[inline(always)]
+    fn tanh(self, x: Self::V) -> Self::V {
+        let mut lanes = self.lanes(x);
+        for lane in &mut lanes {
+            *lane = math::tanh(*lane);
+        }
+        self.load(&lanes)
+    }
+
+    /// The sum of the lanes, as a tree of halves.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        fold(self.lanes(v), |a, b| a + b)
+    }
+
+    /// The largest lane; a NaN may be lost.
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        fold(self.lanes(v), |a, b| if a > b { a } else { b })
+    }
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// What is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    /// Does the work.
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// Runs a kernel with an instruction set that the machine was found to have.
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => {
+            // SAFETY: an `Isa` is only given out where the processor has it.
+            unsafe { x86::avx512(kernel) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            // SAFETY: an `Isa` is only given out where the processor has it.
+            unsafe { x86::avx2(kernel) }
+        }
+        // NEON is part of every aarch64 target: plain code is vectorised with it.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => kernel.run(Lanes::<true>),
+        _ => kernel.run(Lanes::<false>),
+    }
+}
+
+/// Plain arrays; `FUSED` where the target's baseline has a fused multiply-add.
+#[derive(Clone, Copy)]
+pub(crate) struct Lanes<const FUSED: bool>;
+
+impl<const FUSED: bool> Simd for Lanes<FUSED> {
+    type V = [f32; LANES];
+    const BLOCK: (usize, usize) = if FUSED { (6, 1) } else { (2, 1) };
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::V {
+        *x
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V {
+        std::array::from_fn(|i| super::operand::Operand::load(x[i]))
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, v: Self::V, out: &mut [u16; LANES]) {
+        for lane in 0..LANES {
+            out[lane] = super::operand::Operand::store(v[lane]);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| if FUSED { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] })
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
+    }
+
+    #[inline(always)]
+    fn exp2_of_shifted(self, shifted: Self::V) -> Self::V {
+        std::array::from_fn(|i| {
+            f32::from_bits((shifted[i].to_bits() << 23).wrapping_add(0x3F80_0000))
+        })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [Self::V; LANES]) {
+        let from = *rows;
+        for (column, row) in rows.iter_mut().enumerate() {
+            *row = std::array::from_fn(|i| from[i][column]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Kernel, LANES, Simd};
+
+    /// # Safety
+    /// The processor has these instructions.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+    pub(super) unsafe fn avx512<K: Kernel>(kernel: K) {
+        kernel.run(Avx512(()));
+    }
+
+    /// # Safety
+    /// The processor has these instructions.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2<K: Kernel>(kernel: K) {
+        kernel.run(Avx2(()));
+    }
+
+    /// Made only by [`avx512`].
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(());
+
+    /// Made only by [`avx2`].
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2(());
+
+    macro_rules! operations {
+        ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+            #[inline(always)]
+            fn $name(self, $($arg: $ty),*) -> $out {
+                // SAFETY: the witness is made only where the processor has the instructions,
+                // and references to 16 elements are valid for 16 elements.
+                unsafe { $body }
+            }
+        )*};
+    }
+
+    impl Simd for Avx512 {
+        type V = __m512;
+        const BLOCK: (usize, usize) = (12, 2);
+
+        operations! {
+            splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+            load(x: &[f32; LANES]) -> __m512 = _mm512_loadu_ps(x.as_ptr());
+            store(v: __m512, out: &mut [f32; LANES]) -> () =
+                _mm512_storeu_ps(out.as_mut_ptr(), v);
+            load_bf16(x: &[u16; LANES]) -> __m512 = {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            };
+            store_bf16(v: __m512, out: &mut [u16; LANES]) -> () = {
+                let bits = _mm512_castps_si512(v);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+                let rounded = _mm512_mask_mov_epi32(_mm512_add_epi32(bits, bias), nan, quiet);
+                let half = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
+            };
+            add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+            sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+            mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+            div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+            fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+            max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+            min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+            if_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
+                _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), yes);
+            exp2_of_shifted(shifted: __m512) -> __m512 = {
+                let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+                _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3F80_0000)))
+            };
+            transpose(rows: &mut [__m512; LANES]) -> () = transpose16(rows);
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, x: &[T]) {
+            prefetch(x);
+        }
+    }
+
+    /// Transposes 4 x 4 within quarters, then the quarters.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transpose16(rows: &mut [__m512; LANES]) {
+        let mut quads = *rows;
+        for quad in 0..4 {
+            let at = 4 * quad;
+            let (a, b, c, d) = (rows[at], rows[at + 1], rows[at + 2], rows[at + 3]);
+            let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            quads[4 * quad] = _mm512_shuffle_ps::<0x44>(ab_low, cd_low);
+            quads[4 * quad + 1] = _mm512_shuffle_ps::<0xEE>(ab_low, cd_low);
+            quads[4 * quad + 2] = _mm512_shuffle_ps::<0x44>(ab_high, cd_high);
+            quads[4 * quad + 3] = _mm512_shuffle_ps::<0xEE>(ab_high, cd_high);
+        }
+        // Quarter j of quads[4 * i + c] holds column 4 * j + c of rows 4 * i..4 * i + 4.
+        for c in 0..4 {
+            let (a, b, x, y) = (quads[c], quads[4 + c], quads[8 + c], quads[12 + c]);
+            let (ab_low, ab_high) =
+                (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
+            let (xy_low, xy_high) =
+                (_mm512_shuffle_f32x4::<0x44>(x, y), _mm512_shuffle_f32x4::<0xEE>(x, y));
+            rows[c] = _mm512_shuffle_f32x4::<0x88>(ab_low, xy_low);
+            rows[4 + c] = _mm512_shuffle_f32x4::<0xDD>(ab_low, xy_low);
+            rows[8 + c] = _mm512_shuffle_f32x4::<0x88>(ab_high, xy_high);
+            rows[12 + c] = _mm512_shuffle_f32x4::<0xDD>(ab_high, xy_high);
+        }
+    }
+
+    type Pair = [__m256; 2];
+
+    impl Simd for Avx2 {
+        type V = Pair;
+        const BLOCK: (usize, usize) = (6, 1);
+
+        operations! {
+            splat(x: f32) -> Pair = [_mm256_set1_ps(x); 2];
+            load(x: &[f32; LANES]) -> Pair =
+                [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))];
+            store(v: Pair, out: &mut [f32; LANES]) -> () = {
+                _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+                _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+            };
+            load_bf16(x: &[u16; LANES]) -> Pair = [bf16_load(x.as_ptr()), bf16_load(x.as_ptr().add(8))];
+            store_bf16(v: Pair, out: &mut [u16; LANES]) -> () = {
+                let [low, high] = [bf16_bits(v[0]), bf16_bits(v[1])];
+                // Packing works within 128-bit halves; the permutation puts quarters in order.
+                let packed = _mm256_permute4x64_epi64::<0xD8>(_mm256_packus_epi32(low, high));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), packed);
+            };
+            add(a: Pair, b: Pair) -> Pair = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
+            sub(a: Pair, b: Pair) -> Pair = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
+            mul(a: Pair, b: Pair) -> Pair = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+            div(a: Pair, b: Pair) -> Pair = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
+            fma(a: Pair, b: Pair, c: Pair) -> Pair =
+                [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
+            max(a: Pair, b: Pair) -> Pair = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
+            min(a: Pair, b: Pair) -> Pair = [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])];
+            if_less(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
+                _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0])),
+                _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])),
+            ];
+            exp2_of_shifted(shifted: Pair) -> Pair =
+                [exp2_of_shifted(shifted[0]), exp2_of_shifted(shifted[1])];
+            transpose(rows: &mut [Pair; LANES]) -> () = transpose_pairs(rows);
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, x: &[T]) {
+            prefetch(x);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(x: &[T]) {
+        for line in (0..size_of_val(x)).step_by(64) {
+            // SAFETY: SSE is part of every x86-64, and prefetching reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast::<i8>().add(line)) }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn exp2_of_shifted(shifted: __m256) -> __m256 {
+        let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+        _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3F80_0000)))
+    }
+
+    /// # Safety
+    /// `x` is valid for 8 numbers.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn bf16_load(x: *const u16) -> __m256 {
+        // SAFETY: the caller's promise.
+        let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(x.cast()) });
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+    }
+
+    /// The bits of 8 bf16 in the low halves of 8 lanes.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn bf16_bits(v: __m256) -> __m256i {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let rounded = _mm256_blendv_epi8(_mm256_add_epi32(bits, bias), quiet, nan);
+        _mm256_srli_epi32::<16>(rounded)
+    }
+
+    /// Transposes 8 x 8 in each quarter, and swaps two of the quarters.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn transpose_pairs(rows: &mut [Pair; LANES]) {
+        for half in [0, 1] {
+            transpose8(rows, 0, half);
+            transpose8(rows, 8, half);
+        }
+        for i in 0..8 {
+            (rows[i][1], rows[8 + i][0]) = (rows[8 + i][0], rows[i][1]);
+        }
+    }
+
+    /// Transposes 4 x 4 within halves, then the halves.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn transpose8(rows: &mut [Pair; LANES], first: usize, half: usize) {
+        let mut quads = [_mm256_setzero_ps(); 8];
+        for quad in [0, 4] {
+            let at = first + quad;
+            let (a, b) = (rows[at][half], rows[at + 1][half]);
+            let (c, d) = (rows[at + 2][half], rows[at + 3][half]);
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            quads[quad] = _mm256_shuffle_ps::<0x44>(ab_low, cd_low);
+            quads[quad + 1] = _mm256_shuffle_ps::<0xEE>(ab_low, cd_low);
+            quads[quad + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
+            quads[quad + 3] = _mm256_shuffle_ps::<0xEE>(ab_high, cd_high);
+        }
+        for c in 0..4 {
+            rows[first + c][half] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
+            rows[first + 4 + c][half] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::operand::Operand;
+
+    /// Runs a closure's worth of checks with every instruction set.
+    struct Check;
+
+    impl Kernel for Check {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            exp_is_close(simd);
+            transpose_swaps(simd);
+            bf16_goes_both_ways(simd);
+        }
+    }
+
+    fn exp_is_close<S: Simd>(simd: S) {
+        for start in -8700..8800 {
+            let x: [f32; LANES] = std::array::from_fn(|i| start as f32 / 100.0 + i as f32 / 1600.0);
+            for (x, got) in x.into_iter().zip(simd.lanes(simd.exp(simd.load(&x)))) {
+                let expected = f64::from(x).exp();
+                assert!((f64::from(got) - expected).abs() < 2.5e-7 * expected, "exp({x}) = {got}");
+            }
+        }
+        let exp = |x| simd.lanes(simd.exp(simd.splat(x)))[0];
+        assert_eq!([exp(0.0), exp(f32::NEG_INFINITY)], [1.0, 0.0]);
+        assert!(exp(f32::NAN).is_nan());
+        assert!(simd.lanes(simd.tanh(simd.splat(f32::NAN)))[0].is_nan());
+    }
+
+    fn transpose_swaps<S: Simd>(simd: S) {
+        let at = |row, column| (row * LANES + column) as f32;
+        let mut rows = std::array::from_fn(|r| simd.load(&std::array::from_fn(|c| at(r, c))));
+        simd.transpose(&mut rows);
+        for (r, row) in rows.into_iter().enumerate() {
+            assert_eq!(simd.lanes(row), std::array::from_fn(|c| at(c, r)));
+        }
+    }
+
+    fn bf16_goes_both_ways<S: Simd>(simd: S) {
+        for start in (0..u32::MAX - 16 * 65_537).step_by(1_000_003) {
+            let x: [f32; LANES] =
+                std::array::from_fn(|i| f32::from_bits(start + i as u32 * 65_537));
+            let mut bits = [0; LANES];
+            simd.store_bf16(simd.load(&x), &mut bits);
+            assert_eq!(bits, x.map(<u16 as Operand>::store));
+            let back = simd.lanes(simd.load_bf16(&bits)).map(f32::to_bits);
+            assert_eq!(back, bits.map(|bits| u32::from(bits) << 16));
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_same() {
+        for isa in Isa::available() {
+            dispatch(isa, Check);
+        }
+    }
+}

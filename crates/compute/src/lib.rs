@@ -1,0 +1,25 @@
+//! Devices: memory, weights and about twenty operations, each with its backward.
+//!
+//! This room knows no model and no objective. [`Backend`] is the seam; the f64
+//! `reference` is the oracle that every other backend is compared with, and
+//! `conformance` holds the rows of that comparison.
+
+pub mod backend;
+pub mod buffer;
+pub mod conformance;
+pub mod cpu;
+pub mod dequant;
+mod error;
+pub mod measure;
+pub mod op;
+pub mod random;
+pub mod reference;
+pub mod weight;
+
+pub use backend::{Backend, Device};
+pub use buffer::{Buffer, DType, Mark, Region};
+pub use error::{Error, Result};
+pub use measure::{Measure, Measured};
+pub use op::Op;
+pub use reference::Reference;
+pub use weight::{Parameter, Storage, Weight, WeightSource};

@@ -1,0 +1,6 @@
+//! Tests of the public face of `compute`.
+
+mod cpu;
+mod dequant;
+mod measure;
+mod reference;

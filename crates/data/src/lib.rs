@@ -1,0 +1,55 @@
+//! From files to token sequences to packed forests.
+//!
+//! ```text
+//! source      JSONL and JSON files          -> rows with their place
+//! record      alpaca, messages, ...         -> conversations
+//! supervision template, tokenizer           -> sequences: tokens and weights
+//! prepare     all of it, on many threads    -> train and validation, findings
+//! order       seed, batch size              -> the rows of every optimizer step
+//! forest      sequences of one step         -> micro-batches, shared prefixes once
+//! ```
+//!
+//! ```
+//! use data::{Findings, Reading, record, source};
+//! use std::path::Path;
+//!
+//! let file = br#"{"question": "2 + 2?", "answer": "4"}"#;
+//! let rows = source::parse(Path::new("sums.jsonl"), file)?;
+//! let mut findings = Findings::default();
+//! let (shape, conversations) =
+//!     record::conversations(rows, &Reading::default(), &mut findings)?;
+//! assert_eq!(shape.name, "prompt_completion");
+//! assert_eq!(conversations[0].messages[1].content, "4");
+//! # Ok::<(), data::Error>(())
+//! ```
+//!
+//! No tensors and no devices. Nothing is dropped or cut in silence: a row that
+//! cannot be used is an error with its place, anything odd is a [`Finding`].
+
+pub mod demo;
+pub mod finding;
+pub mod forest;
+pub mod order;
+pub mod overlong;
+pub mod prepare;
+pub mod random;
+pub mod recipe;
+pub mod record;
+pub mod source;
+pub mod split;
+pub mod supervision;
+
+mod error;
+mod place;
+mod sequence;
+
+pub use error::{Error, Result, RowError};
+pub use finding::{Finding, Findings, Level};
+pub use forest::{Micro, Packing, pack};
+pub use order::{Cursor, Extent, Order, StepRows, StepSize};
+pub use overlong::Overlong;
+pub use place::Place;
+pub use prepare::{Config, Prepared, Source, Stats, Validation, prepare};
+pub use record::{Conversation, Reading};
+pub use sequence::Sequence;
+pub use supervision::Supervisor;

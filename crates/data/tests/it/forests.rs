@@ -1,0 +1,283 @@
+use data::random::key;
+use data::{Micro, Packing, Sequence, pack};
+
+use crate::support::place;
+
+/// A sequence whose tokens from `prompt` on are learned.
+fn sequence(row: usize, tokens: &[u32], prompt: usize) -> Sequence {
+    let weight = |i: usize| if i >= prompt.max(1) { 1.0 + row as f32 } else { 0.0 };
+    Sequence {
+        row: 100 + row as u64,
+        group: row as u32 / 2,
+        role: (row % 2) as u8,
+        tokens: tokens.to_vec(),
+        weights: (0..tokens.len()).map(weight).collect(),
+        place: place(row),
+    }
+}
+
+/// `(start, len, parent)` of every segment.
+fn segments(micro: &Micro) -> Vec<(usize, usize, Option<usize>)> {
+    micro.batch.segments.iter().map(|s| (s.start, s.len, s.parent)).collect()
+}
+
+fn range(from: u32, len: u32) -> Vec<u32> {
+    (from..from + len).collect()
+}
+
+fn packing(budget_tokens: usize, min_shared: usize) -> Packing {
+    Packing { min_shared, ..Packing::new(budget_tokens) }
+}
+
+#[test]
+fn a_shared_prompt_stands_once() {
+    let prompt = range(0, 20);
+    let rows = [
+        sequence(0, &[&prompt[..], &[50, 51]].concat(), 20),
+        sequence(1, &[&prompt[..], &[60, 61, 62]].concat(), 20),
+        sequence(2, &range(70, 4), 2),
+    ];
+    let micros = pack(&rows, &packing(100, 16));
+    assert_eq!(micros.len(), 1);
+    let batch = &micros[0].batch;
+    let expected = [(0, 20, None), (20, 2, Some(0)), (22, 3, Some(0)), (25, 4, None)];
+    assert_eq!(segments(&micros[0]), expected);
+    assert_eq!(batch.segments.iter().map(|s| s.row).collect::<Vec<_>>(), [100, 100, 101, 102]);
+    // The prompt's last token predicts the first token of both answers.
+    assert_eq!(batch.reads, [19, 20, 22, 23, 26, 27]);
+    let targets: Vec<_> = batch.targets.iter().map(|t| (t.read, t.token, t.sequence)).collect();
+    let expected =
+        [(0, 50, 0), (0, 60, 1), (1, 51, 0), (2, 61, 1), (3, 62, 1), (4, 72, 2), (5, 73, 2)];
+    assert_eq!(targets, expected);
+    assert_eq!(batch.targets[1].weight, 2.0);
+    assert_eq!(batch.targets[1].role, 1);
+    assert_eq!(micros[0].sequences, [0, 1, 2]);
+}
+
+#[test]
+fn prefixes_nest() {
+    let system = range(0, 16);
+    let prompt = [&system[..], &range(20, 16)].concat();
+    let rows = [
+        sequence(0, &[&prompt[..], &[1]].concat(), 32),
+        sequence(1, &[&system[..], &[2]].concat(), 16),
+        sequence(2, &[&prompt[..], &[3]].concat(), 32),
+        // Too short to be shared once more, and equal to the first.
+        sequence(3, &[&prompt[..], &[1]].concat(), 32),
+    ];
+    let micros = pack(&rows, &packing(100, 16));
+    let expected = [
+        (0, 16, None),
+        (16, 1, Some(0)),
+        (17, 16, Some(0)),
+        (33, 1, Some(2)),
+        (34, 1, Some(2)),
+        (35, 1, Some(2)),
+    ];
+    let mut found = segments(&micros[0]);
+    found.sort_unstable();
+    assert_eq!(found.len(), expected.len());
+    assert_eq!(micros[0].batch.tokens.len(), 16 + 16 + 4);
+}
+
+#[test]
+fn equal_rows_and_prefixes_of_rows_have_no_segment_of_their_own() {
+    let long = range(0, 40);
+    let rows = [sequence(0, &long, 30), sequence(1, &long, 30), sequence(2, &long[..20], 10)];
+    let micros = pack(&rows, &packing(100, 16));
+    assert_eq!(segments(&micros[0]), [(0, 20, None), (20, 20, Some(0))]);
+    assert_eq!(micros[0].batch.targets.len(), 10 + 10 + 10);
+    check_all(&rows, &packing(100, 16));
+}
+
+#[test]
+fn a_large_family_is_cut_and_its_prefix_recomputed() {
+    let prompt = range(0, 20);
+    let row = |i: u32| sequence(i as usize, &[&prompt[..], &range(100 * (i + 1), 10)].concat(), 20);
+    let rows: Vec<Sequence> = (0..5).map(row).collect();
+    let micros = pack(&rows, &packing(40, 16));
+    let sizes: Vec<usize> = micros.iter().map(|micro| micro.batch.tokens.len()).collect();
+    assert_eq!(sizes, [40, 40, 30]);
+    let members: Vec<&[usize]> = micros.iter().map(|micro| &micro.sequences[..]).collect();
+    assert_eq!(members, [&[0, 1][..], &[2, 3], &[4]]);
+    check_all(&rows, &packing(40, 16));
+}
+
+#[test]
+fn a_long_sequence_gets_a_micro_batch_of_its_own() {
+    let rows = [
+        sequence(0, &range(0, 5), 2),
+        sequence(1, &range(10, 50), 2),
+        sequence(2, &range(70, 5), 2),
+    ];
+    let micros = pack(&rows, &packing(20, 16));
+    let members: Vec<&[usize]> = micros.iter().map(|micro| &micro.sequences[..]).collect();
+    assert_eq!(members, [&[1][..], &[0, 2]]);
+}
+
+#[test]
+fn nothing_is_shared_when_told_so() {
+    let rows = [sequence(0, &range(0, 30), 2), sequence(1, &range(0, 30), 2)];
+    let micros = pack(&rows, &packing(100, 0));
+    assert_eq!(segments(&micros[0]), [(0, 30, None), (30, 30, None)]);
+    assert!(pack::<Sequence>(&[], &packing(100, 0)).is_empty());
+}
+
+#[test]
+fn tokens_that_nobody_reads_can_be_left_out() {
+    let mut first = sequence(0, &range(0, 8), 3);
+    first.weights[6..].fill(0.0);
+    let rows = [first, sequence(1, &range(20, 4), 4)];
+    let all = pack(&rows, &packing(100, 16));
+    let some = pack(&rows, &Packing { drop_unread: true, ..packing(100, 16) });
+    assert_eq!(segments(&some[0]), [(0, 5, None), (5, 1, None)]);
+    let targets = |micros: &[Micro]| micros[0].batch.targets.clone();
+    assert_eq!(targets(&some), targets(&all));
+    let read = |micros: &[Micro]| {
+        let batch = &micros[0].batch;
+        batch.reads.iter().map(|&at| batch.tokens[at as usize]).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&some), read(&all));
+}
+
+#[test]
+fn groups_stay_together() {
+    // Pairs that share a prompt of 16 tokens with their partner only, or nothing.
+    let mut rows = Vec::new();
+    for pair in 0..4 {
+        let prompt = range(1000 * pair, if pair % 2 == 0 { 16 } else { 3 });
+        for answer in 0..2 {
+            let tokens = [&prompt[..], &range(500 + 100 * pair + 20 * answer, 8)].concat();
+            rows.push(sequence(rows.len(), &tokens, prompt.len()));
+        }
+    }
+    let packing = Packing { keep_groups: true, ..Packing::new(34) };
+    let micros = pack(&rows, &packing);
+    check_groups(&rows, &micros);
+    assert!(micros.iter().all(|micro| micro.batch.tokens.len() <= 34));
+    assert!(micros.len() > 1);
+}
+
+#[track_caller]
+fn check_groups(rows: &[Sequence], micros: &[Micro]) {
+    for micro in micros {
+        for (index, row) in rows.iter().enumerate() {
+            let partner = micro.sequences.iter().any(|&member| rows[member].group == row.group);
+            assert_eq!(partner, micro.sequences.contains(&index), "group {}", row.group);
+        }
+    }
+}
+
+/// Follows a sequence's segments from root to leaf, and compares its tokens and targets.
+#[track_caller]
+fn check_sequence(index: usize, sequence: &Sequence, micro: &Micro) {
+    let batch = &micro.batch;
+    let wanted: Vec<(u32, f32)> = (sequence.tokens.iter().copied())
+        .zip(sequence.weights.iter().copied())
+        .filter(|(_, weight)| *weight != 0.0)
+        .collect();
+    let mine: Vec<_> = batch.targets.iter().filter(|t| t.sequence == index as u32).collect();
+    let found: Vec<(u32, f32)> = mine.iter().map(|t| (t.token, t.weight)).collect();
+    assert_eq!(found.len(), wanted.len(), "every weight once");
+
+    // The path to some segment is the sequence, and holds its reads in order.
+    let fits = |leaf: usize| {
+        let mut path = vec![leaf];
+        while let Some(parent) = batch.segments[path[path.len() - 1]].parent {
+            path.push(parent);
+        }
+        let stream: Vec<usize> = path
+            .iter()
+            .rev()
+            .flat_map(|&s| batch.segments[s].start..batch.segments[s].start + batch.segments[s].len)
+            .collect();
+        let tokens = stream.iter().map(|&at| batch.tokens[at]);
+        let is_mine = stream.len() == sequence.len() && tokens.eq(sequence.tokens.iter().copied());
+        if !is_mine {
+            return false;
+        }
+        let reads = (1..sequence.len()).filter(|&i| sequence.weights[i] != 0.0);
+        let reads: Vec<usize> = reads.map(|i| stream[i - 1]).collect();
+        let actual: Vec<usize> =
+            mine.iter().map(|t| batch.reads[t.read as usize] as usize).collect();
+        let mut sorted = reads.clone();
+        sorted.sort_unstable();
+        sorted == actual && {
+            let mut pairs: Vec<_> = reads.into_iter().zip(wanted.clone()).collect();
+            pairs.sort_by_key(|(read, _)| *read);
+            pairs.into_iter().map(|(_, pair)| pair).eq(found.iter().copied())
+        }
+    };
+    assert!((0..batch.segments.len()).any(fits), "sequence {index} is in the forest");
+}
+
+#[track_caller]
+fn check_all(rows: &[Sequence], packing: &Packing) -> usize {
+    let micros = pack(rows, packing);
+    let mut members: Vec<usize> = micros.iter().flat_map(|micro| micro.sequences.clone()).collect();
+    members.sort_unstable();
+    assert_eq!(members, (0..rows.len()).collect::<Vec<_>>(), "every sequence once");
+    for micro in &micros {
+        micro.batch.assert_valid();
+        micro.sequences.iter().for_each(|&index| check_sequence(index, &rows[index], micro));
+        // Above the budget only by a sequence that is, and its own prefixes.
+        let longest = micro.sequences.iter().map(|&index| rows[index].len()).max().unwrap();
+        let most = packing.budget_tokens.max(longest);
+        assert!(micro.batch.tokens.len() <= most || packing.keep_groups, "budget");
+        let rendered: usize = micro.sequences.iter().map(|&index| rows[index].len()).sum();
+        assert!(micro.batch.tokens.len() <= rendered);
+        let targets = micro.batch.targets.len();
+        let wanted: usize = micro.sequences.iter().map(|&index| rows[index].supervised()).sum();
+        assert_eq!(targets, wanted, "every weight is accounted for");
+    }
+    assert_eq!(micros, pack(rows, packing), "the same again");
+    micros.iter().map(|micro| micro.batch.tokens.len()).sum()
+}
+
+/// Families over a small alphabet, so that all kinds of prefixes occur.
+fn random_rows(seed: u64) -> Vec<Sequence> {
+    let draw = |what: u64, index: u64, below: u64| key(&[seed, what, index]) % below;
+    let mut rows: Vec<Sequence> = Vec::new();
+    for i in 0..draw(0, 0, 24) {
+        let mut tokens: Vec<u32> = Vec::new();
+        if i > 0 && draw(1, i, 4) > 0 {
+            let parent = &rows[draw(2, i, i) as usize].tokens;
+            tokens.extend(&parent[..draw(3, i, parent.len() as u64 + 1) as usize]);
+        }
+        let more = draw(4, i, 12).max(u64::from(tokens.is_empty()));
+        tokens.extend((0..more).map(|j| draw(5, i * 1000 + j, 3) as u32));
+        let prompt = draw(6, i, tokens.len() as u64 + 1) as usize;
+        rows.push(sequence(i as usize, &tokens, prompt));
+    }
+    rows
+}
+
+#[test]
+fn any_rows_make_a_faithful_forest() {
+    for seed in 0..400 {
+        let rows = random_rows(seed);
+        for min_shared in [0, 1, 3] {
+            for budget_tokens in [1, 12, 40, 1000] {
+                let computed = check_all(&rows, &packing(budget_tokens, min_shared));
+                let groups = Packing { keep_groups: true, ..packing(budget_tokens, min_shared) };
+                check_all(&rows, &groups);
+                check_groups(&rows, &pack(&rows, &groups));
+                if min_shared == 0 {
+                    assert_eq!(computed, rows.iter().map(Sequence::len).sum::<usize>());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_prefix_tree_of_ones_nothing_is_computed_twice() {
+    for seed in 0..100 {
+        let rows = random_rows(seed);
+        let mut prefixes: Vec<&[u32]> =
+            rows.iter().flat_map(|row| (1..=row.len()).map(|len| &row.tokens[..len])).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        assert_eq!(check_all(&rows, &packing(10_000, 1)), prefixes.len());
+    }
+}

@@ -1,0 +1,135 @@
+use std::path::{Path, PathBuf};
+
+use data::{Config, Error, Level, Overlong, Sequence, Validation, prepare};
+
+use crate::support::{CHATML, config, source, supervisor};
+
+/// `rows` questions of growing length.
+fn write(folder: &Path, name: &str, rows: usize) -> PathBuf {
+    let row =
+        |i: usize| format!("{{\"prompt\": \"{}\", \"completion\": \"{i}\"}}\n", "x".repeat(i));
+    let path = folder.join(name);
+    std::fs::write(&path, (0..rows).map(row).collect::<String>()).unwrap();
+    path
+}
+
+fn rows(sequences: &[Sequence]) -> Vec<u64> {
+    sequences.iter().map(|sequence| sequence.row).collect()
+}
+
+#[test]
+fn rows_are_split_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.jsonl", 20);
+    let config = Config { validation: Validation::Fraction(0.2), ..config(&path) };
+    let prepared = prepare(&config, &supervisor(CHATML)).unwrap();
+    assert_eq!((prepared.train.len(), prepared.validation.len()), (16, 4));
+    let mut all = [rows(&prepared.train), rows(&prepared.validation)].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+    let stats = prepared.stats;
+    assert_eq!((stats.rows, stats.sequences), (16, 16));
+    assert_eq!(stats.tokens, prepared.train.iter().map(Sequence::len).sum::<usize>());
+    // `<|im_start|>user\n`, and the x of every row but the first.
+    assert!(stats.shared_prefix >= 6, "{stats:?}");
+    assert_eq!((prepared.files[0].format, prepared.files[0].rows), ("prompt_completion", 20));
+    assert_eq!(prepared.files[0].sha256.len(), 64);
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.jsonl", 23);
+    let with = |threads: usize| {
+        let config = Config { validation: Validation::Fraction(0.1), threads, ..config(&path) };
+        let prepared = prepare(&config, &supervisor(CHATML)).unwrap();
+        (prepared.train, prepared.validation, prepared.findings)
+    };
+    let one = with(1);
+    for threads in [0, 2, 5, 100] {
+        assert_eq!(with(threads), one);
+    }
+}
+
+#[test]
+fn validation_may_have_files_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (train, held_out) =
+        (write(folder.path(), "a.jsonl", 5), write(folder.path(), "b.jsonl", 3));
+    let validation = Validation::Sources(vec![source(&held_out)]);
+    let prepared = prepare(&Config { validation, ..config(&train) }, &supervisor(CHATML)).unwrap();
+    assert_eq!(
+        (rows(&prepared.train), rows(&prepared.validation)),
+        ((0..5).collect(), (5..8).collect())
+    );
+}
+
+#[test]
+fn rows_are_limited_and_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (write(folder.path(), "a.jsonl", 9), write(folder.path(), "b.jsonl", 2));
+    let mut config = config(&a);
+    config.train[0].limit = Some(3);
+    config.train.push(data::Source { repeat: 3, ..source(&b) });
+    let prepared = prepare(&config, &supervisor(CHATML)).unwrap();
+    assert_eq!(rows(&prepared.train), [0, 1, 2, 3, 4, 8, 9, 13, 14]);
+    assert_eq!((prepared.stats.rows, prepared.stats.sequences), (5, 9));
+}
+
+#[test]
+fn long_rows_follow_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.jsonl", 20);
+    let with = |overlong| Config { max_seq_len: Some(30), overlong, ..config(&path) };
+    let error = prepare(&with(Overlong::Error), &supervisor(CHATML)).unwrap_err();
+    let Error::Rows { rows: bad, .. } = &error else { panic!("{error}") };
+    let prepared = prepare(&with(Overlong::Skip), &supervisor(CHATML)).unwrap();
+    assert_eq!(prepared.train.len() + bad.len(), 20);
+    assert_eq!(prepared.findings.get("overlong-skipped").unwrap().count, bad.len());
+    assert_eq!(prepared.stats.longest, 30);
+    let nothing = Config { max_seq_len: Some(3), overlong: Overlong::Skip, ..config(&path) };
+    let error = prepare(&nothing, &supervisor(CHATML)).unwrap_err();
+    assert_eq!(error.to_string(), "`data.max_seq_len`: no row is short enough to train on");
+}
+
+#[test]
+fn bad_rows_of_all_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.jsonl"), folder.path().join("b.jsonl"));
+    std::fs::write(&a, "{\"prompt\": \"p\", \"completion\": \"c\"}\n{\"prompt\": \"p\"}").unwrap();
+    std::fs::write(&b, "{\"prompt\": \"p\", \"completion\": \"\"}").unwrap();
+    let mut config = config(&a);
+    config.train.push(source(&b));
+    let error = prepare(&config, &supervisor(CHATML)).unwrap_err();
+    let expected = format!(
+        "{}:2: record has no `completion` field\n{}:1: message 1: assistant turn is empty",
+        a.display(),
+        b.display()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn an_end_that_no_row_teaches_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.jsonl", 4);
+    let plain = "{% for m in messages %}{{ m.content }}\n{% endfor %}\
+        {% if add_generation_prompt %}: {% endif %}";
+    let answered = plain
+        .replace("{{ m.content }}", "{% if m.role == 'assistant' %}: {% endif %}{{ m.content }}");
+    let prepared = prepare(&config(&path), &supervisor(&answered)).unwrap();
+    let finding = prepared.findings.get("no-end-of-turn").unwrap();
+    assert_eq!((finding.level, finding.count), (Level::Error, 4));
+}
+
+#[test]
+fn a_split_needs_two_rows_and_a_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.jsonl", 1);
+    let with = |fraction| Config { validation: Validation::Fraction(fraction), ..config(&path) };
+    let prepared = prepare(&with(0.1), &supervisor(CHATML)).unwrap();
+    assert_eq!((prepared.train.len(), prepared.validation.len()), (1, 0));
+    assert!(prepared.findings.get("no-validation").is_some());
+    let error = prepare(&with(1.5), &supervisor(CHATML)).unwrap_err();
+    assert_eq!(error.to_string(), "`data.validation.fraction`: 1.5 is not a share of the rows");
+}

@@ -1,0 +1,162 @@
+//! From tokens to the final norm at the reads.
+
+use compute::op::{Embed, Op, RmsNorm};
+use compute::{Backend, Buffer, DType, Mark};
+use text::Batch;
+
+use super::Decoder;
+use super::inputs::{Inputs, Uploaded};
+use super::layer::{LayerContext, Saved};
+use crate::{Adapter, Result};
+
+/// How a batch is to be run.
+#[derive(Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// The adapter over the base; none is the base itself.
+    pub adapter: Option<&'a Adapter>,
+    /// Keep what `backward` needs.
+    pub keep: bool,
+    /// Keep only the residual stream between layers, and compute the rest again in `backward`.
+    pub checkpoint: bool,
+    /// Dropout on the adapter's inputs: the key of this step's masks. None means no dropout.
+    pub dropout_key: Option<u64>,
+}
+
+/// What a forward pass leaves on the backend's stack.
+///
+/// Given back by [`Decoder::backward`] or [`Hidden::release`].
+pub struct Hidden {
+    /// `[R, C]`, operand: the final norm's output at the reads.
+    pub normed: Buffer,
+    pub(super) uploaded: Uploaded,
+    /// `[R, C]`, f32: the residual stream at the reads.
+    pub(super) residual: Buffer,
+    /// `[R]`, f32.
+    pub(super) rstd: Buffer,
+    /// `[R, C]`, f32: d(loss)/d(normed), once the head has made it.
+    pub(super) d_normed: Option<Buffer>,
+    /// The head's operation as it was last asked, without outputs and gradients.
+    pub(super) head: Option<compute::op::Head>,
+    pub(super) layers: Vec<Kept>,
+    pub(super) start: Mark,
+}
+
+/// What was kept of a layer for backward.
+pub(super) struct Kept {
+    /// The residual stream that went in, `[T, C]`.
+    pub(super) input: Buffer,
+    /// None: compute it again.
+    pub(super) saved: Option<Saved>,
+}
+
+impl Hidden {
+    /// Number of reads.
+    pub fn reads(&self) -> usize {
+        self.uploaded.read_count
+    }
+
+    /// Gives the memory of a pass back that nobody takes backward.
+    pub fn release(self, backend: &mut dyn Backend) {
+        backend.release(self.start);
+    }
+}
+
+impl Decoder {
+    /// Runs a batch up to the final norm at its reads.
+    pub fn forward(
+        &self,
+        backend: &mut dyn Backend,
+        batch: &Batch,
+        pass: &Pass<'_>,
+    ) -> Result<Hidden> {
+        batch.assert_valid();
+        self.check_positions(batch.positions().iter().max().copied().unwrap_or(0))?;
+        self.forward_inputs(backend, &Inputs::from_batch(batch), pass)
+    }
+
+    /// Refuses positions that the rotary embedding cannot express.
+    pub(crate) fn check_positions(&self, position: u32) -> Result<()> {
+        match self.config.rope.max_positions {
+            Some(max) if position as usize >= max => Err(crate::Error::Input {
+                message: format!(
+                    "a sequence of {} tokens, but `dynamic` rope scaling is supported \
+                                  up to {max} positions",
+                    position + 1
+                ),
+                hint: Some("set `data.max_seq_len`, or use `linear` or `yarn` scaling".into()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn forward_inputs(
+        &self,
+        backend: &mut dyn Backend,
+        inputs: &Inputs,
+        pass: &Pass<'_>,
+    ) -> Result<Hidden> {
+        let start = backend.mark();
+        let hidden_size = self.config.hidden_size;
+        let uploaded =
+            Uploaded::new(backend, inputs, self.inv_freq, self.config.rope.attention_scale)?;
+        let (rows, reads) = (uploaded.rows, uploaded.read_count);
+        let operand = backend.operand();
+        let residual = backend.alloc(reads * hidden_size, DType::F32)?;
+        let normed = backend.alloc(reads * hidden_size, operand)?;
+        let rstd = backend.alloc(reads, DType::F32)?;
+
+        let mut stream = backend.alloc(rows * hidden_size, DType::F32)?;
+        backend.run(Op::Embed(Embed {
+            weight: self.embedding,
+            tokens: uploaded.tokens,
+            scale: 1.0,
+            out: stream,
+        }))?;
+        // Two buffers take turns where nothing is kept.
+        let mut spare = None;
+        let lowest = pass.adapter.filter(|_| pass.keep).map(Adapter::lowest_layer);
+        let mut kept = Vec::new();
+        let last = self.layers.len() - 1;
+        for index in 0..self.layers.len() {
+            let keep = lowest.is_some_and(|lowest| index >= lowest);
+            let out = match spare.take() {
+                _ if index == last => residual,
+                Some(buffer) if !keep => buffer,
+                _ => backend.alloc(rows * hidden_size, DType::F32)?,
+            };
+            let context = LayerContext::new(self, index, &uploaded, pass);
+            let mark = backend.mark();
+            let saved = context.forward(backend, stream, out)?;
+            if !keep || pass.checkpoint {
+                backend.release(mark);
+            }
+            if keep {
+                let saved = (!pass.checkpoint).then_some(saved);
+                kept.push(Kept { input: stream, saved });
+            } else {
+                spare = Some(stream);
+            }
+            stream = out;
+        }
+        if reads > 0 {
+            backend.run(Op::RmsNorm(RmsNorm {
+                cols: hidden_size,
+                x: residual,
+                weight: self.norm,
+                eps: self.config.rms_norm_eps,
+                out: normed,
+                rstd,
+            }))?;
+        }
+        Ok(Hidden {
+            normed,
+            uploaded,
+            residual,
+            rstd,
+            d_normed: None,
+            head: None,
+            layers: kept,
+            start,
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! A batch as the backend sees it: tokens, positions, who attends to whom.
+
+use compute::op::{AttentionLayout, Op, Rows};
+use compute::{Backend, Buffer, DType};
+use text::Batch;
+
+use crate::Result;
+
+/// Everything about a batch that layers ask for, on the host.
+pub(crate) struct Inputs {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
+    /// Low and high half of the row's identity, position: `[T, 3]`.
+    pub(crate) row_keys: Vec<u32>,
+    pub(crate) reads: Vec<u32>,
+    /// Starts of the trees in the stream, and T.
+    pub(crate) groups: Vec<u32>,
+    /// Starts of the trees among the reads, and R.
+    pub(crate) read_groups: Vec<u32>,
+    pub(crate) spans: Spans,
+    /// As `spans`, for the last layer: queries are the reads.
+    pub(crate) read_spans: Spans,
+    /// Where keys and values go when they are kept.
+    pub(crate) cache: Option<CacheView>,
+}
+
+/// The rows of a cache that the tokens of a batch are written to, `[T]`.
+pub(crate) struct CacheView {
+    pub(crate) slots: Vec<u32>,
+    /// Keys and values of every layer, `[slots, KV * D]` each.
+    pub(crate) layers: Vec<(Buffer, Buffer)>,
+}
+
+/// [`AttentionLayout`] on the host.
+#[derive(Clone, Default)]
+pub(crate) struct Spans {
+    pub(crate) spans: Vec<u32>,
+    pub(crate) runs: Vec<u32>,
+    pub(crate) trees: Vec<u32>,
+    pub(crate) keys_max: usize,
+}
+
+impl Spans {
+    /// Adds queries `first..first + count` that see `runs` of key rows.
+    pub(crate) fn push(&mut self, first: usize, count: usize, runs: &[(u32, u32)]) {
+        let first_run = (self.runs.len() / 2) as u32;
+        self.spans.extend([first as u32, count as u32, first_run, runs.len() as u32]);
+        self.runs.extend(runs.iter().flat_map(|&(start, len)| [start, len]));
+        let keys: u32 = runs.iter().map(|run| run.1).sum();
+        self.keys_max = self.keys_max.max(keys as usize);
+    }
+
+    /// Begins a tree of spans; once more after the last.
+    pub(crate) fn begin_tree(&mut self) {
+        self.trees.push((self.spans.len() / 4) as u32);
+    }
+}
+
+impl Inputs {
+    /// The inputs of a training or scoring batch: keys are the stream itself.
+    pub(crate) fn from_batch(batch: &Batch) -> Self {
+        let positions = batch.positions();
+        let mut row_keys = Vec::with_capacity(3 * positions.len());
+        for segment in &batch.segments {
+            for &position in &positions[segment.start..segment.start + segment.len] {
+                row_keys.extend([segment.row as u32, (segment.row >> 32) as u32, position]);
+            }
+        }
+        let mut inputs = Inputs {
+            tokens: batch.tokens.clone(),
+            positions,
+            row_keys,
+            reads: batch.reads.clone(),
+            groups: Vec::new(),
+            read_groups: Vec::new(),
+            spans: Spans::default(),
+            read_spans: Spans::default(),
+            cache: None,
+        };
+        for tree in batch.trees().windows(2) {
+            inputs.push_tree(batch, tree[0]..tree[1]);
+        }
+        inputs.spans.begin_tree();
+        inputs.read_spans.begin_tree();
+        inputs.groups.push(batch.tokens.len() as u32);
+        inputs.read_groups.push(batch.reads.len() as u32);
+        inputs
+    }
+
+    fn push_tree(&mut self, batch: &Batch, segments: std::ops::Range<usize>) {
+        let first_token = batch.segments[segments.start].start;
+        self.groups.push(first_token as u32);
+        self.read_groups.push(reads_before(batch, first_token) as u32);
+        self.spans.begin_tree();
+        self.read_spans.begin_tree();
+        for index in segments {
+            let segment = &batch.segments[index];
+            let mut runs = Vec::new();
+            let mut ancestor = Some(index);
+            while let Some(at) = ancestor {
+                runs.push((batch.segments[at].start as u32, batch.segments[at].len as u32));
+                ancestor = batch.segments[at].parent;
+            }
+            runs.reverse();
+            self.spans.push(segment.start, segment.len, &runs);
+            let first = reads_before(batch, segment.start);
+            let count = reads_before(batch, segment.start + segment.len) - first;
+            if count > 0 {
+                self.read_spans.push(first, count, &runs);
+            }
+        }
+    }
+}
+
+fn reads_before(batch: &Batch, token: usize) -> usize {
+    batch.reads.partition_point(|&read| (read as usize) < token)
+}
+
+/// [`Inputs`] on the device.
+#[derive(Clone)]
+pub(super) struct Uploaded {
+    pub(super) rows: usize,
+    pub(super) read_count: usize,
+    pub(super) tokens: Buffer,
+    pub(super) row_keys: Buffer,
+    pub(super) reads: Buffer,
+    pub(super) groups: Buffer,
+    pub(super) slots: Option<Buffer>,
+    pub(super) cache: Vec<(Buffer, Buffer)>,
+    /// All tokens as queries.
+    pub(super) all: Queries,
+    /// The reads as queries, in the last layer.
+    pub(super) last: Queries,
+    pub(super) read_keys: Buffer,
+    pub(super) read_groups: Buffer,
+}
+
+/// Rotary tables and attention layout of one set of queries.
+#[derive(Clone, Copy)]
+pub(super) struct Queries {
+    pub(super) layout: AttentionLayout,
+    pub(super) cos: Buffer,
+    pub(super) sin: Buffer,
+}
+
+impl Uploaded {
+    pub(super) fn new(
+        backend: &mut dyn Backend,
+        inputs: &Inputs,
+        inv_freq: Buffer,
+        rope_scale: f32,
+    ) -> Result<Self> {
+        let read_positions: Vec<u32> =
+            inputs.reads.iter().map(|&read| inputs.positions[read as usize]).collect();
+        let read_keys: Vec<u32> = inputs
+            .reads
+            .iter()
+            .flat_map(|&read| inputs.row_keys[3 * read as usize..][..3].iter().copied())
+            .collect();
+        let slots = match &inputs.cache {
+            Some(cache) => Some(upload(backend, &cache.slots)?),
+            None => None,
+        };
+        let all = Queries::new(backend, &inputs.positions, &inputs.spans, inv_freq, rope_scale)?;
+        let last =
+            Queries::new(backend, &read_positions, &inputs.read_spans, inv_freq, rope_scale)?;
+        Ok(Uploaded {
+            rows: inputs.tokens.len(),
+            read_count: inputs.reads.len(),
+            tokens: upload(backend, &inputs.tokens)?,
+            row_keys: upload(backend, &inputs.row_keys)?,
+            reads: upload(backend, &inputs.reads)?,
+            groups: upload(backend, &inputs.groups)?,
+            slots,
+            cache: inputs.cache.as_ref().map_or_else(Vec::new, |cache| cache.layers.clone()),
+            all,
+            last,
+            read_keys: upload(backend, &read_keys)?,
+            read_groups: upload(backend, &inputs.read_groups)?,
+        })
+    }
+
+    /// The rows of `x` (`[T, cols]`) at the reads.
+    pub(super) fn at_reads(
+        &self,
+        backend: &mut dyn Backend,
+        x: Buffer,
+        cols: usize,
+    ) -> Result<Buffer> {
+        let out = backend.alloc(self.read_count * cols, x.dtype)?;
+        backend.run(Op::Gather(Rows { cols, x, index: self.reads, out }))?;
+        Ok(out)
+    }
+}
+
+impl Queries {
+    fn new(
+        backend: &mut dyn Backend,
+        positions: &[u32],
+        spans: &Spans,
+        inv_freq: Buffer,
+        scale: f32,
+    ) -> Result<Self> {
+        let table_len = positions.len() * inv_freq.len;
+        let cos = backend.alloc(table_len, DType::F32)?;
+        let sin = backend.alloc(table_len, DType::F32)?;
+        let positions = upload(backend, positions)?;
+        backend.run(Op::RopeTable(compute::op::RopeTable {
+            positions,
+            inv_freq,
+            scale,
+            cos,
+            sin,
+        }))?;
+        let layout = AttentionLayout {
+            query_positions: positions,
+            spans: upload(backend, &spans.spans)?,
+            runs: upload(backend, &spans.runs)?,
+            trees: upload(backend, &spans.trees)?,
+            keys_max: spans.keys_max,
+        };
+        Ok(Queries { layout, cos, sin })
+    }
+}
+
+/// Takes stack memory for `data` and copies it there.
+pub(super) fn upload(backend: &mut dyn Backend, data: &[u32]) -> Result<Buffer> {
+    let buffer = backend.alloc(data.len(), DType::U32)?;
+    backend.upload_u32(data, buffer)?;
+    Ok(buffer)
+}

@@ -1,0 +1,19 @@
+//! Decoders over a [`compute::Backend`]: what a checkpoint's tensors mean, the
+//! forward and backward through them, adapters, the head, and generation.
+//!
+//! This room knows shapes and names; how a weight is stored and multiplied belongs
+//! to `compute`, and what a loss is to `train`.
+
+pub mod adapter;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+mod error;
+pub mod generate;
+
+pub use adapter::{Adapter, LoraConfig};
+pub use checkpoint::Base;
+pub use config::Config;
+pub use decoder::{Decoder, Hidden, Module, Pass};
+pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
+pub use error::{Error, Result};

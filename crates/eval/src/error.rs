@@ -1,0 +1,54 @@
+use thiserror::Error;
+
+/// What can be wrong with a task, a schema or a grader's name.
+#[derive(Debug, Error, PartialEq)]
+pub enum Error {
+    /// A JSON schema says something that the grader cannot check.
+    #[error("{place}: {problem}")]
+    Schema {
+        /// Where in the schema, as a path of keys.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+        /// What to write instead.
+        hint: Option<String>,
+    },
+    /// No grader has that name.
+    #[error("`{name}` is not a grader")]
+    UnknownGrader {
+        /// As asked for.
+        name: String,
+        /// The graders there are.
+        hint: String,
+    },
+    /// A task without rows measures nothing.
+    #[error("{task}: the task has no rows")]
+    EmptyTask {
+        /// Name or file of the task.
+        task: String,
+    },
+    /// A row of a task has no expected answer.
+    #[error("{place}: {problem}")]
+    TaskRow {
+        /// File and line.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+        /// What the row needs.
+        hint: Option<String>,
+    },
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Schema { hint, .. } | Self::TaskRow { hint, .. } => hint.as_deref(),
+            Self::UnknownGrader { hint, .. } => Some(hint),
+            Self::EmptyTask { .. } => Some("add rows, or leave the task out of `evaluate`"),
+        }
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,3 @@
+//! What holds between this crate and the demo that it measures.
+
+mod demo;

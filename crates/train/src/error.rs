@@ -1,0 +1,76 @@
+//! What can stop a run.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate. `Display` says what and where, [`Error::hint`] the cure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the run folder that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something that the user asked for and cannot have.
+    #[error("{message}")]
+    Refused {
+        /// What and where.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A loss or the gradient is no number any more.
+    #[error("step {step}: {what} is {value}{}", .last.map_or(String::new(), |n| format!(" (grad_norm was {n:.2e} at step {})", .step - 1)))]
+    NotFinite {
+        /// The step that was stopped before its update, or after which was validated.
+        step: u64,
+        /// `loss`, `grad_norm` or `validation_loss`.
+        what: &'static str,
+        /// NaN or infinite.
+        value: f64,
+        /// Norm of the gradient one step before.
+        last: Option<f64>,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Mistakes in the recipe.
+    #[error(transparent)]
+    Recipe(#[from] keys::Error),
+    /// Records, supervision, splits.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// Model files and adapters.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// The device failed.
+    #[error(transparent)]
+    Compute(#[from] compute::Error),
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Refused { hint, .. } => hint.clone(),
+            Error::NotFinite { hint, .. } => Some(hint.clone()),
+            Error::Recipe(error) => error.hint().map(str::to_owned),
+            Error::Data(error) => error.hint().map(str::to_owned),
+            Error::Model(error) => error.hint(),
+            Error::Io { .. } | Error::Compute(_) => None,
+        }
+    }
+
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Refused { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,131 @@
+//! Everything that happens in a run, as a trainer tells it. Terminal, run folder and
+//! `--json` are readers of the same events.
+
+use serde::Serialize;
+
+/// Something that happened. As JSON, `event` names which.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins or goes on.
+    Started {
+        /// The run folder.
+        run: String,
+        /// Method.
+        method: String,
+        /// Optimizer steps in all.
+        steps: u64,
+        /// Steps that were already done.
+        resumed_from: Option<u64>,
+        /// Training sequences.
+        rows_train: usize,
+        /// Validation sequences.
+        rows_validation: usize,
+        /// Tokens of the training rows, as rendered.
+        tokens_train: usize,
+        /// Of these, tokens that count in the loss.
+        tokens_supervised: usize,
+        /// Numbers in the model.
+        parameters: usize,
+        /// Numbers that are trained.
+        parameters_trained: usize,
+        /// Tokens of a micro-batch at most.
+        micro_batch_tokens: usize,
+        /// Bytes planned for weights, adapter, optimizer and the step's stack.
+        planned_bytes: usize,
+    },
+    /// Something about the data that the user should know.
+    Finding {
+        /// Its name.
+        id: String,
+        /// `note`, `warning` or `error`.
+        level: String,
+        /// How often.
+        count: usize,
+        /// The first few places.
+        #[serde(rename = "where")]
+        places: Vec<String>,
+        /// What to do about it.
+        hint: String,
+    },
+    /// An optimizer step is done.
+    Step(StepEvent),
+    /// The validation loss was taken.
+    Evaluated {
+        /// After this many steps.
+        step: u64,
+        /// Mean negative log-likelihood over the validation rows' supervised tokens.
+        validation_loss: f64,
+        /// Whether it is the lowest so far.
+        best: bool,
+    },
+    /// A fixed prompt was answered.
+    Sampled {
+        /// After this many steps.
+        step: u64,
+        /// The last user message.
+        prompt: String,
+        /// What the model said.
+        answer: String,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// After this many steps.
+        step: u64,
+        /// The folder.
+        path: String,
+    },
+    /// The run ended.
+    Finished {
+        /// `finished`, `interrupted`, ...
+        status: String,
+        /// Steps done.
+        step: u64,
+        /// Seconds since it began or went on.
+        seconds: f64,
+    },
+}
+
+/// See [`Event::Step`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StepEvent {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Loss over the step's supervised tokens, before the update.
+    pub loss: f64,
+    /// Of this step.
+    pub learning_rate: f64,
+    /// Before clipping.
+    pub grad_norm: f64,
+    /// Passes over the rows so far.
+    pub epoch: f64,
+    /// Rows of the step.
+    pub rows: usize,
+    /// Tokens of the step, as rendered.
+    pub tokens: usize,
+    /// Of these, tokens that count in the loss.
+    pub tokens_supervised: usize,
+    /// Tokens computed, shared prefixes once.
+    pub tokens_computed: usize,
+    /// Micro-batches of the step.
+    pub micro_batches: usize,
+    /// Seconds that the step took.
+    pub seconds: f64,
+    /// Further figures of the objective.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub metrics: std::collections::BTreeMap<String, f64>,
+}
+
+impl Event {
+    /// The step that the event belongs to, where it belongs to one.
+    pub fn step(&self) -> Option<u64> {
+        match self {
+            Event::Step(event) => Some(event.step),
+            Event::Evaluated { step, .. }
+            | Event::Sampled { step, .. }
+            | Event::Saved { step, .. }
+            | Event::Finished { step, .. } => Some(*step),
+            Event::Started { .. } | Event::Finding { .. } => None,
+        }
+    }
+}

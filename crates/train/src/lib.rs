@@ -1,0 +1,17 @@
+//! Training: the recipe as a whole, objectives, the loop, and the run folder.
+//!
+//! A trainer tells the world through [`events::Event`]s; terminal, run folder and
+//! `--json` are readers of these. Nothing here prints or reads the environment.
+
+pub mod checkpoint;
+pub mod engine;
+mod error;
+pub mod events;
+pub mod objective;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod step;
+pub mod trainer;
+
+pub use error::{Error, Result};

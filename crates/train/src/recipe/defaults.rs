@@ -1,0 +1,60 @@
+//! Defaults that depend on method, adapter and data: one table, with the reasons that the
+//! resolved recipe tells.
+
+use keys::{Document, Settings as _};
+
+/// Rows from which on the larger adapter of the practical stack is the default.
+const MANY_ROWS: usize = 2000;
+
+/// A run should make at least this many optimizer steps.
+const STEPS_MIN: usize = 50;
+
+/// Fills every key that the recipe left open and that depends on what there is to learn from.
+pub fn fill_by_data(document: &mut Document, rows: usize) {
+    let (rank, why) = match rows {
+        0..MANY_ROWS => (16, format!("{rows} rows: under {MANY_ROWS} a small adapter is enough")),
+        _ => (64, format!("{rows} rows: {MANY_ROWS} or more carry a larger adapter")),
+    };
+    document.fill("adapter.rank", rank as i64, &why);
+    let rank = document.get_usize("adapter.rank");
+    document.fill("adapter.alpha", 2.0 * rank as f64, "twice the rank");
+    document.fill("adapter.from", "continue", "an adapter that the model brings is trained on");
+    document.fill("train.learning_rate", 2e-4, "sft with an adapter");
+    if document.opt_usize("train.max_steps").is_none() {
+        document.fill("train.epochs", 3.0, "sft");
+    }
+    if document.opt_usize("train.tokens_per_step").is_none() {
+        let epochs = document.opt_f64("train.epochs").unwrap_or(1.0);
+        let (batch, why) = batch_size(rows, epochs);
+        document.fill("train.batch_size", batch as i64, &why);
+    }
+    let steps = estimated_steps(document, rows);
+    let every = (steps / 10).clamp(1, 50);
+    document.fill(
+        "train.evaluate_every.steps",
+        every as i64,
+        "about ten times in the run, every 50 steps at least",
+    );
+}
+
+/// 16, or less so that a small set still makes [`STEPS_MIN`] steps.
+fn batch_size(rows: usize, epochs: f64) -> (usize, String) {
+    let visits = rows as f64 * epochs;
+    let fitting = (visits / STEPS_MIN as f64).floor() as usize;
+    match fitting {
+        16.. => (16, "sft".into()),
+        _ => {
+            let batch = fitting.max(1);
+            (batch, format!("lowered from 16 so that {rows} rows make about {STEPS_MIN} steps"))
+        }
+    }
+}
+
+fn estimated_steps(document: &Document, rows: usize) -> usize {
+    if let Some(steps) = document.opt_usize("train.max_steps") {
+        return steps;
+    }
+    let visits = rows as f64 * document.opt_f64("train.epochs").unwrap_or(1.0);
+    let batch = document.opt_usize("train.batch_size").unwrap_or(16);
+    (visits / batch as f64).ceil() as usize
+}

@@ -1,0 +1,103 @@
+//! A run from its recipe to its adapter.
+
+mod brought;
+mod plan;
+mod report;
+mod resume;
+mod run_loop;
+mod setup;
+
+use std::path::PathBuf;
+
+use compute::Backend;
+use keys::Document;
+use model::Base;
+use serde::Serialize;
+use text::Date;
+
+use crate::Result;
+use crate::events::Event;
+use crate::run::Occupied;
+
+/// What [`train`] is asked to do.
+pub struct Job {
+    /// The recipe, with open keys.
+    pub document: Document,
+    /// The base model.
+    pub base: Base,
+    /// An adapter that the model brought, to be trained on.
+    pub start: Option<PathBuf>,
+    /// The base's name, for the adapter's config.
+    pub base_name: String,
+    /// The run folder.
+    pub output: PathBuf,
+    /// What to do if it holds a run.
+    pub occupied: Occupied,
+    /// Bytes that the process may use.
+    pub memory_limit: usize,
+    /// Today: what a template of a new run takes for it. A resumed run keeps its own.
+    pub date: Date,
+    /// Threads that tokenise.
+    pub threads: usize,
+}
+
+/// What the caller wants after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Write a checkpoint and go on.
+    Save,
+    /// Write a checkpoint and end.
+    Stop,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// The run folder.
+    pub run: PathBuf,
+    /// `finished` or `interrupted`.
+    pub status: &'static str,
+    /// Optimizer steps done.
+    pub steps: u64,
+    /// The step whose adapter is kept.
+    pub best_step: u64,
+    /// Tokens trained on, as rendered.
+    pub tokens: u64,
+    /// Of these, tokens that counted in the loss.
+    pub tokens_supervised: u64,
+    /// Tokens computed, shared prefixes once.
+    pub tokens_computed: u64,
+    /// Of all the run's steps.
+    pub tokens_per_s: f64,
+    /// Of all the run's steps.
+    pub rows_per_s: f64,
+    /// Seconds spent in steps.
+    pub seconds: f64,
+    /// Loss of the first step.
+    pub loss_first: Option<f64>,
+    /// Loss of the last step.
+    pub loss_last: Option<f64>,
+    /// Lowest validation loss.
+    pub validation_best: Option<f64>,
+    /// Last validation loss.
+    pub validation_last: Option<f64>,
+    /// Remarks about the data.
+    pub findings: Vec<data::Finding>,
+    /// Where the adapter stands.
+    pub adapter: PathBuf,
+}
+
+/// Trains as the recipe says, from the start or from the last checkpoint.
+///
+/// `observer` sees every event as it happens; `control` is asked after every step.
+pub fn train(
+    job: Job,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    control: &mut dyn FnMut() -> Control,
+) -> Result<Summary> {
+    let mut run = setup::prepare(job, backend, observer)?;
+    run_loop::run(&mut run, backend, observer, control)
+}

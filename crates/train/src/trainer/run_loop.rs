@@ -1,0 +1,265 @@
+//! The loop: step, validate, keep the best, save, until the rows are through.
+
+use std::time::Instant;
+
+use compute::op::AdamW;
+use compute::{Backend, Op};
+use model::generate::{Flow, GenerateConfig, Prompt, generate};
+use text::{Message, RenderOptions};
+
+use super::setup::Run;
+use super::{Control, Summary, report};
+use crate::engine::Engine;
+use crate::events::{Event, StepEvent};
+use crate::objective::Sft;
+use crate::recipe::Every;
+use crate::step::StepPlan;
+use crate::{Error, Result};
+
+/// Keeps dropout's masks apart from every other use of the seed.
+const PURPOSE_DROPOUT: u64 = 0x6472_6f70;
+
+pub(super) fn run(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    control: &mut dyn FnMut() -> Control,
+) -> Result<Summary> {
+    let begun = Instant::now();
+    let mut last_save = Instant::now();
+    let mut status = "finished";
+    while run.state.step < run.total_steps {
+        let before = run.state.clone();
+        let event = step(run, backend)?;
+        run.tell(&Event::Step(event), observer)?;
+        let is_last = run.state.step == run.total_steps;
+        if is_due(run.recipe.evaluate_every, &before, &run.state) || is_last {
+            validate(run, backend, observer)?;
+            sample(run, backend, observer)?;
+        }
+        let control = control();
+        let due = match run.recipe.save_every {
+            Every::Minutes(minutes) => last_save.elapsed().as_secs_f64() >= 60.0 * minutes,
+            every => is_due(every, &before, &run.state),
+        };
+        if due || is_last || control != Control::Continue {
+            save(run, backend, observer)?;
+            last_save = Instant::now();
+        }
+        if control == Control::Stop && !is_last {
+            status = "interrupted";
+            break;
+        }
+    }
+    if run.state.best.is_none() || !run.folder.adapter().is_dir() {
+        report::write_adapter(run, backend)?;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let finished = Event::Finished { status: status.into(), step: run.state.step, seconds };
+    run.tell(&finished, observer)?;
+    let summary = summary(run, status);
+    report::write_report(run, &summary)?;
+    Ok(summary)
+}
+
+/// One optimizer step.
+fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
+    let begun = Instant::now();
+    let Some(rows) = run.order.step(run.state.cursor) else {
+        unreachable!("the number of steps was counted on the same order");
+    };
+    let sequences: Vec<_> = rows.rows.iter().map(|&index| &run.train[index]).collect();
+    let plan = StepPlan::new(&sequences, &run.packing);
+    let number = run.state.step;
+    let dropout_key = (run.recipe.dropout > 0.0)
+        .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
+    let parameters = run.adapter.parameters();
+    let mut engine = Engine {
+        backend,
+        decoder: &run.decoder,
+        adapter: &run.adapter,
+        scalar: None,
+        reference: None,
+        checkpoint: run.plan.checkpoint,
+    };
+    let outcome = engine.accumulate(&plan, &Sft, dropout_key)?;
+    let grad_norm = engine.gradient_norm(&parameters)?;
+    check_finite(run, number + 1, outcome.loss, grad_norm)?;
+    let learning_rate = run.recipe.learning_rate * run.schedule.factor(number);
+    // As torch.nn.utils.clip_grad_norm_ shortens.
+    let gradient_scale =
+        run.recipe.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+    backend.run(Op::AdamW(AdamW {
+        parameters: &parameters,
+        gradient_scale: gradient_scale as f32,
+        learning_rate: learning_rate as f32,
+        betas: run.recipe.betas,
+        eps: run.recipe.eps,
+        weight_decay: run.recipe.weight_decay,
+        step: number as u32 + 1,
+    }))?;
+    backend.sync()?;
+
+    let seconds = begun.elapsed().as_secs_f64();
+    let state = &mut run.state;
+    state.step += 1;
+    state.cursor = rows.next;
+    state.loss_first.get_or_insert(outcome.loss);
+    state.loss_last = Some(outcome.loss);
+    state.grad_norm = Some(grad_norm);
+    state.rows += rows.rows.len() as u64;
+    state.tokens += plan.totals.tokens as u64;
+    state.tokens_supervised += plan.totals.targets as u64;
+    state.tokens_computed += plan.totals.tokens_computed as u64;
+    state.seconds += seconds;
+    Ok(StepEvent {
+        step: state.step,
+        loss: outcome.loss,
+        learning_rate,
+        grad_norm,
+        epoch: run.order.epochs_at(state.cursor),
+        rows: rows.rows.len(),
+        tokens: plan.totals.tokens,
+        tokens_supervised: plan.totals.targets,
+        tokens_computed: plan.totals.tokens_computed,
+        micro_batches: plan.micros.len(),
+        seconds,
+        metrics: outcome.metrics.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+    })
+}
+
+fn check_finite(run: &Run, step: u64, loss: f64, grad_norm: f64) -> Result<()> {
+    let (what, value) = match (loss.is_finite(), grad_norm.is_finite()) {
+        (true, true) => return Ok(()),
+        (false, _) => ("loss", loss),
+        (true, false) => ("grad_norm", grad_norm),
+    };
+    Err(not_finite(run, step, what, value, run.state.grad_norm))
+}
+
+fn not_finite(run: &Run, step: u64, what: &'static str, value: f64, last: Option<f64>) -> Error {
+    let hint = match run.store.latest() {
+        Some(path) => format!(
+            "{} is the last good checkpoint: go on from it with `--resume` and a lower `train.learning_rate`",
+            path.display()
+        ),
+        None => {
+            "no checkpoint was written yet: begin again with a lower `train.learning_rate`".into()
+        }
+    };
+    Error::NotFinite { step, what, value, last, hint }
+}
+
+fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoint::State) -> bool {
+    match every {
+        Every::Steps(steps) => now.step / steps > before.step / steps,
+        Every::Tokens(tokens) => now.tokens / tokens > before.tokens / tokens,
+        Every::Minutes(minutes) => {
+            (now.seconds / (60.0 * minutes)).floor() > (before.seconds / (60.0 * minutes)).floor()
+        }
+    }
+}
+
+/// Takes the validation loss, and keeps the adapter if it is the best so far.
+fn validate(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+) -> Result<()> {
+    if run.validation.is_empty() {
+        return Ok(());
+    }
+    let plan = StepPlan::new(&run.validation, &run.packing);
+    let mut engine = Engine {
+        backend,
+        decoder: &run.decoder,
+        adapter: &run.adapter,
+        scalar: None,
+        reference: None,
+        checkpoint: run.plan.checkpoint,
+    };
+    let validation_loss = engine.evaluate(&plan, &Sft)?.loss;
+    let step = run.state.step;
+    if !validation_loss.is_finite() {
+        return Err(not_finite(run, step, "validation_loss", validation_loss, None));
+    }
+    let best = run.state.best.is_none_or(|(_, loss)| validation_loss < loss);
+    run.state.validation_last = Some(validation_loss);
+    if best {
+        run.state.best = Some((step, validation_loss));
+        report::write_adapter(run, backend)?;
+    }
+    run.tell(&Event::Evaluated { step, validation_loss, best }, observer)
+}
+
+/// Answers the recipe's fixed prompts.
+fn sample(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+) -> Result<()> {
+    let Some(template) = run.metadata.chat_template.clone() else { return Ok(()) };
+    let config = &run.recipe.sample;
+    let mut prompts = Vec::with_capacity(config.prompts.len());
+    for (index, prompt) in config.prompts.iter().enumerate() {
+        let mut messages: Vec<Message> = Vec::new();
+        messages.extend(config.system.iter().map(|system| Message::new("system", system.as_str())));
+        messages.push(Message::new("user", prompt.as_str()));
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            kwargs: Some(&run.template_kwargs),
+            ..RenderOptions::default()
+        };
+        let text = template.render(&messages, &options).map_err(model::Error::from)?;
+        let tokens = run.metadata.tokenizer.encode(&text).map_err(model::Error::from)?;
+        prompts.push(Prompt { tokens, max_new_tokens: config.max_new_tokens, key: index as u64 });
+    }
+    let generation = GenerateConfig {
+        stop_tokens: run.metadata.eos_token_ids.clone(),
+        max_active: 8,
+        ..GenerateConfig::default()
+    };
+    let mut ignore = |_, _| Flow::Continue;
+    let adapter = Some(&run.adapter);
+    let completions = generate(&run.decoder, backend, adapter, &prompts, &generation, &mut ignore)?;
+    let questions = config.prompts.clone();
+    for (prompt, completion) in questions.into_iter().zip(completions) {
+        let decoded = run.metadata.tokenizer.decode(&completion.tokens, true);
+        let answer = decoded.map_err(model::Error::from)?;
+        run.tell(&Event::Sampled { step: run.state.step, prompt, answer }, observer)?;
+    }
+    Ok(())
+}
+
+fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Event)) -> Result<()> {
+    let model = &run.decoder.config;
+    let adapter = run.folder.adapter();
+    let best = run.state.best.is_some().then_some(adapter.as_path());
+    let path = run.store.save(backend, &run.adapter, model, &run.peft, &run.state, best)?;
+    let event = Event::Saved { step: run.state.step, path: path.display().to_string() };
+    run.tell(&event, observer)
+}
+
+fn summary(run: &Run, status: &'static str) -> Summary {
+    let state = &run.state;
+    let per_second =
+        |count: u64| if state.seconds > 0.0 { count as f64 / state.seconds } else { 0.0 };
+    Summary {
+        run: run.folder.path().to_owned(),
+        status,
+        steps: state.step,
+        best_step: state.best.map_or(state.step, |(step, _)| step),
+        tokens: state.tokens,
+        tokens_supervised: state.tokens_supervised,
+        tokens_computed: state.tokens_computed,
+        tokens_per_s: per_second(state.tokens),
+        rows_per_s: per_second(state.rows),
+        seconds: state.seconds,
+        loss_first: state.loss_first,
+        loss_last: state.loss_last,
+        validation_best: state.best.map(|(_, loss)| loss),
+        validation_last: state.validation_last,
+        findings: run.findings.clone(),
+        adapter: run.folder.adapter(),
+    }
+}

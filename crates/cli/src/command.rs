@@ -1,0 +1,68 @@
+//! The subcommands, one file each.
+
+mod chat;
+mod generate;
+mod init;
+mod quickstart;
+mod train;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Result;
+
+pub(crate) use train::KEYS_HEAD;
+
+/// What is to be done.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Teach a small model a task, and prove that it learned: minutes on two cores
+    #[command(after_help = quickstart::EXAMPLES)]
+    Quickstart(quickstart::Arguments),
+    /// Look at data and write a commented recipe fit for them
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Arguments),
+    /// Train as a recipe says
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::Arguments),
+    /// Answer prompts with a base model, an adapter or a run
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(generate::Arguments),
+    /// Talk to a base model, an adapter or a run
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(chat::Arguments),
+}
+
+impl Command {
+    /// Does it. Returns the exit code.
+    pub(crate) fn run(&self, context: &Context) -> Result<u8> {
+        match self {
+            Command::Quickstart(arguments) => quickstart::run(arguments, context),
+            Command::Init(arguments) => init::run(arguments, context),
+            Command::Train(arguments) => train::run(arguments, context),
+            Command::Generate(arguments) => generate::run(arguments, context),
+            Command::Chat(arguments) => chat::run(arguments, context),
+        }
+    }
+}
+
+/// An argument as a shell takes it.
+pub(crate) fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=@:,+~".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_what_needs_it_is_quoted() {
+        for (text, expected) in
+            [("runs/a-001", "runs/a-001"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
+            assert_eq!(super::quote(text), expected);
+        }
+    }
+}

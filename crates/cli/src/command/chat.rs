@@ -1,0 +1,257 @@
+//! `tunesmith chat`: a dialogue, line by line.
+
+use std::io::BufRead as _;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use clap::Args;
+use model::generate::Flow;
+use text::Message;
+
+use super::generate::over;
+use crate::context::Context;
+use crate::error::{Failure, Result};
+use crate::session::{Question, Sampling, Session};
+use crate::signals::{Asked, Signals};
+
+/// What to type, for `--help`.
+pub(super) const EXAMPLES: &str = "Examples:
+  tunesmith chat runs/tickets-001
+  tunesmith chat runs/tickets-001 --system 'Answer in French.' --temperature 0.7
+
+While talking: /reset begins anew, /system TEXT sets the system message, /base turns the adapter
+off and on, /quit leaves. Ctrl-C stops an answer.";
+
+/// What `chat` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A Hugging Face folder, .gguf file, adapter folder, run folder or hub id
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// Adapter folder (or run folder) to put over the model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<String>,
+
+    /// System message
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    if context.terminal.is_json() {
+        return Err(Failure::wrong("command", "`chat` is for people and has no `--json`")
+            .hint("`tunesmith generate --json` answers prompts"));
+    }
+    let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
+    let session = Session::open(context, &model)?;
+    let signals = Signals::install()?;
+    let dialogue = Dialogue::new(arguments.system.clone());
+    let mut chat = Chat { context, session, sampling: &arguments.sampling, signals, dialogue };
+    chat.talk()
+}
+
+/// What has been said, and how to go on.
+struct Dialogue {
+    system: Option<String>,
+    messages: Vec<Message>,
+    with_adapter: bool,
+}
+
+/// What a line asks for.
+#[derive(Debug, PartialEq)]
+enum Line {
+    Nothing,
+    Question,
+    Said(String),
+    Quit,
+}
+
+impl Dialogue {
+    fn new(system: Option<String>) -> Self {
+        Dialogue { system, messages: Vec::new(), with_adapter: true }
+    }
+
+    /// Takes in a line: a command, or the next question.
+    fn line(&mut self, line: &str, has_adapter: bool) -> Line {
+        let line = line.trim();
+        let Some(command) = line.strip_prefix('/') else {
+            if line.is_empty() {
+                return Line::Nothing;
+            }
+            self.messages.push(Message::new("user", line));
+            return Line::Question;
+        };
+        let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
+        match name {
+            "quit" | "exit" | "q" => Line::Quit,
+            "reset" => {
+                self.messages.clear();
+                Line::Said("a new dialogue".into())
+            }
+            "system" => {
+                let rest = rest.trim();
+                self.system = Some(rest.to_owned()).filter(|text| !text.is_empty());
+                self.messages.clear();
+                let what = if self.system.is_some() { "set" } else { "taken away" };
+                Line::Said(format!("system message {what}, a new dialogue"))
+            }
+            "base" if !has_adapter => Line::Said("there is no adapter to turn off".into()),
+            "base" => {
+                self.with_adapter = !self.with_adapter;
+                Line::Said(format!("adapter {}", if self.with_adapter { "on" } else { "off" }))
+            }
+            _ => Line::Said(format!(
+                "no command `/{name}`; there are /reset, /system TEXT, /base and /quit"
+            )),
+        }
+    }
+
+    fn question(&self) -> Question {
+        let system = self.system.iter().map(|system| Message::new("system", system.as_str()));
+        Question::Dialogue(system.chain(self.messages.iter().cloned()).collect())
+    }
+}
+
+struct Chat<'a> {
+    context: &'a Context,
+    session: Session,
+    sampling: &'a Sampling,
+    signals: Signals,
+    dialogue: Dialogue,
+}
+
+impl Chat<'_> {
+    fn talk(&mut self) -> Result<u8> {
+        let terminal = &self.context.terminal;
+        if self.context.environment.stdin_is_terminal {
+            let adapter = if self.session.has_adapter() { " and adapter" } else { "" };
+            let storage = &self.session.storage;
+            terminal.note(&format!(
+                "base ({storage}){adapter} ready; /quit leaves, Ctrl-C stops an answer"
+            ));
+        }
+        let lines = read_lines();
+        loop {
+            if self.context.environment.stdin_is_terminal {
+                terminal.stream(&terminal.style.bold("> "));
+            }
+            let line = match self.next_line(&lines) {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(0),
+                Err(asked) => return Ok(asked.exit_code()),
+            };
+            match self.dialogue.line(&line, self.session.has_adapter()) {
+                Line::Nothing => {}
+                Line::Said(text) => terminal.note(&text),
+                Line::Quit => return Ok(0),
+                Line::Question => self.answer()?,
+            }
+        }
+    }
+
+    /// The next line; none at the end of the input. Two interrupts in a row leave.
+    fn next_line(&self, lines: &Receiver<String>) -> std::result::Result<Option<String>, Asked> {
+        let mut warned = false;
+        loop {
+            match lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => return Ok(Some(line)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            match self.signals.asked() {
+                Some(Asked::Interrupt) if warned => return Err(Asked::Interrupt),
+                Some(Asked::Interrupt) => {
+                    self.signals.take_interrupt();
+                    self.context.terminal.note("\n(once more, or /quit, leaves)");
+                    warned = true;
+                }
+                Some(Asked::Terminate) => return Err(Asked::Terminate),
+                _ => {}
+            }
+        }
+    }
+
+    fn answer(&mut self) -> Result<()> {
+        let terminal = &self.context.terminal;
+        let prompt = match self.session.encode(&self.dialogue.question()) {
+            Ok(prompt) => prompt,
+            // A dialogue that has grown too long is no reason to leave.
+            Err(failure)
+                if !self.dialogue.messages.is_empty() && failure.code != "chat_template" =>
+            {
+                self.dialogue.messages.pop();
+                terminal.fail(&failure.hint("/reset begins a new dialogue"));
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let signals = &self.signals;
+        let mut on_text = |_: usize, text: &str| {
+            terminal.stream(text);
+            match signals.asked() {
+                Some(Asked::Interrupt | Asked::Terminate) => Flow::Stop,
+                _ => Flow::Continue,
+            }
+        };
+        let with_adapter = self.dialogue.with_adapter;
+        let answers = self.session.answer(&[prompt], self.sampling, with_adapter, &mut on_text)?;
+        terminal.stream("\n");
+        self.signals.take_interrupt();
+        for answer in answers.answers {
+            match answer.finish {
+                "length" => terminal.note("(ended at `--max-new-tokens`)"),
+                "interrupted" => terminal.note("(stopped)"),
+                _ => {}
+            }
+            self.dialogue.messages.push(Message::new("assistant", answer.text));
+        }
+        Ok(())
+    }
+}
+
+/// Lines of standard input as they come. A thread of its own waits for them, so that
+/// signals are seen meanwhile.
+fn read_lines() -> Receiver<String> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_questions_or_commands() {
+        let mut dialogue = Dialogue::new(Some("s".into()));
+        assert_eq!(dialogue.line("  ", true), Line::Nothing);
+        assert_eq!(dialogue.line("hi", true), Line::Question);
+        let Question::Dialogue(messages) = dialogue.question() else { panic!("a dialogue") };
+        let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user"]);
+        assert_eq!(dialogue.line("/base", true), Line::Said("adapter off".into()));
+        assert_eq!(dialogue.line("/base", true), Line::Said("adapter on".into()));
+        assert_eq!(
+            dialogue.line("/base", false),
+            Line::Said("there is no adapter to turn off".into())
+        );
+        dialogue.line("/system be brief", true);
+        assert_eq!((dialogue.system.as_deref(), dialogue.messages.len()), (Some("be brief"), 0));
+        dialogue.line("/system", true);
+        assert_eq!(dialogue.system, None);
+        assert!(
+            matches!(dialogue.line("/what", true), Line::Said(text) if text.contains("`/what`"))
+        );
+        assert_eq!(dialogue.line("/quit", true), Line::Quit);
+    }
+}

@@ -1,0 +1,195 @@
+//! `tunesmith generate`: prompts in, answers out.
+
+mod questions;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use model::generate::Flow;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{Failure, Result};
+use crate::models::Resolved;
+use crate::session::{Answer, Answers, Question, Sampling, Session};
+use crate::terminal::table::one_line;
+use questions::Asked;
+
+/// What to type, for `--help`.
+pub(super) const EXAMPLES: &str = "Examples:
+  tunesmith generate runs/tickets-001 --prompt 'My order has not arrived'
+  tunesmith generate runs/tickets-001 --prompts tickets/test.jsonl > answers.jsonl
+  echo 'Once upon a time' | tunesmith generate base.gguf --raw --temperature 0.8
+
+Without `--prompt` and `--prompts` the prompt is read from standard input. Several answers go
+to a pipe as JSON Lines.";
+
+/// What `generate` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A Hugging Face folder, .gguf file, adapter folder, run folder or hub id
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// Adapter folder (or run folder) to put over the model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<String>,
+
+    /// A prompt; may be given often
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+
+    /// JSON Lines with `messages`, `prompt` or `text`
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompts: Option<PathBuf>,
+
+    /// System message before every prompt that brings none
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+
+    /// Continue the text as it is, without a chat template
+    #[arg(long)]
+    raw: bool,
+
+    /// Answer with the base too, beside the adapter
+    #[arg(long)]
+    compare: bool,
+
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    let asked = Asked { raw: arguments.raw, system: arguments.system.as_deref() };
+    let questions = match &arguments.prompts {
+        Some(file) => asked.of_file(file)?,
+        None if arguments.prompt.is_empty() => vec![asked.of_stdin(context)?],
+        None => arguments.prompt.iter().map(|prompt| asked.of_text(prompt)).collect(),
+    };
+    let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
+    let mut session = Session::open(context, &model)?;
+    if arguments.compare && !session.has_adapter() {
+        let message =
+            format!("model `{}` has no adapter to compare its base with", arguments.model);
+        return Err(Failure::wrong("no_adapter", message).hint("name one with `--adapter`"));
+    }
+    let work = Work { arguments, context, questions };
+    work.carry_out(&mut session)?;
+    Ok(0)
+}
+
+/// The model, with an adapter named beside it in place of its own.
+pub(super) fn over(context: &Context, model: &str, adapter: Option<&str>) -> Result<Resolved> {
+    let found = context.models().resolve(model)?;
+    let Some(adapter) = adapter else { return Ok(found) };
+    let path = context.environment.path(adapter);
+    let folders = [path.clone(), path.join("adapter")];
+    let folder = folders.into_iter().find(|path| model::adapter::PeftMetadata::is_adapter(path));
+    let folder = folder.ok_or_else(|| {
+        Failure::wrong("model_not_found", format!("{}: is no adapter folder", path.display()))
+            .at(&path)
+            .hint("an adapter folder holds adapter_config.json and adapter_model.safetensors")
+    })?;
+    Ok(Resolved { adapter: Some(folder), ..found })
+}
+
+/// Questions that wait for a model.
+struct Work<'a> {
+    arguments: &'a Arguments,
+    context: &'a Context,
+    questions: Vec<Question>,
+}
+
+impl Work<'_> {
+    fn carry_out(&self, session: &mut Session) -> Result<()> {
+        let encode = |question| session.encode(question);
+        let prompts: Vec<Vec<u32>> = self.questions.iter().map(encode).collect::<Result<_>>()?;
+        let Arguments { sampling, compare, .. } = self.arguments;
+        let terminal = &self.context.terminal;
+        let base = match compare {
+            true => Some(session.answer(&prompts, sampling, false, &mut |_, _| Flow::Continue)?),
+            false => None,
+        };
+        let streams = prompts.len() == 1 && !compare && !terminal.is_json();
+        let mut on_text = |_: usize, text: &str| {
+            if streams {
+                terminal.stream(text);
+            }
+            Flow::Continue
+        };
+        let answers = session.answer(&prompts, sampling, true, &mut on_text)?;
+        if streams {
+            terminal.stream("\n");
+        } else {
+            self.tell(&answers, base.as_ref());
+        }
+        self.warn_of_length(&answers);
+        let results: Vec<Value> = self.results(&answers, base.as_ref()).collect();
+        terminal.result(json!({"results": results, "tokens_per_s": answers.tokens_per_s}));
+        Ok(())
+    }
+
+    fn results<'a>(
+        &'a self,
+        answers: &'a Answers,
+        base: Option<&'a Answers>,
+    ) -> impl Iterator<Item = Value> + 'a {
+        let pairs = self.questions.iter().zip(&answers.answers).enumerate();
+        pairs.map(move |(index, (question, answer))| {
+            let mut result = result(question, answer);
+            if let Some(base) = base {
+                result["base_answer"] = base.answers[index].text.clone().into();
+            }
+            result
+        })
+    }
+
+    /// Several answers: apart for a person, as JSON Lines for a pipe.
+    fn tell(&self, answers: &Answers, base: Option<&Answers>) {
+        let terminal = &self.context.terminal;
+        if terminal.is_json() {
+            return;
+        }
+        if !terminal.stdout_is_terminal && self.questions.len() > 1 {
+            self.results(answers, base).for_each(|result| terminal.say(&result.to_string()));
+            return;
+        }
+        let style = terminal.style;
+        for (index, (question, answer)) in self.questions.iter().zip(&answers.answers).enumerate() {
+            let prompt = one_line(question.last(), 90);
+            terminal.say(&style.bold(&format!("[{}] {prompt}", index + 1)));
+            if let Some(base) = base {
+                terminal.say(&format!("{}\n{}", style.dim("base:"), base.answers[index].text));
+                terminal.say(&style.dim("adapter:"));
+            }
+            terminal.say(&format!("{}\n", answer.text));
+        }
+        terminal.note(&format!("{:.0} tokens/s", answers.tokens_per_s));
+    }
+
+    fn warn_of_length(&self, answers: &Answers) {
+        let cut = answers.answers.iter().filter(|answer| answer.finish == "length").count();
+        if cut > 0 {
+            let what = if answers.answers.len() == 1 {
+                "the answer".into()
+            } else {
+                format!("{cut} answers")
+            };
+            self.context
+                .terminal
+                .note(&format!("{what} ended at `--max-new-tokens` or the model's length"));
+        }
+    }
+}
+
+fn result(question: &Question, answer: &Answer) -> Value {
+    let prompt = match question {
+        Question::Dialogue(messages) if messages.len() > 1 => json!(messages),
+        question => json!(question.last()),
+    };
+    let Answer { text, tokens, finish, prompt_tokens } = answer;
+    json!({
+        "prompt": prompt, "answer": text, "tokens": tokens, "finish": finish,
+        "prompt_tokens": prompt_tokens,
+    })
+}

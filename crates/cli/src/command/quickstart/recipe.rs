@@ -1,0 +1,103 @@
+//! The recipe that the quickstart writes, prints and runs.
+
+use crate::models::SMOLLM2;
+
+/// Rows that the course trains on; the data has as many, and those for validation.
+pub(super) const TRAIN_ROWS: usize = 640;
+/// Rows whose loss chooses the best step.
+pub(super) const VALIDATION_ROWS: usize = 16;
+/// Passes over the rows.
+pub(super) const EPOCHS: u64 = 1;
+/// Rows of a step.
+pub(super) const BATCH_SIZE: usize = 8;
+/// How often the validation loss is taken.
+pub(super) const VALIDATIONS: u64 = 4;
+/// Numbers on either side of an adapted layer.
+pub(super) const RANK: usize = 16;
+/// Twice the rank.
+pub(super) const ALPHA: f32 = 32.0;
+
+/// Steps of the whole course.
+pub(super) const FULL_STEPS: u64 = EPOCHS * (TRAIN_ROWS / BATCH_SIZE) as u64;
+
+/// The recipe for so many steps. It stands beside the folder `tickets`, and the run too.
+pub(super) fn text(steps: u64, seed: u64) -> String {
+    let fraction = VALIDATION_ROWS as f64 / (TRAIN_ROWS + VALIDATION_ROWS) as f64;
+    let evaluate_every = steps.div_ceil(VALIDATIONS);
+    let share = if steps == FULL_STEPS {
+        format!("every row {}", if EPOCHS == 1 { "once".into() } else { format!("{EPOCHS} times") })
+    } else {
+        format!("of {FULL_STEPS}: what fits into the time on this machine")
+    };
+    format!(
+        "\
+# Support messages become JSON tickets. Written by `tunesmith quickstart`;
+# `tunesmith train FILE output=NAME` runs it again.
+model: {SMOLLM2}
+method: sft                # learn the answers of the data
+adapter: {{type: lora, rank: {RANK}, alpha: {ALPHA}}}   # the base stays as it is
+data:
+  train: [{{path: tickets/train.jsonl}}]
+  validation: {{fraction: {fraction:.4}, by: row}}    # {VALIDATION_ROWS} rows choose the best step
+train:
+  max_steps: {steps}            # {share}
+  batch_size: {BATCH_SIZE}            # rows a step
+  learning_rate: 2.0e-3    # high: the model is small, and the run short
+  schedule: {{type: cosine, warmup_ratio: 0.05}}
+  evaluate_every: {evaluate_every}
+output: run
+seed: {seed}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use keys::{Settings as _, Surroundings};
+
+    use super::*;
+
+    fn parse(text: &str) -> keys::Document {
+        let around =
+            Surroundings { current_dir: Path::new("/now"), home: None, variable: &|_| None };
+        let parsed = train::recipe::schema().parse(text, Path::new("/q/a.yaml"), &[], &around);
+        parsed.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_recipe_is_one() {
+        let mut document = parse(&text(FULL_STEPS, 7));
+        assert_eq!(document.get_locator("model.id").name, SMOLLM2);
+        assert_eq!(
+            document.entries("data.train")[0].get_path("path"),
+            Path::new("/q/tickets/train.jsonl")
+        );
+        assert_eq!(document.opt_path("output"), Some(Path::new("/q/run")));
+        assert_eq!(document.get_i64("seed"), 7);
+        train::recipe::fill_by_data(&mut document, TRAIN_ROWS);
+        let recipe = train::recipe::Recipe::read(&document).unwrap();
+        assert_eq!((recipe.rank, recipe.alpha), (RANK, ALPHA));
+        assert_eq!(recipe.extent, data::Extent::Steps(FULL_STEPS));
+        assert_eq!(recipe.step_size, data::StepSize::Rows(BATCH_SIZE));
+        assert_eq!(
+            recipe.evaluate_every,
+            train::recipe::Every::Steps(FULL_STEPS.div_ceil(VALIDATIONS))
+        );
+    }
+
+    #[test]
+    fn the_rows_that_validate_are_as_many_as_it_says() {
+        let document = parse(&text(FULL_STEPS, 7));
+        let rows = (TRAIN_ROWS + VALIDATION_ROWS) as f64;
+        let held_out = (rows * document.get_f64("data.validation.fraction")).round();
+        assert_eq!(held_out as usize, VALIDATION_ROWS);
+    }
+
+    #[test]
+    fn fewer_steps_say_why() {
+        assert!(text(30, 1).contains("max_steps: 30            # of 80: what fits into the time"));
+        assert!(text(FULL_STEPS, 1).contains("max_steps: 80            # every row once"));
+    }
+}

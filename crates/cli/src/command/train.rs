@@ -1,0 +1,288 @@
+//! `tunesmith train`: a recipe becomes an adapter.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keys::{Document, Settings as _};
+use model::Base;
+use serde_json::Value;
+use train::recipe::{run_stem, schema};
+use train::run::{Occupied, RunFolder};
+use train::trainer::{Control, Job, Summary};
+
+use super::quote;
+use crate::context::{Context, precision_of};
+use crate::environment::{memory_limit, peak_memory};
+use crate::error::{Failure, Result};
+use crate::models::Resolved;
+use crate::signals::{Asked, Signals};
+use crate::terminal::curve::sparkline;
+use crate::terminal::progress::Progress;
+use crate::terminal::style::{bytes, count, duration};
+
+macro_rules! examples {
+    () => {
+        "Examples:
+  tunesmith train recipe.yaml
+  tunesmith train recipe.yaml train.learning_rate=1e-4 output=runs/slower
+  tunesmith train runs/recipe-001 --resume"
+    };
+}
+
+/// What to type, for `-h`.
+pub(super) const EXAMPLES: &str = concat!(examples!(), "\n\n`--help` lists every key of a recipe.");
+
+/// What stands before the keys in `--help`.
+pub(crate) const KEYS_HEAD: &str = concat!(examples!(), "\n\nKeys of a recipe, also as KEY=VALUE:");
+
+/// Used where the system does not say how much memory there is.
+const MEMORY_UNKNOWN: usize = 4 << 30;
+
+/// What `train` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A recipe, or the folder of a run
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+
+    /// Keys that go before those of the recipe, such as train.epochs=2
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+
+    /// Go on with a run; without `output` the newest of this recipe
+    #[arg(long)]
+    resume: bool,
+
+    /// Remove the run in the output folder, and nothing else
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    let occupied = match (arguments.resume, arguments.overwrite) {
+        (true, _) => Occupied::Resume,
+        (_, true) => Occupied::Overwrite,
+        _ => Occupied::Refuse,
+    };
+    let recipe = context.environment.path(&arguments.recipe);
+    let order = Order { recipe, overrides: arguments.overrides.clone(), occupied };
+    let outcome = order.carry_out(context)?;
+    outcome.tell(context);
+    context.terminal.result(outcome.to_json());
+    Ok(outcome.stopped_by.map_or(0, Asked::exit_code))
+}
+
+/// A recipe to be carried out.
+pub(crate) struct Order {
+    /// The recipe, or the folder of a run.
+    pub(crate) recipe: PathBuf,
+    /// Keys that go before the recipe's, each `key=value`.
+    pub(crate) overrides: Vec<String>,
+    /// What to do where the output holds a run.
+    pub(crate) occupied: Occupied,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// The run in figures.
+    pub(crate) summary: Summary,
+    /// Loss of every step that was done now.
+    pub(crate) losses: Vec<f64>,
+    /// The signal that ended it early.
+    pub(crate) stopped_by: Option<Asked>,
+}
+
+impl Order {
+    /// Reads the recipe, gets the model and trains.
+    pub(crate) fn carry_out(&self, context: &Context) -> Result<Outcome> {
+        let mut overrides = self.overrides.clone();
+        if let Some(precision) = &context.global.precision {
+            overrides.push(format!("precision={precision}"));
+        }
+        let is_run = self.recipe.is_dir() && RunFolder::is_run(&self.recipe);
+        let path = if is_run { self.recipe.join("recipe.yaml") } else { self.recipe.clone() };
+        let shown = PathBuf::from(context.environment.show(&path));
+        let document = self.read(context, &path, &shown, &overrides)?;
+        let output = match document.opt_path("output") {
+            Some(output) if document.is_given("output") && !is_run => output.to_owned(),
+            _ if is_run => self.recipe.clone(),
+            _ => self.free_or_newest(context, &path)?,
+        };
+        let output = PathBuf::from(context.environment.show(&output));
+        // Before the model is looked for, which may take long.
+        RunFolder::open(&output, self.occupied)?;
+        let model = context
+            .models()
+            .locate(document.get_locator("model.id"), document.opt_str("model.revision"))
+            .map_err(|failure| at_key(&document, "model.id", failure))?;
+        self.train(context, document, &model, &output)
+    }
+
+    fn read(
+        &self,
+        context: &Context,
+        path: &Path,
+        shown: &Path,
+        overrides: &[String],
+    ) -> Result<Document> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let failure = Failure::io(shown, &error);
+            Failure { exit: crate::error::WRONG, ..failure }
+                .hint("`tunesmith init sft --data FILE` writes a recipe")
+        })?;
+        // Named as the user knows it, read where it stands.
+        let read =
+            |around: &keys::Surroundings<'_>| schema().parse(&text, shown, overrides, around);
+        Ok(context.environment.with_surroundings(read)?)
+    }
+
+    /// The run folder where the recipe names none.
+    fn free_or_newest(&self, context: &Context, recipe: &Path) -> Result<PathBuf> {
+        let (parent, stem) = run_stem(recipe);
+        let parent = context.environment.current_dir.join(parent);
+        if self.occupied != Occupied::Resume {
+            return Ok(RunFolder::next_free(&parent, &stem));
+        }
+        let newest = newest_run(&parent, &stem).ok_or_else(|| {
+            let message = format!("there is no run {}-NNN to resume", parent.join(&stem).display());
+            Failure::wrong("refused", message)
+                .hint("leave out `--resume` to begin one, or name the folder of the run")
+        })?;
+        context.terminal.say(&format!("resuming {}", context.environment.show(&newest)));
+        Ok(newest)
+    }
+
+    fn train(
+        &self,
+        context: &Context,
+        document: Document,
+        model: &Resolved,
+        output: &Path,
+    ) -> Result<Outcome> {
+        let precision = match self.occupied {
+            Occupied::Resume if !document.is_given("precision") => precision_so_far(output),
+            _ => None,
+        };
+        let precision = precision.unwrap_or_else(|| document.get_str("precision").to_owned());
+        let mut backend = context.cpu(precision_of(&precision))?;
+        let job = Job {
+            document,
+            base: Base::open(&model.path)?,
+            start: model.adapter.clone(),
+            base_name: model.name.clone(),
+            output: output.to_owned(),
+            occupied: self.occupied,
+            memory_limit: memory_limit().unwrap_or(MEMORY_UNKNOWN),
+            date: context.today(),
+            threads: context.threads(),
+        };
+        let signals = Signals::install()?;
+        let mut progress = Progress::new(&context.terminal);
+        let mut stopped_by = None;
+        let mut control = || match signals.asked() {
+            Some(asked) => {
+                stopped_by = Some(asked);
+                Control::Stop
+            }
+            None => Control::Continue,
+        };
+        let mut observer = |event: &train::events::Event| progress.event(event);
+        let trained = train::trainer::train(job, &mut backend, &mut observer, &mut control);
+        let losses = progress.finish();
+        let summary = trained?;
+        let stopped_by = stopped_by.filter(|_| summary.status == "interrupted");
+        Ok(Outcome { summary, losses, stopped_by })
+    }
+}
+
+impl Outcome {
+    /// The result object.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut json = serde_json::to_value(&self.summary).expect("a summary is JSON");
+        json["peak_host_bytes"] = peak_memory().into();
+        json["peak_device_bytes"] = 0.into();
+        json
+    }
+
+    /// The last words: what came out, where it is, and what to type next.
+    pub(crate) fn tell(&self, context: &Context) {
+        let (terminal, style) = (&context.terminal, context.terminal.style);
+        let summary = &self.summary;
+        let run = context.environment.show(&summary.run);
+        let memory = peak_memory().map(|peak| format!(", peak memory {}", bytes(peak as u64)));
+        let what = if self.stopped_by.is_some() { "stopped after" } else { "done:" };
+        terminal.say("");
+        terminal.say(&style.bold(&format!(
+            "{what} {} steps in {}, {} tokens/s{}",
+            summary.steps,
+            duration(summary.seconds),
+            count(summary.tokens_per_s as u64),
+            memory.unwrap_or_default()
+        )));
+        if let (Some(first), Some(last)) = (summary.loss_first, summary.loss_last) {
+            let curve = sparkline(&self.losses, 48);
+            terminal.say(&format!("loss        {first:.4} → {last:.4}  {curve}"));
+        }
+        if let (Some(best), Some(last)) = (summary.validation_best, summary.validation_last) {
+            let step = summary.best_step;
+            terminal.say(&format!("validation  best {best:.4} at step {step}, last {last:.4}"));
+        }
+        let adapter = context.environment.show(&summary.adapter);
+        terminal.say(&format!("adapter     {adapter}"));
+        terminal.say(&style.bold("next"));
+        let (run, program) = (quote(&run), quote(context.environment.program()));
+        if self.stopped_by.is_some() {
+            terminal.say(&format!("  {program} train {run} --resume"));
+        }
+        terminal.say(&format!("  {program} generate {run} --prompt 'Hello'"));
+        terminal.say(&format!("  {program} chat {run}"));
+    }
+}
+
+/// A failure that a value of the recipe led to.
+fn at_key(document: &Document, key: &str, failure: Failure) -> Failure {
+    let place = document.place(key);
+    Failure {
+        message: format!("{place}: {}", failure.message),
+        file: place.file().map(Into::into).or(failure.file),
+        line: place.line().or(failure.line),
+        key: Some(key.into()),
+        ..failure
+    }
+}
+
+/// The run of `<parent>/<stem>-NNN` with the highest number.
+fn newest_run(parent: &Path, stem: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(parent).ok()?.flatten().map(|entry| entry.path());
+    let number = |path: &PathBuf| -> Option<u64> {
+        let name = path.file_name()?.to_str()?.strip_prefix(stem)?.strip_prefix('-')?;
+        name.parse().ok().filter(|_| name.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let runs = entries.filter(|path| RunFolder::is_run(path));
+    runs.filter_map(|path| Some((number(&path)?, path))).max().map(|(_, path)| path)
+}
+
+/// The precision that a run was begun with.
+fn precision_so_far(output: &Path) -> Option<String> {
+    let bytes = std::fs::read(output.join("manifest.json")).ok()?;
+    let manifest: Value = serde_json::from_slice(&bytes).ok()?;
+    Some(manifest["machine"]["operand"].as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_run_of_a_recipe_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["a-001", "a-002", "a-010", "a-b-011", "b-020", "a-x"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            std::fs::write(root.path().join(name).join("manifest.json"), "{}").unwrap();
+        }
+        std::fs::create_dir(root.path().join("a-099")).unwrap();
+        assert_eq!(newest_run(root.path(), "a"), Some(root.path().join("a-010")));
+        assert_eq!(newest_run(root.path(), "c"), None);
+        assert_eq!(newest_run(&root.path().join("absent"), "a"), None);
+    }
+}

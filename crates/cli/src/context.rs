@@ -1,0 +1,82 @@
+//! What every command is given: surroundings, terminal, and the flags that all share.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
+use text::Date;
+
+use crate::environment::{Environment, thread_count};
+use crate::error::{Failure, Result};
+use crate::models::Models;
+use crate::terminal::Terminal;
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Global {
+    /// Write JSON to standard output and human text to standard error
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+
+    /// Compute threads [default: what the machine and its limits allow]
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+
+    /// Instruction set: portable, avx2, avx512, avx512bf16 or neon [default: the best there is]
+    #[arg(long, global = true, value_name = "ISA", help_heading = "Global options")]
+    #[arg(hide_possible_values = true, value_parser = ["portable", "avx2", "avx512", "avx512bf16", "neon"])]
+    pub(crate) isa: Option<String>,
+
+    /// Type that matrix products multiply in: bf16 or f32 [default: bf16]
+    #[arg(long, global = true, value_name = "TYPE", help_heading = "Global options")]
+    #[arg(hide_possible_values = true, value_parser = ["bf16", "f32"])]
+    pub(crate) precision: Option<String>,
+
+    /// Never touch the network
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) offline: bool,
+}
+
+/// What a command works with.
+pub(crate) struct Context {
+    /// Variables, folders, limits.
+    pub(crate) environment: Environment,
+    /// Where words go.
+    pub(crate) terminal: Terminal,
+    /// The shared flags.
+    pub(crate) global: Global,
+}
+
+impl Context {
+    /// The finder of models.
+    pub(crate) fn models(&self) -> Models<'_> {
+        let Context { environment, terminal, global } = self;
+        Models { environment, terminal, offline: global.offline }
+    }
+
+    /// Number of threads to work with.
+    pub(crate) fn threads(&self) -> usize {
+        self.global.threads.map_or_else(thread_count, usize::from)
+    }
+
+    /// The device; `--precision` goes before what is asked for here.
+    pub(crate) fn cpu(&self, precision: Precision) -> Result<Cpu> {
+        let wrong = |error: compute::Error| Failure::wrong("device", error.to_string());
+        let isa: Option<Isa> =
+            self.global.isa.as_deref().map(str::parse).transpose().map_err(wrong)?;
+        let precision = self.global.precision.as_deref().map_or(precision, precision_of);
+        Cpu::new(CpuConfig { threads: self.threads(), isa, precision }).map_err(wrong)
+    }
+
+    /// Today (UTC).
+    pub(crate) fn today(&self) -> Date {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Date::from_unix(since.map_or(0, |since| since.as_secs()))
+    }
+}
+
+/// The precision of a name in a recipe or on the command line; `auto` is bf16.
+pub(crate) fn precision_of(name: &str) -> Precision {
+    if name.eq_ignore_ascii_case("f32") { Precision::F32 } else { Precision::Bf16 }
+}

@@ -1,0 +1,276 @@
+//! Where a model comes from: a folder, a file, an adapter, a run, or the hub.
+
+mod cache;
+mod digest;
+mod hub;
+mod smollm2;
+
+use std::path::{Path, PathBuf};
+
+use keys::{Locator, is_local_path};
+use model::adapter::PeftMetadata;
+use train::run::RunFolder;
+
+use crate::environment::Environment;
+use crate::error::{Failure, Result};
+use crate::terminal::Terminal;
+use hub::{Hub, HubId};
+pub(crate) use smollm2::SMOLLM2;
+
+/// A model that lies on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// The base: a folder or a `.gguf` file.
+    pub(crate) path: PathBuf,
+    /// The adapter that came with it.
+    pub(crate) adapter: Option<PathBuf>,
+    /// What an adapter trained over the base calls it: hub id or absolute path.
+    pub(crate) name: String,
+}
+
+/// Finds models.
+#[derive(Clone, Copy)]
+pub(crate) struct Models<'a> {
+    /// Caches, endpoint and token.
+    pub(crate) environment: &'a Environment,
+    /// Hears of downloads.
+    pub(crate) terminal: &'a Terminal,
+    /// Whether the network is forbidden.
+    pub(crate) offline: bool,
+}
+
+impl Models<'_> {
+    /// A model as the command line names it.
+    pub(crate) fn resolve(&self, given: &str) -> Result<Resolved> {
+        let path = self.environment.path(given);
+        let locator = Locator { name: given.to_owned(), path, is_path: is_path(given) };
+        self.locate(&locator, None)
+    }
+
+    /// A model as a recipe names it: a folder or file where there is one, else a hub id.
+    pub(crate) fn locate(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
+        if locator.path.exists() {
+            return self.local(&locator.path);
+        }
+        if locator.is_path || is_path(&locator.name) {
+            let message = format!("{}: no such model", locator.path.display());
+            return Err(Failure::wrong("model_not_found", message).at(&locator.path).hint(KINDS));
+        }
+        let Some(mut id) = HubId::parse(&locator.name) else {
+            let message = format!("model `{}`: there is no such file or folder", locator.name);
+            return Err(Failure::wrong("model_not_found", message).hint(KINDS));
+        };
+        if let Some(revision) = revision {
+            id.revision = revision.to_owned();
+        }
+        if id.is_default_of(SMOLLM2) {
+            return self.smollm2();
+        }
+        self.of_hub(&id)
+    }
+
+    /// The model, if it can be had without the network.
+    pub(crate) fn at_hand(&self, given: &str) -> Option<Resolved> {
+        let here = Models { offline: true, ..*self };
+        if HubId::parse(given).is_some_and(|id| id.is_default_of(SMOLLM2)) {
+            return here.smollm2_at_hand();
+        }
+        here.resolve(given).ok()
+    }
+
+    fn local(&self, path: &Path) -> Result<Resolved> {
+        let path = std::path::absolute(path).map_err(|error| Failure::io(path, &error))?;
+        if path.is_file() {
+            return Ok(Resolved::base(path));
+        }
+        if PeftMetadata::is_adapter(&path) {
+            return self.over_base(&path);
+        }
+        let adapter = path.join("adapter");
+        if PeftMetadata::is_adapter(&adapter) {
+            return self.over_base(&adapter);
+        }
+        if RunFolder::is_run(&path) {
+            let message = format!("{}: the run has no adapter yet", path.display());
+            let show = self.environment.show(&path);
+            return Err(Failure::wrong("model_not_found", message)
+                .at(&path)
+                .hint(format!("`tunesmith train {show} --resume` goes on with it")));
+        }
+        if path.join("config.json").is_file() {
+            return Ok(Resolved::base(path));
+        }
+        Err(not_a_model(&path))
+    }
+
+    /// An adapter folder with the base that it names.
+    fn over_base(&self, adapter: &Path) -> Result<Resolved> {
+        let config = adapter.join("adapter_config.json");
+        let base = PeftMetadata::read(adapter)?.base_model;
+        if base.is_empty() {
+            let message = format!("{}: `base_model_name_or_path` is empty", config.display());
+            return Err(Failure::wrong("model_not_found", message)
+                .at(&config)
+                .hint("name the base as MODEL and this folder with `--adapter`"));
+        }
+        if let Some(path) = trained_on(adapter, &base) {
+            return Ok(Resolved { path, adapter: Some(adapter.to_owned()), name: base });
+        }
+        let beside = adapter.join(&base);
+        let path = if beside.exists() { beside } else { self.environment.path(&base) };
+        let locator = Locator { is_path: is_path(&base), name: base, path };
+        let found = self.locate(&locator, None).map_err(|failure| {
+            let message = format!("{}: its base: {}", config.display(), failure.message);
+            let hint = "name the base as MODEL and this folder with `--adapter`".to_owned();
+            let hint = failure.hint.clone().map_or(hint.clone(), |own| format!("{own}; or {hint}"));
+            Failure { message, hint: Some(hint), ..failure }
+        })?;
+        if found.adapter.is_some() {
+            let message = format!("{}: its base is an adapter itself", config.display());
+            return Err(Failure::wrong("model", message).at(&config));
+        }
+        Ok(Resolved { adapter: Some(adapter.to_owned()), ..found })
+    }
+
+    fn of_hub(&self, id: &HubId) -> Result<Resolved> {
+        let hub = Hub::new(self.environment, self.terminal, self.offline);
+        let folder = hub.model(id)?;
+        if PeftMetadata::is_adapter(&folder) {
+            return self.over_base(&folder);
+        }
+        Ok(Resolved { path: folder, adapter: None, name: id.name.clone() })
+    }
+}
+
+impl Resolved {
+    fn base(path: PathBuf) -> Self {
+        Resolved { name: path.display().to_string(), path, adapter: None }
+    }
+}
+
+/// The very base that a run was trained on, where the adapter still lies in its run folder.
+///
+/// The name alone may mean other weights by now: a hub id can be had as a folder and as a file.
+fn trained_on(adapter: &Path, base: &str) -> Option<PathBuf> {
+    let bytes = std::fs::read(adapter.parent()?.join("manifest.json")).ok()?;
+    let manifest: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let path = PathBuf::from(manifest["model"].as_str()?);
+    (manifest["model_name"] == base && path.exists()).then_some(path)
+}
+
+/// What a model may be.
+const KINDS: &str = "a model is a Hugging Face folder, a `.gguf` file, an adapter folder, a run \
+                     folder or a hub id such as `owner/name`";
+
+/// Whether a text can only mean something on this machine.
+fn is_path(given: &str) -> bool {
+    is_local_path(given) || given.ends_with(".gguf") || given.matches('/').count() > 1
+}
+
+fn not_a_model(path: &Path) -> Failure {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
+    files.sort();
+    let failure = Failure::wrong("model_not_found", format!("{}: is no model", path.display()));
+    match files.first() {
+        Some(file) => failure.at(path).hint(format!("name the file: `{}`", file.display())),
+        None => failure.at(path).hint(KINDS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn adapter(dir: &Path, base: &str) {
+        let config = serde_json::json!({"peft_type": "LORA", "base_model_name_or_path": base});
+        write(&dir.join("adapter_config.json"), &config.to_string());
+        let empty = serde_json::json!({});
+        write(&dir.join("adapter_model.safetensors"), &empty.to_string());
+    }
+
+    fn resolve(root: &Path, given: &str) -> Result<Resolved> {
+        let home = root.display().to_string();
+        let environment = Environment::of(root, &[("HOME", &home)]);
+        let terminal = Terminal::new(&environment, false);
+        Models { environment: &environment, terminal: &terminal, offline: true }.resolve(given)
+    }
+
+    fn house() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        write(&root.path().join("base/config.json"), "{}");
+        write(&root.path().join("tiny.gguf"), "GGUF");
+        adapter(&root.path().join("beside"), "../base");
+        adapter(&root.path().join("runs/a/adapter"), "base");
+        write(&root.path().join("runs/a/manifest.json"), "{}");
+        write(&root.path().join("runs/young/manifest.json"), "{}");
+        adapter(&root.path().join("stacked"), "beside");
+        adapter(&root.path().join("nameless"), "");
+        adapter(&root.path().join("lost"), "owner/absent");
+        write(&root.path().join("ggufs/x.gguf"), "GGUF");
+        root
+    }
+
+    #[test]
+    fn models_are_found_in_all_their_forms() {
+        let root = house();
+        let root = root.path();
+        let check = |given: &str, path: &str, adapter: Option<&str>| {
+            let found = resolve(root, given).unwrap();
+            let adapter = adapter.map(|adapter| root.join(adapter));
+            assert_eq!(found.path.canonicalize().unwrap(), root.join(path).canonicalize().unwrap());
+            assert_eq!(found.adapter, adapter, "{given}");
+        };
+        check("base", "base", None);
+        check("./base", "base", None);
+        check("~/base", "base", None);
+        check("tiny.gguf", "tiny.gguf", None);
+        check("beside", "base", Some("beside"));
+        check("runs/a", "base", Some("runs/a/adapter"));
+        check("runs/a/adapter", "base", Some("runs/a/adapter"));
+        // The manifest knows which of several copies it was.
+        let manifest = serde_json::json!({"model": root.join("tiny.gguf"), "model_name": "base"});
+        write(&root.join("runs/a/manifest.json"), &manifest.to_string());
+        check("runs/a", "tiny.gguf", Some("runs/a/adapter"));
+    }
+
+    #[test]
+    fn what_is_no_model_says_what_would_be() {
+        let root = house();
+        let check = |given: &str, message: &str, hint: &str| {
+            let failure = resolve(root.path(), given).unwrap_err();
+            let text = failure.message.replace(&root.path().display().to_string(), "ROOT");
+            assert_eq!(text, message);
+            let found = failure.hint.unwrap_or_default();
+            assert!(found.contains(hint), "{given}: {found}");
+            assert_eq!(failure.exit, crate::error::WRONG);
+        };
+        check("./absent", "ROOT/absent: no such model", "hub id");
+        check("/absent/model", "/absent/model: no such model", "hub id");
+        check("absent.gguf", "ROOT/absent.gguf: no such model", "hub id");
+        check("absent", "model `absent`: there is no such file or folder", "hub id");
+        check("runs/young", "ROOT/runs/young: the run has no adapter yet", "--resume");
+        check("ggufs", "ROOT/ggufs: is no model", "ggufs/x.gguf`");
+        check("runs", "ROOT/runs: is no model", "run folder");
+        check("stacked", "ROOT/stacked/adapter_config.json: its base is an adapter itself", "");
+        check(
+            "nameless",
+            "ROOT/nameless/adapter_config.json: `base_model_name_or_path` is empty",
+            "--adapter",
+        );
+        check(
+            "lost",
+            "ROOT/lost/adapter_config.json: its base: `owner/absent` is not in the cache, and \
+             the network is forbidden",
+            "--adapter",
+        );
+    }
+}

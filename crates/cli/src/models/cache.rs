@@ -1,0 +1,139 @@
+//! The hub's cache on disk, in the layout that every Hugging Face tool shares:
+//!
+//! ```text
+//! models--owner--name/refs/main               the commit that `main` was at
+//!                     blobs/<hash>            contents
+//!                     snapshots/<commit>/F    a link to a blob for every file
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::hub::HubId;
+use crate::error::{Failure, Result};
+
+/// A model's folder in the cache.
+pub(super) struct RepoCache {
+    folder: PathBuf,
+}
+
+impl RepoCache {
+    /// The folder of `id` in the cache, there or not.
+    pub(super) fn new(cache: &Path, id: &HubId) -> Self {
+        RepoCache { folder: cache.join(format!("models--{}", id.name.replace('/', "--"))) }
+    }
+
+    /// The snapshot of a branch, tag or commit, if it is there as a whole.
+    pub(super) fn complete(&self, revision: &str) -> Option<PathBuf> {
+        let named = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
+        let commit = named.as_deref().map_or(revision, str::trim);
+        let snapshot = self.snapshot(commit);
+        is_complete(&snapshot).then_some(snapshot)
+    }
+
+    /// Where the files of a commit stand.
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// Where a content stands.
+    pub(super) fn blob(&self, hash: &str) -> PathBuf {
+        self.folder.join("blobs").join(hash)
+    }
+
+    /// Makes a blob the file `name` of a commit.
+    pub(super) fn link(&self, blob: &Path, commit: &str, name: &str) -> Result<()> {
+        let file = self.snapshot(commit).join(name);
+        if file.exists() {
+            return Ok(());
+        }
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+        }
+        place(blob, &file, name).map_err(|error| Failure::io(&file, &error))
+    }
+
+    /// Notes which commit a branch was at; last, when all files are there.
+    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
+        if revision == commit {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
+        let folder = path.parent().unwrap_or(&self.folder);
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, commit));
+        written.map_err(|error| Failure::io(&path, &error))
+    }
+}
+
+/// Links, so that commits with equal files share them; moves where there are no links.
+fn place(blob: &Path, file: &Path, name: &str) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let up = "../".repeat(2 + name.matches('/').count());
+        let blob = blob.file_name().unwrap_or_default().to_string_lossy();
+        let _ = fs::remove_file(file);
+        std::os::unix::fs::symlink(format!("{up}blobs/{blob}"), file)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = name;
+        fs::rename(blob, file)
+    }
+}
+
+/// Whether a folder holds all that a model or an adapter needs.
+pub(super) fn is_complete(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).is_file();
+    if has("adapter_config.json") {
+        return has("adapter_model.safetensors");
+    }
+    let whole = has("config.json") && has("tokenizer.json");
+    whole
+        && (has("model.safetensors")
+            || shards(folder)
+                .is_some_and(|names| !names.is_empty() && names.iter().all(|name| has(name))))
+}
+
+/// The weight files that the index of a folder names, sorted.
+pub(super) fn shards(folder: &Path) -> Option<Vec<String>> {
+    let bytes = fs::read(folder.join("model.safetensors.index.json")).ok()?;
+    let index: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let files = index["weight_map"].as_object()?.values();
+    let mut names: Vec<String> =
+        files.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    names.sort();
+    names.dedup();
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_counts_when_all_of_it_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let id = HubId::parse("owner/name").unwrap();
+        let repo = RepoCache::new(root.path(), &id);
+        let snapshot = root.path().join("models--owner--name/snapshots/c0ffee");
+        fs::create_dir_all(&snapshot).unwrap();
+        let steps = [
+            ("config.json", "{}", false),
+            ("tokenizer.json", "{}", false),
+            (
+                "model.safetensors.index.json",
+                r#"{"weight_map": {"a": "1.st", "b": "2.st"}}"#,
+                false,
+            ),
+            ("1.st", "", false),
+            ("2.st", "", true),
+        ];
+        for (name, text, complete) in steps {
+            fs::write(snapshot.join(name), text).unwrap();
+            assert_eq!(repo.complete("c0ffee").is_some(), complete, "with {name}");
+        }
+        assert_eq!(repo.complete("main"), None);
+        repo.set_ref("main", "c0ffee").unwrap();
+        assert_eq!(repo.complete("main"), Some(snapshot));
+    }
+}

@@ -1,0 +1,346 @@
+//! A loaded model that answers.
+
+mod stop;
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Args;
+use compute::cpu::{Cpu, Precision};
+use model::adapter::PeftMetadata;
+use model::generate::{Finish, Flow, GenerateConfig, Prompt, generate};
+use model::{Adapter, Base, Decoder, LoraConfig};
+use serde_json::{Map, Value};
+use text::{DecodeStream, Message, Metadata, RenderOptions};
+
+use crate::context::Context;
+use crate::error::{Failure, Result};
+use crate::models::Resolved;
+use stop::StopScanner;
+
+/// How answers are sampled.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sampling {
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_new_tokens: u32,
+
+    /// 0 always takes the most likely token
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = not_negative)]
+    pub(crate) temperature: f32,
+
+    /// Only so many of the most likely tokens; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) top_k: usize,
+
+    /// Only the most likely tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    pub(crate) top_p: f32,
+
+    /// Text at which an answer ends, itself not part of it; may be given often
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Prompts that are worked on at the same time
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) batch: u16,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            max_new_tokens: 256,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            stop: Vec::new(),
+            seed: 0,
+            batch: 32,
+        }
+    }
+}
+
+fn not_negative(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "a number from 0 on is needed".to_owned())
+}
+
+fn share(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|number| *number > 0.0 && *number <= 1.0);
+    number.ok_or_else(|| "a number above 0 and at most 1 is needed".to_owned())
+}
+
+/// What a model is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Question {
+    /// A dialogue, whose next turn is the answer.
+    Dialogue(Vec<Message>),
+    /// A text to be continued as it is.
+    Text(String),
+}
+
+impl Question {
+    /// What to show of it: the last turn, or the text.
+    pub(crate) fn last(&self) -> &str {
+        match self {
+            Question::Dialogue(messages) => messages.last().map_or("", |last| &last.content),
+            Question::Text(text) => text,
+        }
+    }
+}
+
+/// What a model said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// The text, stop string and special tokens left out.
+    pub(crate) text: String,
+    /// New tokens, the one that ended it included.
+    pub(crate) tokens: usize,
+    /// `stop` (end of turn, or a stop string), `length` or `interrupted`.
+    pub(crate) finish: &'static str,
+    /// Tokens of the question.
+    pub(crate) prompt_tokens: usize,
+}
+
+/// Answers, and how fast they came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answers {
+    /// In the order of the questions.
+    pub(crate) answers: Vec<Answer>,
+    /// New tokens a second, over all.
+    pub(crate) tokens_per_s: f64,
+}
+
+/// A base on a device, perhaps with an adapter.
+pub(crate) struct Session {
+    backend: Cpu,
+    decoder: Decoder,
+    adapter: Option<Adapter>,
+    metadata: Metadata,
+    template_kwargs: Map<String, Value>,
+    /// `bf16`, `q4_1`, ...: how most weights of the base are stored.
+    pub(crate) storage: String,
+}
+
+impl Session {
+    /// Loads a model, with the template, its variables and the date that its adapter was
+    /// trained with.
+    pub(crate) fn open(context: &Context, model: &Resolved) -> Result<Self> {
+        let own = model.adapter.as_deref().map(Trained::read).transpose()?.unwrap_or_default();
+        let date = own.date.as_deref().and_then(|date| date.parse().ok());
+        let date = date.unwrap_or_else(|| context.today());
+        let base = Base::open(&model.path)?;
+        let metadata = base.metadata_with(model.adapter.as_deref(), date)?;
+        let mut backend = context.cpu(Precision::Bf16)?;
+        let adapter = match &model.adapter {
+            Some(folder) => Some(load_adapter(context, &base, folder, &mut backend)?),
+            None => None,
+        };
+        let decoder = Decoder::load(&base, &mut backend)?;
+        let template_kwargs = own.template_kwargs;
+        let storage = base.storage_name()?;
+        Ok(Session { backend, decoder, adapter, metadata, template_kwargs, storage })
+    }
+
+    /// Whether there is an adapter over the base.
+    pub(crate) fn has_adapter(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// The tokens of a question.
+    pub(crate) fn encode(&self, question: &Question) -> Result<Vec<u32>> {
+        let tokenizer = &self.metadata.tokenizer;
+        let tokens = match question {
+            Question::Text(text) => tokenizer.encode_with_special(text)?,
+            Question::Dialogue(messages) => tokenizer.encode(&self.render(messages)?)?,
+        };
+        let config = &self.decoder.config;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+            let message = format!("token {token} is beyond the model's {}", config.vocab_size);
+            return Err(Failure::new("tokenizer", message)
+                .hint("the tokenizer does not belong to this model"));
+        }
+        let longest = config.max_position_embeddings;
+        match tokens.len() {
+            0 => Err(Failure::wrong("empty_prompt", "the prompt is empty")),
+            n if n >= longest => Err(Failure::wrong(
+                "prompt_too_long",
+                format!("the prompt has {n} tokens, and the model takes {longest} with the answer"),
+            )),
+            _ => Ok(tokens),
+        }
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<String> {
+        let template = self.metadata.chat_template.as_ref().ok_or_else(|| {
+            Failure::wrong("chat_template", "the model has no chat template")
+                .hint("`--raw` continues the text as it is")
+        })?;
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            kwargs: Some(&self.template_kwargs),
+            ..RenderOptions::default()
+        };
+        Ok(template.render(messages, &options)?)
+    }
+
+    /// Answers all prompts; `on_text` sees every piece of text as (prompt, piece) and may end
+    /// the answer. `with_adapter` without an adapter is the base.
+    pub(crate) fn answer(
+        &mut self,
+        prompts: &[Vec<u32>],
+        sampling: &Sampling,
+        with_adapter: bool,
+        on_text: &mut dyn FnMut(usize, &str) -> Flow,
+    ) -> Result<Answers> {
+        let begun = Instant::now();
+        let longest = self.decoder.config.max_position_embeddings;
+        let prompt = |(index, tokens): (usize, &Vec<u32>)| Prompt {
+            tokens: tokens.clone(),
+            max_new_tokens: (sampling.max_new_tokens as usize).min(longest - tokens.len()),
+            key: index as u64,
+        };
+        let asked: Vec<Prompt> = prompts.iter().enumerate().map(prompt).collect();
+        let config = GenerateConfig {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            seed: sampling.seed,
+            stop_tokens: self.metadata.eos_token_ids.clone(),
+            max_active: usize::from(sampling.batch),
+        };
+        let tokenizer = &self.metadata.tokenizer;
+        let voice = || Voice::new(tokenizer.decode_stream(true), &sampling.stop);
+        let mut voices: Vec<Voice<'_>> = prompts.iter().map(|_| voice()).collect();
+        let mut failed = None;
+        let mut on_token = |prompt: usize, token: u32| {
+            if config.stop_tokens.contains(&token) {
+                return Flow::Continue;
+            }
+            let mut say = |text: &str| on_text(prompt, text);
+            voices[prompt].push(token, &mut say).unwrap_or_else(|error| {
+                failed = Some(error);
+                Flow::Stop
+            })
+        };
+        let adapter = self.adapter.as_ref().filter(|_| with_adapter);
+        let backend = &mut self.backend;
+        let completions =
+            generate(&self.decoder, backend, adapter, &asked, &config, &mut on_token)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let mut answers = Vec::with_capacity(prompts.len());
+        for (index, (completion, mut voice)) in completions.iter().zip(voices).enumerate() {
+            voice.flush(&mut |text| on_text(index, text))?;
+            let finish = match completion.finish {
+                _ if voice.is_interrupted => "interrupted",
+                Finish::Stop => "stop",
+                Finish::Length => "length",
+            };
+            let tokens = completion.tokens.len();
+            let prompt_tokens = prompts[index].len();
+            answers.push(Answer { text: voice.text, tokens, finish, prompt_tokens });
+        }
+        let tokens: usize = answers.iter().map(|answer| answer.tokens).sum();
+        let tokens_per_s = tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+        Ok(Answers { answers, tokens_per_s })
+    }
+}
+
+/// One answer as it comes into being.
+struct Voice<'a> {
+    stream: DecodeStream<'a>,
+    scanner: StopScanner<'a>,
+    text: String,
+    is_interrupted: bool,
+}
+
+impl<'a> Voice<'a> {
+    fn new(stream: DecodeStream<'a>, stops: &'a [String]) -> Self {
+        let scanner = StopScanner::new(stops);
+        Voice { stream, scanner, text: String::new(), is_interrupted: false }
+    }
+
+    fn push(&mut self, token: u32, say: &mut dyn FnMut(&str) -> Flow) -> Result<Flow> {
+        let Some(piece) = self.stream.push(token)? else { return Ok(Flow::Continue) };
+        Ok(self.hear(&piece, say))
+    }
+
+    /// Gives out what was held back for the sake of a character or a stop string.
+    fn flush(&mut self, say: &mut dyn FnMut(&str) -> Flow) -> Result<()> {
+        if self.scanner.is_over() {
+            return Ok(());
+        }
+        if let Some(piece) = self.stream.flush()? {
+            self.hear(&piece, say);
+        }
+        let rest = self.scanner.finish();
+        self.give(&rest, say);
+        Ok(())
+    }
+
+    fn hear(&mut self, piece: &str, say: &mut dyn FnMut(&str) -> Flow) -> Flow {
+        let certain = self.scanner.push(piece);
+        let flow = self.give(&certain, say);
+        if self.scanner.is_over() { Flow::Stop } else { flow }
+    }
+
+    fn give(&mut self, text: &str, say: &mut dyn FnMut(&str) -> Flow) -> Flow {
+        if text.is_empty() {
+            return Flow::Continue;
+        }
+        self.text.push_str(text);
+        let flow = say(text);
+        self.is_interrupted |= flow == Flow::Stop;
+        flow
+    }
+}
+
+/// What an adapter folder of Tunesmith's says about how it was trained.
+#[derive(Default)]
+struct Trained {
+    date: Option<String>,
+    template_kwargs: Map<String, Value>,
+}
+
+impl Trained {
+    fn read(adapter: &Path) -> Result<Self> {
+        let read = |path: &Path| -> Result<Option<Value>> {
+            let Ok(bytes) = std::fs::read(path) else { return Ok(None) };
+            let json = serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::new("model_file", format!("{}: not JSON: {error}", path.display()))
+                    .at(path)
+            })?;
+            Ok(Some(json))
+        };
+        let own = read(&adapter.join("tunesmith.json"))?.unwrap_or_default();
+        let date = own["date"].as_str().map(str::to_owned);
+        let template_kwargs = own["template_kwargs"].as_object().cloned().unwrap_or_default();
+        Ok(Trained { date, template_kwargs })
+    }
+}
+
+fn load_adapter(
+    context: &Context,
+    base: &Base,
+    folder: &Path,
+    backend: &mut Cpu,
+) -> Result<Adapter> {
+    let (config, values) = LoraConfig::load(folder, &base.config)?;
+    let trained_over = PeftMetadata::read(folder)?.base_hash;
+    if trained_over.is_some_and(|hash| base.hash().is_ok_and(|own| own != hash)) {
+        context.terminal.warn(&format!(
+            "{} was trained over other weights than {}: its answers will differ",
+            folder.display(),
+            base.path.display()
+        ));
+    }
+    Ok(Adapter::new(backend, &base.config, config, &values, false)?)
+}

@@ -1,0 +1,107 @@
+//! Signals as flags that a loop looks at between two pieces of work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Failure, Result};
+
+/// What a person or a scheduler asked for by signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// SIGUSR1: a scheduler is about to end the job.
+    Save,
+}
+
+impl Asked {
+    /// The exit code of a program that ended because of it.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Asked::Interrupt => 130,
+            Asked::Terminate | Asked::Save => 143,
+        }
+    }
+}
+
+/// The flags that signals raise.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    interrupt: Arc<AtomicBool>,
+    terminate: Arc<AtomicBool>,
+    save: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes over SIGINT, SIGTERM and SIGUSR1. While one of the first two is not
+    /// answered, a second one ends the process at once.
+    pub(crate) fn install() -> Result<Self> {
+        let signals = Signals::default();
+        signals.register().map_err(|error| {
+            Failure::new("signals", format!("signals cannot be handled: {error}"))
+        })?;
+        Ok(signals)
+    }
+
+    #[cfg(unix)]
+    fn register(&self) -> std::io::Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+        use signal_hook::flag::{register, register_conditional_shutdown};
+        // In this order: the first signal finds the flag down and raises it.
+        for (signal, asked, flag) in [
+            (SIGINT, Asked::Interrupt, &self.interrupt),
+            (SIGTERM, Asked::Terminate, &self.terminate),
+        ] {
+            let code = i32::from(asked.exit_code());
+            register_conditional_shutdown(signal, code, Arc::clone(flag))?;
+            register(signal, Arc::clone(flag))?;
+        }
+        register(SIGUSR1, Arc::clone(&self.save))?;
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn register(&self) -> std::io::Result<()> {
+        use signal_hook::consts::SIGINT;
+        use signal_hook::flag::{register, register_conditional_shutdown};
+        let code = i32::from(Asked::Interrupt.exit_code());
+        register_conditional_shutdown(SIGINT, code, Arc::clone(&self.interrupt))?;
+        register(SIGINT, Arc::clone(&self.interrupt))?;
+        Ok(())
+    }
+
+    /// What was asked for and not yet answered; the flag stays up.
+    pub(crate) fn asked(&self) -> Option<Asked> {
+        let up = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        match () {
+            () if up(&self.interrupt) => Some(Asked::Interrupt),
+            () if up(&self.terminate) => Some(Asked::Terminate),
+            () if up(&self.save) => Some(Asked::Save),
+            () => None,
+        }
+    }
+
+    /// Whether SIGINT came; the flag goes down, so that the next one is a first one again.
+    pub(crate) fn take_interrupt(&self) -> bool {
+        self.interrupt.swap(false, Ordering::SeqCst)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_raises_its_flag() {
+        let signals = Signals::install().unwrap();
+        assert_eq!(signals.asked(), None);
+        signal_hook::low_level::raise(signal_hook::consts::SIGUSR1).unwrap();
+        assert_eq!(signals.asked(), Some(Asked::Save));
+        signal_hook::low_level::raise(signal_hook::consts::SIGINT).unwrap();
+        assert_eq!(signals.asked(), Some(Asked::Interrupt));
+        assert!(signals.take_interrupt());
+        assert_eq!(signals.asked(), Some(Asked::Save));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a person sees: text, marks and colours, and what a program reads instead.
+
+pub(crate) mod curve;
+pub(crate) mod progress;
+pub(crate) mod style;
+pub(crate) mod table;
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::error::Failure;
+use style::Style;
+
+/// Where words go.
+///
+/// Without `--json` human text is standard output. With it standard output is for
+/// the program that reads it, and human text goes to standard error.
+#[derive(Clone, Debug)]
+pub(crate) struct Terminal {
+    json: bool,
+    /// Colours for what [`Terminal::say`] writes.
+    pub(crate) style: Style,
+    /// Colours for standard error.
+    error_style: Style,
+    /// Whether standard error shows bars.
+    pub(crate) is_live: bool,
+    /// Whether standard output is seen by a person.
+    pub(crate) stdout_is_terminal: bool,
+}
+
+impl Terminal {
+    /// The terminal of these surroundings.
+    pub(crate) fn new(environment: &Environment, json: bool) -> Self {
+        let color = environment.wants_color();
+        let error_style = Style::new(color && environment.stderr_is_terminal);
+        let style = Style::new(color && environment.stdout_is_terminal);
+        Terminal {
+            json,
+            style: if json { error_style } else { style },
+            error_style,
+            is_live: environment.is_live(),
+            stdout_is_terminal: environment.stdout_is_terminal,
+        }
+    }
+
+    /// Whether a program reads standard output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether human text reaches a person as it is written.
+    pub(crate) fn is_read_by_person(&self) -> bool {
+        self.stdout_is_terminal || self.json
+    }
+
+    /// A line of human text: what the command was run for.
+    pub(crate) fn say(&self, line: &str) {
+        if self.json { self.note(line) } else { write_out(line, "\n") }
+    }
+
+    /// A line about what is going on, apart from the result.
+    pub(crate) fn note(&self, line: &str) {
+        // Unit tests are not to be talked over.
+        if cfg!(test) {
+            return;
+        }
+        // Nobody listening is no reason to stop the work.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    /// Text of the result as it comes, without a line's end.
+    pub(crate) fn stream(&self, text: &str) {
+        write_out(text, "");
+    }
+
+    /// A warning.
+    pub(crate) fn warn(&self, line: &str) {
+        self.note(&format!("{} {line}", self.error_style.yellow("warning:")));
+    }
+
+    /// One JSON value as a line of standard output, with `--json`.
+    pub(crate) fn event(&self, value: &Value) {
+        if self.json {
+            write_out(&value.to_string(), "\n");
+        }
+    }
+
+    /// The result object that `--json` ends with.
+    pub(crate) fn result(&self, mut value: Value) {
+        if let Some(object) = value.as_object_mut() {
+            object.shift_insert(0, "schema".to_owned(), 1.into());
+        }
+        self.event(&value);
+    }
+
+    /// The one place that reports an error.
+    pub(crate) fn fail(&self, failure: &Failure) {
+        let style = self.error_style;
+        self.note(&format!("{} {}", style.red("error:"), failure.message));
+        if let Some(hint) = &failure.hint {
+            self.note(&format!("{} {hint}", style.cyan("hint:")));
+        }
+        self.event(&failure.to_json());
+    }
+}
+
+fn write_out(text: &str, end: &str) {
+    let mut out = std::io::stdout().lock();
+    // As above: a reader that has gone away stops nothing.
+    let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+}

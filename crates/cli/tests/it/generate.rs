@@ -1,0 +1,135 @@
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::house::House;
+
+#[test]
+fn answers_do_not_depend_on_company() {
+    let house = House::with_model();
+    let answers = |prompts: &[&str], batch: &str| -> Vec<String> {
+        let prompts = prompts.iter().flat_map(|prompt| ["--prompt", prompt]);
+        let head = ["generate", "tiny", "--json", "--max-new-tokens", "8", "--batch", batch];
+        let result =
+            house.run(&head.into_iter().chain(prompts).collect::<Vec<_>>()).done().result();
+        let results = result["results"].as_array().unwrap();
+        results.iter().map(|result| result["answer"].as_str().unwrap().to_owned()).collect()
+    };
+    let together = answers(&["one", "and two", "3"], "32");
+    assert_eq!(together, answers(&["one", "and two", "3"], "1"));
+    assert_eq!(together[1..2], answers(&["and two"], "32"));
+}
+
+#[test]
+fn a_result_has_its_figures() {
+    let house = House::with_model();
+    let base = ["generate", "tiny", "--json", "--max-new-tokens", "6"];
+    let asked = [&base[..], &["--prompt", "hi"]].concat();
+    let result = house.run(&asked).done().result();
+    let one = &result["results"][0];
+    // `u:hi<|end|>a:` in characters, the marker as one.
+    assert_eq!((&one["prompt"], &one["prompt_tokens"]), (&"hi".into(), &7.into()));
+    assert_eq!((&one["finish"], &one["tokens"]), (&"length".into(), &6.into()));
+    assert!(result["tokens_per_s"].as_f64().unwrap() > 0.0);
+    // A raw text has nothing around it.
+    let result = house.run(&[&asked[..], &["--raw"]].concat()).done().result();
+    assert_eq!(result["results"][0]["prompt_tokens"], 2);
+}
+
+#[test]
+fn one_answer_streams_and_stops_where_it_should() {
+    let house = House::with_model();
+    let asked = ["generate", "tiny", "--prompt", "hi", "--max-new-tokens", "12"];
+    let whole = house.run(&asked).done().stdout;
+    let text = whole.trim_end_matches('\n');
+    let stop: String = text.chars().skip(3).take(2).collect();
+    let cut = house.run(&[&asked[..], &["--stop", &stop]].concat()).done().stdout;
+    let expected = &text[..text.find(&stop).unwrap()];
+    assert_eq!(cut, format!("{expected}\n"));
+}
+
+#[test]
+fn several_answers_go_to_a_pipe_as_json_lines() {
+    let house = House::with_model();
+    house.write(
+        "p.jsonl",
+        "{\"prompt\": \"a\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}]}\n",
+    );
+    let asked = ["generate", "tiny", "--prompts", "p.jsonl", "--max-new-tokens", "3"];
+    let ended = house.run(&asked).done();
+    let rows: Vec<Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let prompts: Vec<&Value> = rows.iter().map(|row| &row["prompt"]).collect();
+    assert_eq!(prompts, ["a", "b"]);
+}
+
+#[test]
+fn standard_input_is_a_prompt() {
+    let house = House::with_model();
+    let mut command = house.command(&["generate", "tiny", "--json", "--max-new-tokens", "2"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hi\n").unwrap();
+    let ended = house.ended(&child.wait_with_output().unwrap()).done();
+    assert_eq!(ended.result()["results"][0]["prompt"], "hi");
+    let ended = house.run(&["generate", "tiny"]);
+    let expected =
+        "error: standard input is empty\nhint: give `--prompt TEXT` or `--prompts FILE`\n";
+    assert_eq!((ended.stderr.as_str(), ended.code), (expected, 2));
+}
+
+#[test]
+fn draws_depend_on_the_seed_only() {
+    let house = House::with_model();
+    let draw = |seed: &str| {
+        let asked = ["generate", "tiny", "--prompt", "hi", "--temperature", "2", "--seed", seed];
+        house.run(&asked).done().stdout
+    };
+    assert_eq!(draw("1"), draw("1"));
+    assert_ne!(draw("1"), draw("2"));
+}
+
+#[test]
+fn what_cannot_be_answered_is_told() {
+    let house = House::with_model();
+    let check = |arguments: &[&str], expected: &str, code: i32| {
+        let ended = house.run(&[&["generate"], arguments].concat());
+        assert_eq!((ended.stderr.as_str(), ended.code), (expected, code), "{arguments:?}");
+    };
+    check(
+        &["./absent", "--prompt", "a"],
+        "error: HOUSE/absent: no such model\nhint: a model is a Hugging Face folder, a `.gguf` \
+         file, an adapter folder, a run folder or a hub id such as `owner/name`\n",
+        2,
+    );
+    check(
+        &["tiny", "--prompt", "a", "--compare"],
+        "error: model `tiny` has no adapter to compare its base with\nhint: name one with `--adapter`\n",
+        2,
+    );
+    check(
+        &["tiny", "--prompt", "a", "--adapter", "tiny"],
+        "error: HOUSE/tiny: is no adapter folder\nhint: an adapter folder holds adapter_config.json \
+         and adapter_model.safetensors\n",
+        2,
+    );
+    let long = "x".repeat(80);
+    check(
+        &["tiny", "--prompt", &long],
+        "error: the prompt has 85 tokens, and the model takes 64 with the answer\n",
+        2,
+    );
+    std::fs::remove_file(house.path().join("tiny/chat_template.jinja")).unwrap();
+    check(
+        &["tiny", "--prompt", "a"],
+        "error: the model has no chat template\nhint: `--raw` continues the text as it is\n",
+        2,
+    );
+    house.write("tiny/config.json", r#"{"model_type": "mamba"}"#);
+    check(
+        &["tiny", "--prompt", "a"],
+        "error: HOUSE/tiny/config.json: `model_type` is `mamba`, which is not supported\n\
+         hint: supported: llama\n",
+        1,
+    );
+}

@@ -1,0 +1,140 @@
+//! A folder with a tiny model in it, and the binary run there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// A home of its own for every test.
+pub(crate) struct House {
+    dir: tempfile::TempDir,
+}
+
+/// How the binary ended.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The last line of standard output as JSON.
+    pub(crate) fn result(&self) -> Value {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    #[track_caller]
+    pub(crate) fn done(self) -> Self {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl House {
+    pub(crate) fn new() -> Self {
+        House { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A house with the model `tiny` and rows to train on, `rows.jsonl`.
+    pub(crate) fn with_model() -> Self {
+        let house = House::new();
+        house.write_model("tiny");
+        let rows: Vec<String> = (0..24)
+            .map(|i| {
+                json!({"prompt": format!("{i}+1?"), "completion": format!("{}", i + 1)}).to_string()
+            })
+            .collect();
+        house.write("rows.jsonl", &(rows.join("\n") + "\n"));
+        house
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
+    /// A random Llama of 128 tokens with a tokenizer of characters.
+    pub(crate) fn write_model(&self, name: &str) {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/tiny_llama/gqa");
+        for file in ["config.json", "model.safetensors"] {
+            let target = self.path().join(name).join(file);
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(Path::new(golden).join(file), target).unwrap();
+        }
+        self.write(&format!("{name}/tokenizer.json"), &tokenizer().to_string());
+        self.write(
+            &format!("{name}/tokenizer_config.json"),
+            r#"{"bos_token": "<s>", "eos_token": "<|end|>"}"#,
+        );
+        self.write(&format!("{name}/generation_config.json"), r#"{"eos_token_id": 3}"#);
+        self.write(
+            &format!("{name}/chat_template.jinja"),
+            "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<|end|>{% endfor %}\
+             {% if add_generation_prompt %}a:{% endif %}",
+        );
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tunesmith"));
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::arg0(&mut command, "tunesmith");
+        command.args(arguments).current_dir(self.path()).env_clear();
+        command.env("HOME", self.path()).env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.ended(&self.command(arguments).output().unwrap())
+    }
+
+    /// What a finished process said, with this folder called `HOUSE`.
+    pub(crate) fn ended(&self, output: &Output) -> Ended {
+        let own = self.path().display().to_string();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&own, "HOUSE");
+        Ended {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+/// Ids: 0 unknown, 1 and 2 ends of text, 3 end of turn, 4 newline, then ASCII from the space
+/// on, then Greek letters up to 127.
+fn tokenizer() -> Value {
+    let special = ["<unk>", "<s>", "</s>", "<|end|>"];
+    let plain = std::iter::once('\n').chain(' '..='~').chain('Α'..='Ω').chain('α'..='ω');
+    let words = special.iter().map(|word| (*word).to_owned()).chain(plain.map(String::from));
+    let vocab: serde_json::Map<String, Value> =
+        words.take(128).enumerate().map(|(id, word)| (word, id.into())).collect();
+    let added: Vec<Value> = special
+        .iter()
+        .enumerate()
+        .map(|(id, word)| {
+            json!({"id": id, "content": word, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<unk>",
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": [],
+        },
+    })
+}

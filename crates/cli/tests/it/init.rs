@@ -1,0 +1,65 @@
+use crate::house::House;
+
+#[test]
+fn a_recipe_fits_the_data_and_trains() {
+    let house = House::with_model();
+    let ended = house.run(&["init", "sft", "--data", "rows.jsonl", "--model", "./tiny"]).done();
+    let expected = "\
+file        format             rows
+rows.jsonl  prompt_completion    24
+turns   one answer a row
+tokens  13 a row (median), 13 at the 95th percentile, 13 at most; 293 in all, 63 of them supervised
+wrote recipe.yaml: 48 steps of 1 rows, 8 rows kept back for validation
+next
+  tunesmith train recipe.yaml
+warning: 48 steps are few: more rows will help more than any setting
+";
+    assert_eq!(ended.stdout + &ended.stderr, expected);
+    let recipe = house.read("recipe.yaml");
+    for line in [
+        "model: ./tiny",
+        "  rank: 16                    # 16 rows: under 2000 a small adapter is enough",
+        "    - path: rows.jsonl",
+        "    fraction: 0.333           # few rows, so a larger share",
+        "  max_seq_len: auto           # the longest row: 13 tokens",
+        "  learning_rate: 2.0e-4       # sft with an adapter",
+    ] {
+        assert!(recipe.lines().any(|own| own == line), "`{line}` is not in\n{recipe}");
+    }
+    house.run(&["train", "recipe.yaml", "train.epochs=0.25"]).done();
+}
+
+#[test]
+fn a_recipe_that_is_there_is_kept() {
+    let house = House::with_model();
+    house.write("recipe.yaml", "mine");
+    let ended = house.run(&["init", "sft", "--data", "rows.jsonl", "--model", "./tiny"]);
+    let expected = "error: recipe.yaml: is there already\nhint: `--output FILE` takes another \
+                    name, `--force` writes over it\n";
+    assert_eq!((ended.stderr.as_str(), ended.code), (expected, 2));
+    assert_eq!(house.read("recipe.yaml"), "mine");
+    house.run(&["init", "sft", "--data", "rows.jsonl", "--model", "./tiny", "--force"]).done();
+    assert!(house.read("recipe.yaml").contains("model: ./tiny"));
+}
+
+#[test]
+fn few_rows_and_an_absent_model_are_told() {
+    let house = House::with_model();
+    house.write("few/rows.json", r#"[{"instruction": "a", "output": "b"}]"#);
+    let ended = house.run(&["init", "sft", "--data", "few/rows.json", "--json"]).done();
+    let result = ended.result();
+    assert_eq!((&result["rows"], &result["tokens"]["estimated"]), (&1.into(), &true.into()));
+    let warnings = result["warnings"].to_string();
+    assert!(warnings.contains("1 rows are too few to keep some back"), "{warnings}");
+    assert!(!house.read("recipe.yaml").contains("validation"));
+}
+
+#[test]
+fn data_that_cannot_be_used_leaves_no_recipe() {
+    let house = House::new();
+    house.write("rows.jsonl", "{\"question\": \"a\"}\n");
+    let ended = house.run(&["init", "sft", "--data", "rows.jsonl"]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: rows.jsonl: unknown format"), "{}", ended.stderr);
+    assert!(!house.path().join("recipe.yaml").exists());
+}

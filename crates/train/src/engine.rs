@@ -72,6 +72,31 @@ impl Engine<'_> {
         dropout_key: Option<u64>,
         outcome: &mut StepOutcome,
     ) -> Result<()> {
+        let parts = self.outcomes(plan, objective, dropout_key)?;
+        for (index, part) in parts.into_iter().enumerate() {
+            outcome.add(part.loss, part.metrics);
+            let (hidden, _) = self.forward(plan, index, objective, None, dropout_key, true)?;
+            self.backward(hidden, &part.gradients, dropout_key)?;
+        }
+        Ok(())
+    }
+
+    /// The loss of a step's sequences without gradient.
+    pub fn evaluate(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<StepOutcome> {
+        let mut outcome = StepOutcome::default();
+        for part in self.outcomes(plan, objective, None)? {
+            outcome.add(part.loss, part.metrics);
+        }
+        Ok(outcome)
+    }
+
+    /// What the objective makes of all of the step's micro-batches at once, without gradient.
+    fn outcomes(
+        &mut self,
+        plan: &StepPlan,
+        objective: &dyn Objective,
+        dropout_key: Option<u64>,
+    ) -> Result<Vec<Outcome>> {
         let mut policies = Vec::with_capacity(plan.micros.len());
         let mut extras = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
@@ -89,37 +114,7 @@ impl Engine<'_> {
                 extra,
             })
             .collect();
-        for (index, part) in objective.evaluate(&micros, plan).into_iter().enumerate() {
-            outcome.add(part.loss, part.metrics);
-            let (hidden, _) = self.forward(plan, index, objective, None, dropout_key, true)?;
-            self.backward(hidden, &part.gradients, dropout_key)?;
-        }
-        Ok(())
-    }
-
-    /// The loss of a step's sequences without gradient.
-    pub fn evaluate(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<StepOutcome> {
-        let mut outcome = StepOutcome::default();
-        let mut policies = Vec::with_capacity(plan.micros.len());
-        let mut extras = Vec::with_capacity(plan.micros.len());
-        for index in 0..plan.micros.len() {
-            extras.push(self.extra_passes(plan, index, objective)?);
-            let (hidden, policy) = self.forward(plan, index, objective, None, None, false)?;
-            hidden.release(self.backend);
-            policies.push(policy);
-        }
-        let micros = plan.micros.iter().zip(policies.iter().zip(&extras));
-        let micros: Vec<MicroOutputs<'_>> = micros
-            .map(|(micro, (policy, extra))| MicroOutputs {
-                targets: &micro.batch.targets,
-                policy,
-                extra,
-            })
-            .collect();
-        for part in objective.evaluate(&micros, plan) {
-            outcome.add(part.loss, part.metrics);
-        }
-        Ok(outcome)
+        Ok(objective.evaluate(&micros, plan))
     }
 
     /// The norm of the whole gradient.

@@ -3,6 +3,7 @@
 mod chat;
 mod generate;
 mod init;
+mod push;
 mod quickstart;
 mod train;
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     /// Talk to a base model, an adapter or a run
     #[command(after_help = chat::EXAMPLES)]
     Chat(chat::Arguments),
+    /// Put an adapter or a model on the model hub, private unless told otherwise
+    #[command(after_help = push::EXAMPLES)]
+    Push(push::Arguments),
 }
 
 impl Command {
@@ -42,6 +46,7 @@ impl Command {
             Command::Train(arguments) => train::run(arguments, context),
             Command::Generate(arguments) => generate::run(arguments, context),
             Command::Chat(arguments) => chat::run(arguments, context),
+            Command::Push(arguments) => push::run(arguments, context),
         }
     }
 }

@@ -143,9 +143,9 @@ impl Environment {
         Some(token.trim().to_owned()).filter(|token| !token.is_empty())
     }
 
-    /// Whether the hub's own variable forbids the network.
+    /// Whether one of the hub's own variables forbids the network.
     pub(crate) fn is_offline(&self) -> bool {
-        self.is_on("HF_HUB_OFFLINE")
+        self.is_on("HF_HUB_OFFLINE") || self.is_on("TRANSFORMERS_OFFLINE")
     }
 
     /// Whether text to a terminal may have colours.
@@ -203,6 +203,19 @@ mod tests {
         std::fs::write(dir.path().join("token"), "from-login\n").unwrap();
         assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("from-login"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "x")]).as_deref(), Some("x"));
+        std::fs::write(dir.path().join("other"), "elsewhere").unwrap();
+        let other = [("HF_HOME", home), ("HF_TOKEN_PATH", "other")];
+        assert_eq!(token(&other).as_deref(), Some("elsewhere"));
+    }
+
+    #[test]
+    fn the_network_can_be_forbidden() {
+        let offline =
+            |variables: &[(&str, &str)]| Environment::of(Path::new("/"), variables).is_offline();
+        assert!(!offline(&[]));
+        assert!(!offline(&[("HF_HUB_OFFLINE", "0")]));
+        assert!(offline(&[("HF_HUB_OFFLINE", "1")]));
+        assert!(offline(&[("TRANSFORMERS_OFFLINE", "True")]));
     }
 
     #[test]

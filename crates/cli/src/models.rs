@@ -15,6 +15,7 @@ use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
 use hub::{Hub, HubId};
+pub(crate) use hub::{PushRequest, Pushed};
 pub(crate) use smollm2::SMOLLM2;
 
 /// A model that lies on this machine.
@@ -47,6 +48,11 @@ impl Models<'_> {
         self.locate(&locator, None)
     }
 
+    /// Puts a folder on the hub.
+    pub(crate) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
+        Hub::new(self.environment, self.terminal, self.offline).push(request)
+    }
+
     /// A model as a recipe names it: a folder or file where there is one, else a hub id.
     pub(crate) fn locate(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
         if locator.path.exists() {
@@ -61,7 +67,7 @@ impl Models<'_> {
             return Err(Failure::wrong("model_not_found", message).hint(KINDS));
         };
         if let Some(revision) = revision {
-            id.revision = revision.to_owned();
+            id.set_revision(revision)?;
         }
         if id.is_default_of(SMOLLM2) {
             return self.smollm2();
@@ -107,6 +113,7 @@ impl Models<'_> {
     fn over_base(&self, adapter: &Path) -> Result<Resolved> {
         let config = adapter.join("adapter_config.json");
         let base = PeftMetadata::read(adapter)?.base_model;
+        let revision = base_revision(&config);
         if base.is_empty() {
             let message = format!("{}: `base_model_name_or_path` is empty", config.display());
             return Err(Failure::wrong("model_not_found", message)
@@ -119,7 +126,7 @@ impl Models<'_> {
         let beside = adapter.join(&base);
         let path = if beside.exists() { beside } else { self.environment.path(&base) };
         let locator = Locator { is_path: is_path(&base), name: base, path };
-        let found = self.locate(&locator, None).map_err(|failure| {
+        let found = self.locate(&locator, revision.as_deref()).map_err(|failure| {
             let message = format!("{}: its base: {}", config.display(), failure.message);
             let hint = "name the base as MODEL and this folder with `--adapter`".to_owned();
             let hint = failure.hint.clone().map_or(hint.clone(), |own| format!("{own}; or {hint}"));
@@ -134,11 +141,11 @@ impl Models<'_> {
 
     fn of_hub(&self, id: &HubId) -> Result<Resolved> {
         let hub = Hub::new(self.environment, self.terminal, self.offline);
-        let folder = hub.model(id)?;
-        if PeftMetadata::is_adapter(&folder) {
-            return self.over_base(&folder);
+        let path = hub.model(id)?;
+        if PeftMetadata::is_adapter(&path) {
+            return self.over_base(&path);
         }
-        Ok(Resolved { path: folder, adapter: None, name: id.name.clone() })
+        Ok(Resolved { path, adapter: None, name: id.base_name() })
     }
 }
 
@@ -158,13 +165,21 @@ fn trained_on(adapter: &Path, base: &str) -> Option<PathBuf> {
     (manifest["model_name"] == base && path.exists()).then_some(path)
 }
 
+/// The revision of its base that an adapter was trained over, where it names one.
+fn base_revision(config: &Path) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    config["revision"].as_str().filter(|revision| !revision.is_empty()).map(str::to_owned)
+}
+
 /// What a model may be.
 const KINDS: &str = "a model is a Hugging Face folder, a `.gguf` file, an adapter folder, a run \
-                     folder or a hub id such as `owner/name`";
+                     folder or a hub id such as `owner/name`, `owner/name@revision` or \
+                     `owner/name:FILE.gguf`";
 
 /// Whether a text can only mean something on this machine.
 fn is_path(given: &str) -> bool {
-    is_local_path(given) || given.ends_with(".gguf") || given.matches('/').count() > 1
+    let is_file = given.ends_with(".gguf") || given.matches('/').count() > 1;
+    is_local_path(given) || is_file && HubId::parse(given).is_none()
 }
 
 fn not_a_model(path: &Path) -> Failure {

@@ -4,9 +4,10 @@
 //! models--owner--name/refs/main               the commit that `main` was at
 //!                     blobs/<hash>            contents
 //!                     snapshots/<commit>/F    a link to a blob for every file
+//! .locks/models--owner--name/<hash>.lock      held by who brings that content
 //! ```
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::hub::HubId;
@@ -15,20 +16,30 @@ use crate::error::{Failure, Result};
 /// A model's folder in the cache.
 pub(super) struct RepoCache {
     folder: PathBuf,
+    locks: PathBuf,
 }
 
 impl RepoCache {
     /// The folder of `id` in the cache, there or not.
     pub(super) fn new(cache: &Path, id: &HubId) -> Self {
-        RepoCache { folder: cache.join(format!("models--{}", id.name.replace('/', "--"))) }
+        let name = format!("models--{}", id.name.replace('/', "--"));
+        RepoCache { locks: cache.join(".locks").join(&name), folder: cache.join(name) }
     }
 
     /// The snapshot of a branch, tag or commit, if it is there as a whole.
     pub(super) fn complete(&self, revision: &str) -> Option<PathBuf> {
+        Some(self.named(revision)).filter(|snapshot| is_complete(snapshot))
+    }
+
+    /// A file of a branch, tag or commit, if it is there.
+    pub(super) fn file(&self, revision: &str, name: &str) -> Option<PathBuf> {
+        Some(self.named(revision).join(name)).filter(|file| file.is_file())
+    }
+
+    /// The snapshot of a branch, tag or commit, there or not.
+    fn named(&self, revision: &str) -> PathBuf {
         let named = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
-        let commit = named.as_deref().map_or(revision, str::trim);
-        let snapshot = self.snapshot(commit);
-        is_complete(&snapshot).then_some(snapshot)
+        self.snapshot(named.as_deref().map_or(revision, str::trim))
     }
 
     /// Where the files of a commit stand.
@@ -39,6 +50,30 @@ impl RepoCache {
     /// Where a content stands.
     pub(super) fn blob(&self, hash: &str) -> PathBuf {
         self.folder.join("blobs").join(hash)
+    }
+
+    /// Keeps others from bringing the same content until the file is dropped. `wait` is called
+    /// when somebody else is at it.
+    pub(super) fn lock(&self, hash: &str, wait: impl FnOnce()) -> Result<File> {
+        let path = self.locks.join(format!("{hash}.lock"));
+        let locked = || {
+            fs::create_dir_all(&self.locks)?;
+            let mut options = OpenOptions::new();
+            let file = options.create(true).write(true).truncate(false).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    wait();
+                    file.lock()?;
+                }
+                // Some network file systems have no locks; the checksum still protects.
+                Err(TryLockError::Error(error))
+                    if error.kind() == std::io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            Ok(file)
+        };
+        locked().map_err(|error| Failure::io(&path, &error))
     }
 
     /// Makes a blob the file `name` of a commit.

@@ -1,92 +1,56 @@
 //! The model hub's protocol, as far as models need it.
 //!
 //! `GET /api/models/ID/revision/REV?blobs=true` lists a commit's files, and
-//! `GET /ID/resolve/COMMIT/FILE` is one of them. Spoken with a small HTTP client, not
-//! the hub's own library, which brings an asynchronous runtime and a second protocol.
+//! `GET /ID/resolve/COMMIT/FILE` is one of them; how a model gets there is told in `push`.
+//! Spoken with a small HTTP client, not the hub's own library, which brings an
+//! asynchronous runtime and a second protocol.
 
 mod download;
+mod files;
+mod http;
+mod id;
+mod parallel;
+mod push;
 mod refusal;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::cache::{RepoCache, shards};
+use super::cache::RepoCache;
 use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
-use download::{Client, Remote};
+use crate::terminal::progress::Transfers;
+use download::{Download, Remote};
+use files::{Commit, Files, Sibling};
+use http::{Client, Trouble};
+pub(super) use id::HubId;
+use id::{quote, quote_path};
+pub(crate) use push::{PushRequest, Pushed};
+use refusal::Subject;
 
-/// A model on the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HubId {
-    /// `owner/name`.
-    pub(super) name: String,
-    /// Branch, tag or commit.
-    pub(super) revision: String,
-}
-
-impl HubId {
-    /// Reads `owner/name` or `owner/name@revision`.
-    pub(super) fn parse(given: &str) -> Option<Self> {
-        let (name, revision) = given.split_once('@').unwrap_or((given, "main"));
-        let (owner, model) = name.split_once('/')?;
-        let is_word = |text: &str| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !text.is_empty() && text.chars().all(plain) && !text.starts_with('.')
-        };
-        let is_revision = !revision.is_empty() && revision.split('/').all(is_word);
-        (is_word(owner) && is_word(model) && is_revision)
-            .then(|| HubId { name: name.to_owned(), revision: revision.to_owned() })
-    }
-
-    /// Whether this is the model `name` with nothing said about its revision.
-    pub(super) fn is_default_of(&self, name: &str) -> bool {
-        self.name == name && self.revision == "main"
-    }
-}
+/// The first wait before something that broke off is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The hub, its cache before it.
 pub(super) struct Hub<'a> {
     environment: &'a Environment,
     terminal: &'a Terminal,
     offline: bool,
-}
-
-/// A commit of a model.
-#[derive(Deserialize)]
-struct Commit {
-    sha: String,
-    #[serde(default)]
-    siblings: Vec<Sibling>,
-}
-
-/// A file of a commit.
-#[derive(Deserialize)]
-struct Sibling {
-    #[serde(rename = "rfilename")]
-    name: String,
-    size: Option<u64>,
-    #[serde(rename = "blobId")]
-    blob_id: Option<String>,
-    lfs: Option<Lfs>,
-}
-
-/// A file that the hub keeps by its checksum.
-#[derive(Deserialize)]
-struct Lfs {
-    sha256: String,
+    pause: Duration,
 }
 
 impl<'a> Hub<'a> {
     pub(super) fn new(environment: &'a Environment, terminal: &'a Terminal, offline: bool) -> Self {
-        Hub { environment, terminal, offline: offline || environment.is_offline() }
+        let offline = offline || environment.is_offline();
+        Hub { environment, terminal, offline, pause: PAUSE }
     }
 
-    /// The folder of a model: from the cache if it is there as a whole, else downloaded.
+    /// The folder or `.gguf` file of a model: from the cache if it is there as a whole, else
+    /// downloaded.
     pub(super) fn model(&self, id: &HubId) -> Result<PathBuf> {
-        if let Some(folder) = self.cached(id) {
-            return Ok(folder);
+        if let Some(found) = self.cached(id) {
+            return Ok(found);
         }
         if self.offline {
             let message =
@@ -98,118 +62,126 @@ impl<'a> Hub<'a> {
             Failure::new("no_cache", "there is no folder for the hub's cache")
                 .hint("set `HF_HOME`, or `HOME`")
         })?;
-        self.download(id, &RepoCache::new(&cache, id))
+        let client = self.client()?;
+        let repo = RepoCache::new(&cache, id);
+        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.model()
     }
 
-    /// The folder of a model in the cache.
+    /// The folder or `.gguf` file of a model in the cache.
     pub(super) fn cached(&self, id: &HubId) -> Option<PathBuf> {
-        RepoCache::new(&self.environment.hub_cache()?, id).complete(&id.revision)
+        let repo = RepoCache::new(&self.environment.hub_cache()?, id);
+        match &id.file {
+            Some(file) => repo.file(&id.revision, file),
+            None => repo.complete(&id.revision),
+        }
     }
 
-    fn download(&self, id: &HubId, repo: &RepoCache) -> Result<PathBuf> {
+    fn client(&self) -> Result<Client<'a>> {
         let endpoint = self.environment.hub_endpoint();
-        let client = Client::new(self.environment.hub_token());
-        let HubId { name, revision } = id;
+        let token = self.environment.hub_token();
+        Client::new(endpoint, token, self.terminal, self.pause).ok_or_else(|| {
+            Failure::wrong("hub", format!("`{endpoint}` is no address of a hub"))
+                .hint("`HF_ENDPOINT` is such as `https://hub.example.com`")
+        })
+    }
+}
+
+/// Brings a model into the cache.
+struct Fetcher<'a> {
+    client: &'a Client<'a>,
+    terminal: &'a Terminal,
+    repo: &'a RepoCache,
+    id: &'a HubId,
+}
+
+impl Fetcher<'_> {
+    fn model(&self) -> Result<PathBuf> {
+        let HubId { name, revision, file } = self.id;
+        let endpoint = &self.client.endpoint;
         self.terminal.note(&format!("{name}: asking {endpoint}"));
-        let quoted = revision.replace('/', "%2F");
-        let url = format!("{endpoint}/api/models/{name}/revision/{quoted}?blobs=true");
-        let commit: Commit = client.json(&url, id)?;
-        let fetch = |file: &Sibling| -> Result<()> {
-            let hash = file.hash().filter(|hash| hash.bytes().all(|b| b.is_ascii_hexdigit()));
-            let hash = hash.map_or_else(|| format!("{}-{}", commit.sha, file.name), str::to_owned);
-            let blob = repo.blob(&hash.replace('/', "-"));
-            let url = format!("{endpoint}/{name}/resolve/{}/{}", commit.sha, file.name);
-            let sha256 = file.lfs.as_ref().map(|lfs| lfs.sha256.as_str());
-            let remote = Remote { url: &url, name: &file.name, size: file.size, sha256, id };
-            client.fetch(&remote, &blob, self.terminal)?;
-            repo.link(&blob, &commit.sha, &file.name)
-        };
-        let folder = repo.snapshot(&commit.sha);
-        let files = Files { all: &commit.siblings, name };
-        // What it is comes first: a model that cannot be used is refused before its weights.
-        for file in files.described() {
-            fetch(file)?;
-        }
-        check_config(&folder, name)?;
-        for file in files.weights(&folder)? {
-            fetch(file)?;
-        }
-        repo.set_ref(revision, &commit.sha)?;
-        Ok(folder)
-    }
-}
-
-impl Sibling {
-    fn hash(&self) -> Option<&str> {
-        self.lfs.as_ref().map(|lfs| lfs.sha256.as_str()).or(self.blob_id.as_deref())
-    }
-}
-
-/// The files of a commit, seen as a model.
-struct Files<'a> {
-    all: &'a [Sibling],
-    name: &'a str,
-}
-
-/// Everything beside weights that a model or an adapter may need.
-const DESCRIPTIONS: [&str; 10] = [
-    "config.json",
-    "adapter_config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "model.safetensors.index.json",
-];
-
-impl<'a> Files<'a> {
-    fn get(&self, name: &str) -> Option<&'a Sibling> {
-        self.all.iter().find(|file| file.name == name)
-    }
-
-    fn described(&self) -> impl Iterator<Item = &'a Sibling> {
-        let named = DESCRIPTIONS.iter().filter_map(|name| self.get(name));
-        let templates = self.all.iter().filter(|file| {
-            let name = file.name.strip_prefix("additional_chat_templates/");
-            name.is_some_and(|name| name.ends_with(".jinja") && !name.contains(['/', '\\']))
-        });
-        named.chain(templates)
-    }
-
-    /// The weights, with the descriptions in `folder`.
-    fn weights(&self, folder: &Path) -> Result<Vec<&'a Sibling>> {
-        let names = match self.get("adapter_config.json") {
-            Some(_) => vec!["adapter_model.safetensors".to_owned()],
-            None => shards(folder).unwrap_or_else(|| vec!["model.safetensors".to_owned()]),
-        };
-        let find = |name: &String| self.get(name).ok_or_else(|| self.missing(name));
-        names.iter().map(find).collect()
-    }
-
-    fn missing(&self, name: &str) -> Failure {
-        let message = format!("{}: the hub has no `{name}` of it", self.name);
-        let ends = |end: &str| self.all.iter().any(|file| file.name.ends_with(end));
-        let hint = match () {
-            () if ends(".gguf") => "download one of its `.gguf` files and name that file",
-            () if ends(".bin") || ends(".pt") || ends(".pth") => {
-                "its weights are pickled; convert them to safetensors, or take another copy"
+        let commit = self.commit()?;
+        let files = Files { commit: &commit, id: self.id };
+        let folder = self.repo.snapshot(&commit.sha);
+        let found = match file {
+            Some(file) => {
+                self.fetch(&commit, &[files.gguf(file)?])?;
+                folder.join(file)
             }
-            () => "take a model with safetensors",
+            None => {
+                self.fetch_folder(&files, &folder)?;
+                folder
+            }
         };
-        Failure::wrong("model_not_found", message).hint(hint)
+        self.repo.set_ref(revision, &commit.sha)?;
+        Ok(found)
+    }
+
+    /// What it is comes first, so that a model that cannot be used is refused before its
+    /// weights; and these come last, so that a folder with weights is whole.
+    fn fetch_folder(&self, files: &Files<'_>, folder: &Path) -> Result<()> {
+        files.check()?;
+        if let Some(config) = files.get("config.json").filter(|_| !files.is_adapter()) {
+            self.fetch(files.commit, &[config])?;
+            check_config(folder, &self.id.name)?;
+        }
+        self.fetch(files.commit, &files.described())?;
+        self.fetch(files.commit, &files.weights(folder)?)
+    }
+
+    fn commit(&self) -> Result<Commit> {
+        let HubId { name, revision, .. } = self.id;
+        let endpoint = &self.client.endpoint;
+        let url = format!("{endpoint}/api/models/{name}/revision/{}?blobs=true", quote(revision));
+        self.client.get_json(&url).map_err(|trouble| {
+            let subject = Subject { id: self.id, client: self.client, file: None, writes: false };
+            subject.explain(trouble)
+        })
+    }
+
+    /// Brings files that are not there yet, several at a time.
+    fn fetch(&self, commit: &Commit, files: &[&Sibling]) -> Result<()> {
+        let folder = self.repo.snapshot(&commit.sha);
+        let mut missing = files.to_vec();
+        missing.retain(|file| !folder.join(&file.name).exists());
+        let total = missing.iter().filter_map(|file| file.size).sum();
+        let transfers = Transfers::new(self.terminal, "downloading", missing.len(), total);
+        parallel::for_each(&missing, |file, halt| {
+            let bar = transfers.file(&file.name, file.size.unwrap_or(0));
+            let sum = file.sum();
+            let hash = match &sum {
+                Some(sum) => sum.hex().to_owned(),
+                None => format!("{}-{}", commit.sha, file.name.replace('/', "-")),
+            };
+            let wait = || {
+                let note = format!("`{}`: another process downloads it; waiting", file.name);
+                self.terminal.note(&note);
+            };
+            let _lock = self.repo.lock(&hash, wait)?;
+            let blob = self.repo.blob(&hash);
+            let (endpoint, model) = (&self.client.endpoint, &self.id.name);
+            let path = quote_path(&file.name);
+            let url = format!("{endpoint}/{model}/resolve/{}/{path}", commit.sha);
+            let remote =
+                Remote { url: &url, model, name: &file.name, size: file.size, sum: sum.as_ref() };
+            let explain = |trouble: Trouble| {
+                let file = Some(file.name.as_str());
+                Subject { id: self.id, client: self.client, file, writes: false }.explain(trouble)
+            };
+            let client = self.client;
+            Download { client, remote: &remote, bar: &bar, halt, explain: &explain }
+                .fetch(&blob)?;
+            self.repo.link(&blob, &commit.sha, &file.name)
+        })
     }
 }
 
 fn check_config(folder: &Path, name: &str) -> Result<()> {
     let path = folder.join("config.json");
-    let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+    let bytes = std::fs::read(&path).map_err(|error| Failure::io(&path, &error))?;
     let json = serde_json::from_slice(&bytes).map_err(|error| {
         Failure::new("model_file", format!("{}: not JSON: {error}", path.display())).at(&path)
     })?;
-    let checked = model::Config::from_json(&json, Path::new(&format!("{name}/config.json")));
+    let checked = model::Base::check_config(&json, Path::new(&format!("{name}/config.json")));
     Ok(checked.map(|_| ())?)
 }
 

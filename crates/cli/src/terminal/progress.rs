@@ -1,6 +1,7 @@
-//! Progress of a run and of a download.
+//! Progress of a run and of files on their way.
 
 mod narrator;
+mod transfer;
 
 use std::time::Instant;
 
@@ -9,8 +10,8 @@ use train::events::Event;
 
 use super::Terminal;
 use super::curve::sparkline;
-use super::style::bytes;
 use narrator::Narrator;
+pub(crate) use transfer::{Transfer, Transfers};
 
 /// Shows a run's events: a block that changes on a terminal, lines elsewhere.
 pub(crate) struct Progress<'a> {
@@ -86,47 +87,5 @@ impl Block {
         self.figures.set_message(narrator.figures());
         let curve = sparkline(narrator.losses(), 48);
         self.curve.set_message(format!("{curve}  {}", narrator.validation()));
-    }
-}
-
-/// Progress of a download.
-pub(crate) struct Download {
-    bar: Option<ProgressBar>,
-}
-
-impl Download {
-    /// Begins with `done` of `total` bytes.
-    pub(crate) fn new(terminal: &Terminal, name: &str, done: u64, total: Option<u64>) -> Self {
-        // Small files come and go too fast to be worth a line.
-        if total.is_none_or(|total| total < 1 << 20) {
-            return Download { bar: None };
-        }
-        if !terminal.is_live {
-            terminal.note(&format!("downloading {name} ({})", bytes(total.unwrap_or(0))));
-            return Download { bar: None };
-        }
-        let template =
-            "{msg}  {bar:32.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        let style = ProgressStyle::with_template(template).expect("the template is right");
-        let bar = ProgressBar::new(total.unwrap_or(0));
-        let bar = bar.with_style(style.progress_chars("━╸─")).with_message(name.to_owned());
-        bar.set_position(done);
-        bar.reset_eta();
-        Download { bar: Some(bar) }
-    }
-
-    /// So many more bytes are here.
-    pub(crate) fn advance(&self, count: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(count);
-        }
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

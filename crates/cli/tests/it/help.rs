@@ -11,6 +11,7 @@ Commands:
   train       Train as a recipe says
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
+  push        Put an adapter or a model on the model hub, private unless told otherwise
   help        Print this message or the help of the given subcommand(s)
 
 Options:

@@ -69,18 +69,22 @@ impl Base {
         let json: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| Error::file(&config_path, format!("not JSON: {error}")))?;
         // The shape first: a model that cannot be used is refused before its weights are read.
-        let config = Config::from_json(&json, &config_path)?;
-        if let Some(quantization) = json.get("quantization_config").filter(|v| v.is_object()) {
-            let method = quantization.get("quant_method").and_then(|v| v.as_str()).unwrap_or("?");
-            return Err(Error::file(
-                &config_path,
-                format!("weights quantised by `{method}` are not supported"),
-            )
-            .with_hint("use the 16-bit original or a GGUF file"));
-        }
+        let config = Self::check_config(&json, &config_path)?;
         let tensors = safetensors::Folder::open(path)?;
         let files = tensors.files();
         Ok(Base { path: path.into(), format: "folder", config, tensors: Box::new(tensors), files })
+    }
+
+    /// Reads a folder's `config.json` and refuses what cannot be loaded, before there are any
+    /// weights. `path` is only named in errors.
+    pub fn check_config(json: &serde_json::Value, path: &Path) -> Result<Config> {
+        let config = Config::from_json(json, path)?;
+        let Some(quantization) = json.get("quantization_config").filter(|v| v.is_object()) else {
+            return Ok(config);
+        };
+        let method = quantization.get("quant_method").and_then(|v| v.as_str()).unwrap_or("?");
+        Err(Error::file(path, format!("weights quantised by `{method}` are not supported"))
+            .with_hint("use the 16-bit original or a GGUF file"))
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {

@@ -1,187 +1,279 @@
 //! Files from the hub: resumed where they broke off, checked, and then put in place.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
-use ureq::Agent;
-use ureq::config::RedirectAuthHeaders;
+use ureq::Body;
 use ureq::http::Response;
-use ureq::tls::{RootCerts, TlsConfig};
 
-use super::refusal::explain;
+use super::http::{Client, Trouble};
+use super::parallel::Halt;
+use super::refusal::Refusal;
 use crate::error::{Failure, Result};
-use crate::models::digest;
-use crate::models::hub::HubId;
-use crate::terminal::Terminal;
-use crate::terminal::progress::Download;
+use crate::models::digest::Sum;
+use crate::terminal::progress::Transfer;
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// A transfer that says nothing for so long is dead.
-const SILENCE: Duration = Duration::from_secs(30);
-/// How often a transfer that broke off is taken up again.
-const ATTEMPTS: usize = 4;
-
-/// An HTTP client for the hub.
-pub(super) struct Client {
-    agent: Agent,
-    token: Option<String>,
-}
+/// How often a transfer is taken up again that did not get any further.
+const ATTEMPTS: u32 = 5;
 
 /// A file on the hub.
 pub(super) struct Remote<'a> {
     pub(super) url: &'a str,
+    /// The model that it belongs to.
+    pub(super) model: &'a str,
     pub(super) name: &'a str,
     pub(super) size: Option<u64>,
-    pub(super) sha256: Option<&'a str>,
-    pub(super) id: &'a HubId,
+    pub(super) sum: Option<&'a Sum>,
 }
 
-impl Client {
-    pub(super) fn new(token: Option<String>) -> Self {
-        // The system's certificates, so that a company's own are known.
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-        let config = Agent::config_builder()
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
-            // Files live on other hosts, which must not see the token.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .http_status_as_error(false)
-            .user_agent(concat!("tunesmith/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build();
-        Client { agent: config.into(), token }
-    }
-
-    /// A JSON document.
-    pub(super) fn json<T: DeserializeOwned>(&self, url: &str, id: &HubId) -> Result<T> {
-        let response = self.get(url, id, 0)?;
-        let reader = response.into_body().into_reader();
-        serde_json::from_reader(reader).map_err(|error| {
-            Failure::new("hub", format!("{}: the hub's answer is not understood: {error}", id.name))
-                .hint("check `HF_ENDPOINT`")
-        })
-    }
-
-    /// Brings a file to `target`, unless it is there.
-    pub(super) fn fetch(
-        &self,
-        remote: &Remote<'_>,
-        target: &Path,
-        terminal: &Terminal,
-    ) -> Result<()> {
-        let io = |error: std::io::Error| Failure::io(target, &error);
-        let folder = target.parent().unwrap_or(target);
-        fs::create_dir_all(folder).map_err(io)?;
-        let mut part = target.as_os_str().to_owned();
-        part.push(".incomplete");
-        let part = Path::new(&part);
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).append(true).open(part).map_err(io)?;
-        // A second process waits here, and then finds the file in place.
-        file.lock().map_err(io)?;
-        if target.exists() {
-            let _ = fs::remove_file(part);
-            return Ok(());
-        }
-        let mut broke_off = None;
-        for _ in 0..ATTEMPTS {
-            match self.attempt(remote, &mut file, part, terminal)? {
-                Transfer::Whole => {
-                    file.sync_all().map_err(io)?;
-                    return fs::rename(part, target).map_err(io);
-                }
-                Transfer::BrokeOff(why) => broke_off = Some(why),
-            }
-        }
-        let why = broke_off.unwrap_or_default();
-        let message = format!("{}: `{}` broke off: {why}", remote.id.name, remote.name);
-        Err(Failure::new("hub", message).hint("run the command again: it goes on where it stopped"))
-    }
-
-    fn attempt(
-        &self,
-        remote: &Remote<'_>,
-        file: &mut File,
-        part: &Path,
-        terminal: &Terminal,
-    ) -> Result<Transfer> {
-        let io = |error: std::io::Error| Failure::io(part, &error);
-        let mut digest = Sha256::new();
-        let mut done = file.metadata().map_err(io)?.len();
-        if remote.size.is_none_or(|size| done != size) {
-            let response = self.get(remote.url, remote.id, done)?;
-            if response.status().as_u16() != 206 {
-                file.set_len(0).map_err(io)?;
-                done = 0;
-            }
-            digest::feed(&mut digest, part)?;
-            let bar = Download::new(terminal, remote.name, done, remote.size);
-            let mut reader = response.into_body().into_reader();
-            let mut chunk = vec![0; 1 << 16];
-            loop {
-                let count = match reader.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(count) => count,
-                    Err(error) => return Ok(Transfer::BrokeOff(error.to_string())),
-                };
-                file.write_all(&chunk[..count]).map_err(io)?;
-                digest.update(&chunk[..count]);
-                done += count as u64;
-                bar.advance(count as u64);
-            }
-        } else {
-            digest::feed(&mut digest, part)?;
-        }
-        if let Some(size) = remote.size.filter(|&size| done < size) {
-            return Ok(Transfer::BrokeOff(format!("{done} of {size} bytes came")));
-        }
-        let sum = digest::hex(digest);
-        match remote.sha256 {
-            Some(expected) if sum != expected => {
-                // Not a byte of it can be trusted.
-                file.set_len(0).map_err(io)?;
-                Ok(Transfer::BrokeOff(format!("its SHA-256 is {sum}, not {expected}")))
-            }
-            _ => Ok(Transfer::Whole),
-        }
-    }
-
-    /// Asks for an address, from byte `from` on.
-    fn get(&self, url: &str, id: &HubId, from: u64) -> Result<Response<ureq::Body>> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if from > 0 {
-            request = request.header("range", format!("bytes={from}-"));
-        }
-        let response = request.call().map_err(|error| {
-            let message = format!("{}: the hub cannot be reached: {error}", id.name);
-            Failure::new("hub_unreachable", message).hint(
-                "check the network, `HF_ENDPOINT` and proxies, or name a folder or a `.gguf` file",
-            )
-        })?;
-        match response.status().as_u16() {
-            200 | 206 => Ok(response),
-            // What there is of it is all of it, or of another file: from the start again.
-            416 if from > 0 => self.get(url, id, 0),
-            status => {
-                let code =
-                    response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
-                Err(explain(id, status, code, self.token.is_some()))
-            }
-        }
-    }
+/// A file on its way here.
+pub(super) struct Download<'a> {
+    pub(super) client: &'a Client<'a>,
+    pub(super) remote: &'a Remote<'a>,
+    pub(super) bar: &'a Transfer,
+    pub(super) halt: &'a Halt,
+    /// Explains a refusal of the hub.
+    pub(super) explain: &'a (dyn Fn(Trouble) -> Failure + Sync),
 }
 
-/// How a transfer ended.
-enum Transfer {
+/// How an attempt ended.
+enum Ended {
     Whole,
     BrokeOff(String),
+    /// Not a byte that came can be trusted.
+    Spoilt(String),
+}
+
+impl Download<'_> {
+    /// Brings the file to `target`, unless it is there. The caller holds its lock.
+    pub(super) fn fetch(&self, target: &Path) -> Result<()> {
+        if target.exists() {
+            return Ok(());
+        }
+        let folder = target.parent().unwrap_or(target);
+        fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
+        let part = incomplete(target);
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(&part);
+        let file = file.map_err(|error| disk(&part, &error))?;
+        let mut work = Part { download: self, file, path: part, done: 0, etag: None };
+        work.begin()?;
+        work.carry_out()?;
+        let Part { file, path, .. } = work;
+        file.sync_all().map_err(|error| disk(&path, &error))?;
+        drop(file);
+        fs::rename(&path, target).map_err(|error| disk(target, &error))
+    }
+
+    fn broke_off(&self, why: &str) -> Failure {
+        let Remote { model, name, .. } = self.remote;
+        let message = format!("{model}: `{name}` broke off: {why}");
+        Failure::new("hub", message).hint("run the command again: it goes on where it stopped")
+    }
+}
+
+/// Where a file stands until it is whole; other tools of the hub call it so too.
+fn incomplete(target: &Path) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(".incomplete");
+    path.into()
+}
+
+/// What the disk does not do, with the cure where there is one.
+fn disk(path: &Path, error: &std::io::Error) -> Failure {
+    let failure = Failure::io(path, error);
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => failure.hint(
+            "make room, or set `HF_HOME` to a folder on another disk; what is here already is \
+             gone on with",
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            failure.hint("set `HF_HOME` to a folder that you may write to")
+        }
+        _ => failure,
+    }
+}
+
+/// The part of a file that has come.
+struct Part<'a> {
+    download: &'a Download<'a>,
+    file: File,
+    path: PathBuf,
+    done: u64,
+    /// Which content it is a part of, in the server's words.
+    etag: Option<String>,
+}
+
+impl Part<'_> {
+    /// Finds what an earlier process has left.
+    fn begin(&mut self) -> Result<()> {
+        let length = self.file.metadata().map_err(|error| disk(&self.path, &error))?.len();
+        self.done = length;
+        let Remote { size, sum, .. } = *self.download.remote;
+        // Without a checksum nobody knows what it is a part of.
+        if sum.is_none() || size.is_some_and(|size| length > size) {
+            self.restart()?;
+        }
+        self.download.bar.set(self.done);
+        Ok(())
+    }
+
+    /// Asks until the file is whole, as long as each attempt brings something.
+    fn carry_out(&mut self) -> Result<()> {
+        let mut in_vain = 0;
+        let mut was_spoilt = false;
+        loop {
+            let before = self.done;
+            let why = match self.attempt()? {
+                Ended::Whole => return Ok(()),
+                Ended::BrokeOff(why) => why,
+                Ended::Spoilt(why) => {
+                    self.restart()?;
+                    // What an earlier process left may be to blame, but only once.
+                    if std::mem::replace(&mut was_spoilt, true) {
+                        return Err(self.download.broke_off(&why));
+                    }
+                    why
+                }
+            };
+            if self.done > before {
+                in_vain = 0;
+            } else {
+                in_vain += 1;
+            }
+            if in_vain == ATTEMPTS || self.download.halt.load(Ordering::Relaxed) {
+                return Err(self.download.broke_off(&why));
+            }
+            self.download.client.back_off(in_vain);
+        }
+    }
+
+    fn attempt(&mut self) -> Result<Ended> {
+        let size = self.download.remote.size;
+        let size = match size {
+            Some(size) if self.done == size => Some(size),
+            _ => match self.receive()? {
+                Ok(size) => size,
+                Err(why) => return Ok(Ended::BrokeOff(why)),
+            },
+        };
+        if let Some(size) = size.filter(|&size| self.done != size) {
+            let why = format!("{} of {size} bytes came", self.done);
+            return Ok(if self.done < size { Ended::BrokeOff(why) } else { Ended::Spoilt(why) });
+        }
+        let Some(sum) = self.download.remote.sum else { return Ok(Ended::Whole) };
+        Ok(sum.mismatch(&self.path)?.map_or(Ended::Whole, Ended::Spoilt))
+    }
+
+    /// Takes in what comes from one request. Returns the size that the file should have, or
+    /// why the transfer ended before.
+    fn receive(&mut self) -> Result<std::result::Result<Option<u64>, String>> {
+        let response = match self.ask() {
+            Ok(response) => response,
+            Err(Trouble::Network(why)) if self.done > 0 => return Ok(Err(why)),
+            // What there is of it is more than all of it: from the start again.
+            Err(Trouble::Refused(Refusal { status: 416, .. })) if self.done > 0 => {
+                self.restart()?;
+                return Ok(Err("the part here does not fit the file".to_owned()));
+            }
+            Err(trouble) => return Err((self.download.explain)(trouble)),
+        };
+        let length = header(&response, "content-length").and_then(|length| length.parse().ok());
+        let total = match response.status().as_u16() {
+            206 => match Range::of(&response) {
+                Some(range) if range.from == self.done => range.total,
+                _ => {
+                    self.restart()?;
+                    return Ok(Err("another part came than was asked for".to_owned()));
+                }
+            },
+            _ => {
+                self.restart()?;
+                length
+            }
+        };
+        self.etag =
+            header(&response, "etag").filter(|tag| !tag.starts_with("W/")).map(str::to_owned);
+        let size = self.download.remote.size.or(total);
+        Ok(self.take(response)?.map_or(Ok(size), Err))
+    }
+
+    fn ask(&self) -> super::http::Answer {
+        let mut headers = vec![("accept-encoding", "identity".to_owned())];
+        if self.done > 0 {
+            headers.push(("range", format!("bytes={}-", self.done)));
+            if let Some(etag) = &self.etag {
+                headers.push(("if-range", etag.clone()));
+            }
+        }
+        self.download.client.get(self.download.remote.url, headers)
+    }
+
+    /// Writes down what comes. Returns why it ended too soon.
+    fn take(&mut self, response: Response<Body>) -> Result<Option<String>> {
+        let mut reader = response.into_body().into_reader();
+        let mut chunk = vec![0; 1 << 16];
+        loop {
+            if self.download.halt.load(Ordering::Relaxed) {
+                return Ok(Some("another file could not be had".to_owned()));
+            }
+            let count = match reader.read(&mut chunk) {
+                Ok(0) => return Ok(None),
+                Ok(count) => count,
+                Err(error) => return Ok(Some(error.to_string())),
+            };
+            self.file.write_all(&chunk[..count]).map_err(|error| disk(&self.path, &error))?;
+            self.done += count as u64;
+            self.download.bar.advance(count as i64);
+        }
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        if self.done > 0 {
+            self.file.set_len(0).map_err(|error| disk(&self.path, &error))?;
+        }
+        self.done = 0;
+        self.download.bar.set(0);
+        Ok(())
+    }
+}
+
+fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// `Content-Range: bytes FROM-TO/TOTAL`.
+struct Range {
+    from: u64,
+    total: Option<u64>,
+}
+
+impl Range {
+    fn of(response: &Response<Body>) -> Option<Self> {
+        let (range, total) =
+            header(response, "content-range")?.strip_prefix("bytes ")?.split_once('/')?;
+        let from = range.split_once('-')?.0.trim().parse().ok()?;
+        Some(Range { from, total: total.trim().parse().ok() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_has_a_cure() {
+        let check = |kind: ErrorKind, code: &str, hint: Option<&str>| {
+            let failure = disk(Path::new("/x"), &kind.into());
+            assert_eq!(failure.code, code);
+            let found = failure.hint.unwrap_or_default();
+            assert!(found.contains(hint.unwrap_or("")), "{found}");
+            assert_eq!(found.is_empty(), hint.is_none());
+        };
+        check(ErrorKind::StorageFull, "disk_full", Some("another disk"));
+        check(ErrorKind::PermissionDenied, "io", Some("may write"));
+        check(ErrorKind::NotADirectory, "io", None);
+    }
 }

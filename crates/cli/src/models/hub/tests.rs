@@ -1,30 +1,16 @@
-//! The protocol against a hub of our own on this machine.
+//! Downloads from a hub of our own on this machine.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+pub(super) mod server;
+
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use sha1::Digest as _;
 
 use super::*;
-
-/// A hub with one model, `owner/tiny`, whose answers can be spoilt.
-struct FakeHub {
-    endpoint: String,
-    /// What was asked: path, and the header `range` where there was one.
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Spoilt {
-    /// Answers everything with this status and the hub's word for it.
-    refuse: Option<(u16, &'static str)>,
-    /// Ends the first transfer of the weights after so many bytes.
-    cut_at: Option<usize>,
-    /// The weights are not what their checksum says.
-    corrupt: bool,
-    /// The config is of a model that is not supported.
-    foreign: bool,
-}
+use server::{Reply, Request, Server};
 
 const COMMIT: &str = "c0ffee";
 const WEIGHTS: &[u8] = b"weights, as many bytes as make a test";
@@ -33,197 +19,475 @@ const WEIGHTS_SHA256: &str = "75ed6cc4cad4844ebe9ccc8fc38fbcdbf7f38c290d72978452
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 8,
     "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 16}"#;
 
-impl FakeHub {
-    fn start(spoilt: Spoilt) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            let mut spoilt = spoilt;
-            for stream in listener.incoming().flatten() {
-                answer(stream, &mut spoilt, &log);
-            }
-        });
-        FakeHub { endpoint, requests }
-    }
+/// The files of a model.
+type Repo = Vec<(&'static str, Vec<u8>)>;
 
-    fn get(&self, home: &Path, id: &str, offline: bool) -> Result<PathBuf> {
-        let home = home.to_str().unwrap();
-        let variables =
-            [("HF_HOME", home), ("HF_ENDPOINT", self.endpoint.as_str()), ("HF_TOKEN", "secret")];
-        let environment = Environment::of(Path::new("/"), &variables);
-        let terminal = Terminal::new(&environment, false);
-        Hub::new(&environment, &terminal, offline).model(&HubId::parse(id).unwrap())
-    }
-
-    fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut self.requests.lock().unwrap())
-    }
+fn tiny() -> Repo {
+    vec![
+        ("README.md", b"# tiny".to_vec()),
+        ("config.json", CONFIG.into()),
+        ("pytorch_model.bin", b"pickled".to_vec()),
+        ("tokenizer.json", b"{}".to_vec()),
+        ("additional_chat_templates/rag.jinja", b"rag".to_vec()),
+        ("../escape.jinja", b"out".to_vec()),
+        ("model.safetensors", WEIGHTS.to_vec()),
+    ]
 }
 
-fn answer(mut stream: TcpStream, spoilt: &mut Spoilt, log: &Mutex<Vec<String>>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(|line| line.ok());
-    let Some(first) = lines.next() else { return };
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let header = |name: &str| {
-        headers.iter().find_map(|line| line.to_lowercase().strip_prefix(name).map(str::to_owned))
-    };
-    assert_eq!(header("authorization: ").as_deref(), Some("bearer secret"));
-    let from: Option<usize> =
-        header("range: bytes=").and_then(|r| r.trim_end_matches('-').parse().ok());
-    log.lock().unwrap().push(from.map_or(path.clone(), |from| format!("{path} from {from}")));
-    let body = match spoilt.refuse {
-        Some(_) => None,
-        None => content(&path, spoilt),
-    };
-    let (status, body) = match body {
-        Some(body) => (if from.is_some() { 206 } else { 200 }, body),
-        None => (spoilt.refuse.map_or(404, |(status, _)| status), Vec::new()),
-    };
-    let body = &body[from.unwrap_or(0)..];
-    let code = spoilt.refuse.map_or(String::new(), |(_, code)| format!("X-Error-Code: {code}\r\n"));
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} -\r\nContent-Length: {length}\r\n{code}Connection: close\r\n\r\n"
-    );
-    let cut = spoilt.cut_at.take_if(|_| path.ends_with("model.safetensors")).unwrap_or(length);
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(&body[..cut.min(length)]).unwrap();
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn content(path: &str, spoilt: &Spoilt) -> Option<Vec<u8>> {
-    let file = |name: &str, blob: &str| serde_json::json!({"rfilename": name, "blobId": blob});
-    let weights = serde_json::json!({
-        "rfilename": "model.safetensors", "size": WEIGHTS.len(), "blobId": "d0",
-        "lfs": {"sha256": WEIGHTS_SHA256, "size": WEIGHTS.len()},
-    });
-    let listing = serde_json::json!({
-        "id": "owner/tiny", "sha": COMMIT,
-        "siblings": [
-            file("README.md", "a0"), file("config.json", "a1"), file("tokenizer.json", "a2"),
-            file("additional_chat_templates/rag.jinja", "a3"), file("../escape.jinja", "a4"), weights,
-        ],
-    });
-    match path {
-        "/api/models/owner/tiny/revision/main?blobs=true"
-        | "/api/models/owner/tiny/revision/refs%2Fpr%2F1?blobs=true" => {
-            Some(listing.to_string().into_bytes())
+/// What the hub says of a model's files; large ones are known by their SHA-256.
+fn listing(repo: &Repo) -> Value {
+    let file = |(name, bytes): &(&str, Vec<u8>)| {
+        let head = format!("blob {}\0", bytes.len());
+        let blob = hex(&sha1::Sha1::new_with_prefix(head).chain_update(bytes).finalize());
+        let mut file = json!({"rfilename": name, "size": bytes.len(), "blobId": blob});
+        if name.ends_with(".safetensors") || name.ends_with(".gguf") {
+            let sum = hex(&sha2::Sha256::digest(bytes));
+            file["lfs"] = json!({"sha256": sum, "size": bytes.len()});
         }
-        path => match path.strip_prefix("/owner/tiny/resolve/c0ffee/")? {
-            "config.json" if spoilt.foreign => Some(br#"{"model_type": "mamba"}"#.to_vec()),
-            "config.json" => Some(CONFIG.into()),
-            "tokenizer.json" => Some(b"{}".to_vec()),
-            "additional_chat_templates/rag.jinja" => Some(b"rag".to_vec()),
-            "model.safetensors" if spoilt.corrupt => Some(WEIGHTS.to_ascii_uppercase()),
-            "model.safetensors" => Some(WEIGHTS.to_vec()),
-            _ => None,
-        },
+        file
+    };
+    json!({"id": "owner/tiny", "sha": COMMIT, "siblings": repo.iter().map(file).collect::<Vec<_>>()})
+}
+
+/// Answers as the hub does for the one model `owner/tiny`.
+fn answer(repo: &Repo, request: &Request) -> Reply {
+    assert_eq!(request.header("authorization"), Some("Bearer secret"));
+    let known = ["main", "refs%2Fpr%2F1"].iter().any(|revision| {
+        request.path == format!("/api/models/owner/tiny/revision/{revision}?blobs=true")
+    });
+    if known {
+        return Reply::json(&listing(repo));
     }
+    let name = request.path.strip_prefix("/owner/tiny/resolve/c0ffee/");
+    match repo.iter().find(|(own, _)| Some(*own) == name) {
+        Some((_, bytes)) => Reply::file(request, bytes),
+        None => Reply::status(404).with("X-Error-Code", "EntryNotFound"),
+    }
+}
+
+/// A hub with the model `owner/tiny`.
+fn hub(repo: Repo) -> Server {
+    Server::start(move |request| answer(&repo, request))
+}
+
+/// As [`hub`], but what it answers for the weights is spoilt: `spoil` is told how many
+/// requests for them came before.
+fn hub_with(spoil: impl Fn(usize, &Request, Reply) -> Reply + Send + Sync + 'static) -> Server {
+    let (repo, asked) = (tiny(), AtomicUsize::new(0));
+    Server::start(move |request| {
+        let reply = answer(&repo, request);
+        if !request.path.ends_with("/model.safetensors") {
+            return reply;
+        }
+        spoil(asked.fetch_add(1, Ordering::SeqCst), request, reply)
+    })
+}
+
+fn get(server: &Server, home: &Path, id: &str, offline: bool) -> Result<PathBuf> {
+    let variables = [
+        ("HF_HOME", home.to_str().unwrap()),
+        ("HF_ENDPOINT", server.endpoint.as_str()),
+        ("HF_TOKEN", "secret"),
+    ];
+    let environment = Environment::of(Path::new("/"), &variables);
+    let terminal = Terminal::new(&environment, false);
+    let hub = Hub { pause: Duration::from_millis(1), ..Hub::new(&environment, &terminal, offline) };
+    hub.model(&HubId::parse(id).unwrap())
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn blobs(home: &Path) -> PathBuf {
+    home.join("hub/models--owner--tiny/blobs")
+}
+
+/// The part of the weights that an earlier process has left.
+fn leave(home: &Path, part: &[u8]) {
+    std::fs::create_dir_all(blobs(home)).unwrap();
+    std::fs::write(blobs(home).join(format!("{WEIGHTS_SHA256}.incomplete")), part).unwrap();
+}
+
+/// What was asked, by the last part of its path, and from where on.
+fn asked(server: &Server) -> Vec<String> {
+    let name = |request: &Request| {
+        let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
+        match request.header("range") {
+            Some(range) => format!("{name} {range}"),
+            None => name,
+        }
+    };
+    server.requests().iter().map(name).collect()
+}
+
+#[track_caller]
+fn check_weights(folder: &Path) {
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
 }
 
 #[test]
 fn a_model_comes_once_and_then_from_the_cache() {
-    let home = tempfile::tempdir().unwrap();
-    let hub = FakeHub::start(Spoilt::default());
-    let folder = hub.get(home.path(), "owner/tiny", false).unwrap();
+    let (home, server) = (home(), hub(tiny()));
+    let folder = get(&server, home.path(), "owner/tiny", false).unwrap();
     let expected = home.path().join("hub/models--owner--tiny/snapshots/c0ffee");
     assert_eq!(folder, expected);
-    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+    check_weights(&folder);
     assert_eq!(std::fs::read(folder.join("additional_chat_templates/rag.jinja")).unwrap(), b"rag");
-    let blob = home.path().join("hub/models--owner--tiny/blobs").join(WEIGHTS_SHA256);
-    assert_eq!(std::fs::read(blob).unwrap(), WEIGHTS);
-    let asked = hub.requests();
-    let names: Vec<&str> = asked.iter().filter_map(|path| path.rsplit('/').next()).collect();
-    assert_eq!(
-        names,
-        ["main?blobs=true", "config.json", "tokenizer.json", "rag.jinja", "model.safetensors"]
-    );
+    assert_eq!(std::fs::read(blobs(home.path()).join(WEIGHTS_SHA256)).unwrap(), WEIGHTS);
+    let mut asked = asked(&server);
+    // What it is comes first, and its weights last; in between several come at once.
+    asked[2..4].sort();
+    let expected_names =
+        ["main?blobs=true", "config.json", "rag.jinja", "tokenizer.json", "model.safetensors"];
+    assert_eq!(asked, expected_names);
 
-    assert_eq!(hub.get(home.path(), "owner/tiny", false).unwrap(), expected);
-    assert_eq!(hub.get(home.path(), "owner/tiny", true).unwrap(), expected);
-    assert_eq!(hub.get(home.path(), "owner/tiny@c0ffee", true).unwrap(), expected);
-    assert!(hub.requests().is_empty());
+    assert_eq!(get(&server, home.path(), "owner/tiny", false).unwrap(), expected);
+    assert_eq!(get(&server, home.path(), "owner/tiny", true).unwrap(), expected);
+    assert_eq!(get(&server, home.path(), "owner/tiny@c0ffee", true).unwrap(), expected);
+    assert!(server.requests().is_empty());
 }
 
 #[test]
 fn another_revision_shares_what_is_equal() {
-    let home = tempfile::tempdir().unwrap();
-    let hub = FakeHub::start(Spoilt::default());
-    hub.get(home.path(), "owner/tiny", false).unwrap();
-    hub.requests();
-    hub.get(home.path(), "owner/tiny@refs/pr/1", false).unwrap();
-    assert_eq!(hub.requests(), ["/api/models/owner/tiny/revision/refs%2Fpr%2F1?blobs=true"]);
+    let (home, server) = (home(), hub(tiny()));
+    get(&server, home.path(), "owner/tiny", false).unwrap();
+    server.requests();
+    get(&server, home.path(), "owner/tiny@refs/pr/1", false).unwrap();
+    assert_eq!(asked(&server), ["refs%2Fpr%2F1?blobs=true"]);
+}
+
+#[test]
+fn shards_come_several_at_a_time() {
+    let names = ["m-1.safetensors", "m-2.safetensors", "m-3.safetensors", "m-4.safetensors"];
+    let map: serde_json::Map<String, Value> =
+        names.iter().map(|name| ((*name).to_owned(), json!(name))).collect();
+    let mut repo = tiny();
+    repo.pop();
+    repo.push(("model.safetensors.index.json", json!({"weight_map": map}).to_string().into()));
+    repo.extend(names.iter().map(|name| (*name, name.repeat(1000).into_bytes())));
+    let (home, server) = (home(), hub(repo));
+    let folder = get(&server, home.path(), "owner/tiny", false).unwrap();
+    for name in names {
+        assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), name.repeat(1000));
+    }
 }
 
 #[test]
 fn a_broken_transfer_goes_on_where_it_stopped() {
-    let home = tempfile::tempdir().unwrap();
-    let hub = FakeHub::start(Spoilt { cut_at: Some(10), ..Spoilt::default() });
-    let folder = hub.get(home.path(), "owner/tiny", false).unwrap();
-    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
-    let last = hub.requests().pop().unwrap();
-    assert_eq!(last, "/owner/tiny/resolve/c0ffee/model.safetensors from 10");
+    let home = home();
+    // More cuts than attempts: each of them brings something.
+    let server = hub_with(|_, _, reply| Reply { cut_at: Some(3), ..reply });
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+    let asked = asked(&server);
+    assert_eq!(asked.len(), 4 + WEIGHTS.len().div_ceil(3));
+    assert_eq!(asked.last().unwrap(), "model.safetensors bytes=36-");
+}
+
+#[test]
+fn a_transfer_that_gets_nowhere_is_given_up() {
+    let home = home();
+    let server = hub_with(|before, _, reply| Reply {
+        cut_at: Some(if before == 0 { 10 } else { 0 }),
+        ..reply
+    });
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    assert!(failure.message.starts_with("owner/tiny: `model.safetensors` broke off: "));
+    assert!(failure.hint.unwrap().contains("goes on where it stopped"));
+    // It does.
+    let server = hub(tiny());
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+    assert_eq!(asked(&server), ["main?blobs=true", "model.safetensors bytes=10-"]);
+}
+
+#[test]
+fn a_part_is_gone_on_with_only_if_it_fits() {
+    let check = |part: &[u8], expected: &[&str]| {
+        let (home, server) = (home(), hub(tiny()));
+        leave(home.path(), part);
+        check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+        assert_eq!(asked(&server)[4..], *expected, "{}", String::from_utf8_lossy(part));
+    };
+    check(&WEIGHTS[..10], &["model.safetensors bytes=10-"]);
+    check(WEIGHTS, &[]);
+    // Bytes of something else, and more of them than the file has.
+    check(b"WEIGHTS", &["model.safetensors bytes=7-", "model.safetensors"]);
+    check(&WEIGHTS.repeat(2), &["model.safetensors"]);
+}
+
+#[test]
+fn a_hub_without_ranges_sends_all_again() {
+    let home = home();
+    let server = hub_with(|before, _, _| Reply {
+        cut_at: (before == 0).then_some(10),
+        ..Reply::ok(WEIGHTS)
+    });
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+    assert_eq!(asked(&server)[4..], ["model.safetensors", "model.safetensors bytes=10-"]);
+}
+
+#[test]
+fn a_part_of_a_file_that_changed_is_not_kept() {
+    let home = home();
+    let server = hub_with(|before, request, reply| match before {
+        0 => Reply { cut_at: Some(10), ..reply.with("ETag", "\"a\"") },
+        _ => {
+            assert_eq!(request.header("if-range"), Some("\"a\""));
+            // RFC 9110, 13.1.5: the tag is another one now, so the range does not count.
+            Reply::ok(WEIGHTS).with("ETag", "\"b\"")
+        }
+    });
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+}
+
+#[test]
+fn another_range_than_asked_for_is_not_taken() {
+    let home = home();
+    let server = hub_with(|before, _, reply| match before {
+        0 => Reply { cut_at: Some(10), ..reply },
+        1 => Reply { status: 206, ..Reply::ok(&WEIGHTS[4..]) }
+            .with("Content-Range", format!("bytes 4-36/{}", WEIGHTS.len())),
+        _ => reply,
+    });
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+    assert_eq!(asked(&server).last().unwrap(), "model.safetensors");
 }
 
 #[test]
 fn bytes_with_another_checksum_are_not_kept() {
-    let home = tempfile::tempdir().unwrap();
-    let hub = FakeHub::start(Spoilt { corrupt: true, ..Spoilt::default() });
-    let failure = hub.get(home.path(), "owner/tiny", false).unwrap_err();
-    assert!(
-        failure.message.contains("`model.safetensors` broke off: its SHA-256 is"),
-        "{failure:?}"
-    );
-    assert!(!home.path().join("hub/models--owner--tiny/blobs").join(WEIGHTS_SHA256).exists());
-    assert!(hub.get(home.path(), "owner/tiny", true).is_err());
+    let check = |name: &'static str, blob: &str, word: &str| {
+        let (home, repo) = (home(), tiny());
+        let server = Server::start(move |request| {
+            let reply = answer(&repo, request);
+            match request.path.ends_with(name) {
+                true => Reply::ok(vec![b'x'; reply.body.len()]),
+                false => reply,
+            }
+        });
+        let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+        let expected = format!("owner/tiny: `{name}` broke off: its {word} is ");
+        assert!(failure.message.starts_with(&expected), "{failure:?}");
+        assert!(!blobs(home.path()).join(blob).exists());
+        assert!(get(&server, home.path(), "owner/tiny", true).is_err());
+    };
+    check("model.safetensors", WEIGHTS_SHA256, "SHA-256");
+    // printf '{}' | git hash-object --stdin
+    check("tokenizer.json", "9e26dfeeb6e641a33dae4961196235bdb965b21b", "git hash");
+}
+
+#[test]
+fn a_busy_hub_is_asked_again() {
+    let (home, repo, count) = (home(), tiny(), AtomicUsize::new(0));
+    let server = Server::start(move |request| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(429).with("Retry-After", "0"),
+        1 | 3 => Reply::status(503),
+        // A document that is cut is asked for again too.
+        2 => Reply { cut_at: Some(20), ..answer(&repo, request) },
+        _ => answer(&repo, request),
+    });
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+}
+
+#[test]
+fn a_wait_that_is_too_long_is_not_waited_for() {
+    let home = home();
+    let server = Server::start(|_| Reply::status(429).with("Retry-After", "3600"));
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    assert_eq!(failure.hint.as_deref(), Some("try again in 1 h 0 min"));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn the_token_stays_with_the_hub() {
+    let home = home();
+    let store = Server::start(|request| {
+        assert_eq!(request.path, "/a/b?signed=1");
+        Reply::file(request, WEIGHTS)
+    });
+    let to = format!("{}/a/b?signed=1", store.endpoint);
+    let server = hub_with(move |_, _, _| Reply::status(302).with("Location", to.clone()));
+    leave(home.path(), &WEIGHTS[..10]);
+    check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+    let requests = store.requests();
+    // Another port is another host.
+    assert_eq!(requests[0].header("authorization"), None);
+    assert_eq!(requests[0].header("range"), Some("bytes=10-"));
+}
+
+#[test]
+fn a_redirect_within_the_hub_keeps_the_token() {
+    let (home, repo) = (home(), tiny());
+    let server = Server::start(move |request| {
+        let moved = request.path.replace("/old/name", "/owner/tiny");
+        if moved != request.path {
+            return Reply::status(307).with("Location", moved);
+        }
+        answer(&repo, request)
+    });
+    check_weights(&get(&server, home.path(), "old/name", false).unwrap());
 }
 
 #[test]
 fn an_unsupported_model_is_refused_before_its_weights() {
-    let home = tempfile::tempdir().unwrap();
-    let hub = FakeHub::start(Spoilt { foreign: true, ..Spoilt::default() });
-    let failure = hub.get(home.path(), "owner/tiny", false).unwrap_err();
-    assert!(failure.message.contains("`model_type` is `mamba`"), "{}", failure.message);
-    assert!(hub.requests().iter().all(|path| !path.contains("safetensors")));
+    let check = |config: &'static str, message: &str| {
+        let mut repo = tiny();
+        repo[1].1 = config.into();
+        let (home, server) = (home(), hub(repo));
+        let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+        assert_eq!(failure.message, format!("owner/tiny/config.json: {message}"));
+        assert_eq!(asked(&server), ["main?blobs=true", "config.json"]);
+    };
+    check(r#"{"model_type": "mamba"}"#, "`model_type` is `mamba`, which is not supported");
+    let quantized = r#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 16,
+        "quantization_config": {"quant_method": "gptq"}}"#;
+    check(quantized, "weights quantised by `gptq` are not supported");
+}
+
+#[test]
+fn a_gguf_file_is_named() {
+    let repo = vec![("README.md", Vec::new()), ("q/tiny-Q4_1.gguf", b"GGUF tiny".to_vec())];
+    let (home, server) = (home(), hub(repo));
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    let hint = failure.hint.unwrap();
+    assert_eq!(hint, "name one of its files: `owner/tiny:q/tiny-Q4_1.gguf`");
+    assert_eq!(asked(&server), ["main?blobs=true"]);
+
+    let file = get(&server, home.path(), "owner/tiny:q/tiny-Q4_1.gguf", false).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), b"GGUF tiny");
+    assert_eq!(asked(&server), ["main?blobs=true", "tiny-Q4_1.gguf"]);
+    assert_eq!(get(&server, home.path(), "owner/tiny:q/tiny-Q4_1.gguf", true).unwrap(), file);
+}
+
+/// A hub with `owner/base` at `v1` and the adapter `owner/adapter` over it.
+fn hub_with_adapter() -> Server {
+    let base = tiny();
+    let config = json!({"peft_type": "LORA", "base_model_name_or_path": "owner/base",
+                        "revision": "v1"});
+    let adapter: Repo = vec![
+        ("README.md", Vec::new()),
+        ("adapter_config.json", config.to_string().into()),
+        ("adapter_model.safetensors", WEIGHTS.to_vec()),
+        ("tunesmith.json", b"{}".to_vec()),
+    ];
+    Server::start(move |request| {
+        let (repo, rest) = match &request.path {
+            path if path.contains("/owner/adapter/") => (&adapter, path.split("adapter/").nth(1)),
+            path => (&base, path.split("base/").nth(1)),
+        };
+        match rest.unwrap_or_default() {
+            "revision/main?blobs=true" if std::ptr::eq(repo, &adapter) => {
+                Reply::json(&listing(repo))
+            }
+            "revision/v1?blobs=true" => Reply::json(&listing(repo)),
+            rest => {
+                let name = rest.strip_prefix("resolve/c0ffee/");
+                let file = repo.iter().find(|(own, _)| Some(*own) == name);
+                file.map_or(Reply::status(404), |(_, bytes)| Reply::file(request, bytes))
+            }
+        }
+    })
+}
+
+#[test]
+fn an_adapter_brings_its_base() {
+    let (home, server) = (home(), hub_with_adapter());
+    let variables =
+        [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", server.endpoint.as_str())];
+    let environment = Environment::of(home.path(), &variables);
+    let terminal = Terminal::new(&environment, false);
+    let models =
+        |offline| crate::models::Models { environment: &environment, terminal: &terminal, offline };
+    let found = models(false).resolve("owner/adapter").unwrap();
+    let snapshot =
+        |name: &str| home.path().join(format!("hub/models--owner--{name}/snapshots/c0ffee"));
+    assert_eq!(found.path, snapshot("base"));
+    assert_eq!(found.adapter, Some(snapshot("adapter")));
+    assert_eq!(found.name, "owner/base");
+    assert!(snapshot("adapter").join("tunesmith.json").is_file());
+    assert_eq!(models(true).resolve("owner/adapter").unwrap(), found);
+}
+
+#[test]
+fn two_processes_bring_a_file_once() {
+    let home = home();
+    let (first, second) = (std::sync::Barrier::new(2), Mutex::new(()));
+    let server = hub_with(move |_, _, reply| {
+        // Whoever else would ask for the weights would do so now.
+        let _alone = second.try_lock().expect("one asks at a time");
+        std::thread::sleep(Duration::from_millis(20));
+        reply
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                first.wait();
+                check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
+            });
+        }
+    });
+    let weights = asked(&server).iter().filter(|name| *name == "model.safetensors").count();
+    assert_eq!(weights, 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_named() {
+    let (home, server) = (home(), hub(tiny()));
+    std::fs::create_dir_all(blobs(home.path())).unwrap();
+    let part = blobs(home.path()).join(format!("{WEIGHTS_SHA256}.incomplete"));
+    std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    assert_eq!(failure.code, "disk_full");
+    assert_eq!(failure.message, format!("{}: no space left on device", part.display()));
+    assert!(failure.hint.unwrap().contains("make room"));
 }
 
 #[test]
 fn refusals_are_explained() {
-    let check = |status, code, expected: &str| {
-        let home = tempfile::tempdir().unwrap();
-        let hub = FakeHub::start(Spoilt { refuse: Some((status, code)), ..Spoilt::default() });
-        let failure = hub.get(home.path(), "owner/tiny", false).unwrap_err();
+    let check = |status, code: &'static str, expected: &str, hint: &str| {
+        let home = home();
+        let server = Server::start(move |_| Reply::status(status).with("X-Error-Code", code));
+        let failure = get(&server, home.path(), "owner/tiny@v9", false).unwrap_err();
         assert_eq!(failure.message, expected);
+        assert!(failure.hint.unwrap().contains(&hint.replace("HUB", &server.endpoint)));
     };
-    check(401, "", "owner/tiny: the hub does not accept the token");
-    check(403, "GatedRepo", "owner/tiny: its owner must grant access to it");
-    check(404, "RepoNotFound", "owner/tiny: the hub has no such model");
+    check(401, "", "owner/tiny: the hub does not accept the token", "HUB/settings/tokens");
+    check(403, "GatedRepo", "owner/tiny: its licence must be accepted first", "HUB/owner/tiny ");
+    check(404, "RepoNotFound", "owner/tiny: the hub has no such model", "./name");
+    check(404, "RevisionNotFound", "owner/tiny: the hub has no revision `v9` of it", "tree/main");
+}
+
+#[test]
+fn a_gated_model_shows_at_its_first_file() {
+    let (home, repo) = (home(), tiny());
+    let server = Server::start(move |request| match request.path.contains("/resolve/") {
+        true => Reply::status(403).with("X-Error-Code", "GatedRepo"),
+        false => answer(&repo, request),
+    });
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    assert_eq!(failure.code, "hub_gated");
+    assert_eq!(asked(&server), ["main?blobs=true", "config.json"]);
 }
 
 #[test]
 fn a_hub_that_is_not_there_is_named() {
-    let home = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let home = home();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let hub = FakeHub { endpoint, requests: Arc::default() };
-    let failure = hub.get(home.path(), "owner/tiny", false).unwrap_err();
+    let mut server = hub(Repo::new());
+    server.endpoint = endpoint;
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
     assert!(failure.message.starts_with("owner/tiny: the hub cannot be reached: "), "{failure:?}");
-    let failure = hub.get(home.path(), "owner/tiny", true).unwrap_err();
+    let failure = get(&server, home.path(), "owner/tiny", true).unwrap_err();
     let expected = "`owner/tiny` is not in the cache, and the network is forbidden";
     assert_eq!(failure.message, expected);
-}
-
-#[test]
-fn ids_are_told_from_other_texts() {
-    let parse = |text: &str| HubId::parse(text).map(|id| (id.name, id.revision));
-    let id = |name: &str, revision: &str| Some((name.to_owned(), revision.to_owned()));
-    assert_eq!(parse("o/n"), id("o/n", "main"));
-    assert_eq!(parse("o/n-1.5_x@v2"), id("o/n-1.5_x", "v2"));
-    assert_eq!(parse("o/n@refs/pr/1"), id("o/n", "refs/pr/1"));
-    for text in ["n", "o/n/m", "o/..", "../n", "o/n@", "o/n@../x", "o/n m", "/n", "o/"] {
-        assert_eq!(parse(text), None, "{text}");
-    }
+    server.endpoint = "hub".to_owned();
+    let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+    assert_eq!(failure.message, "`hub` is no address of a hub");
 }

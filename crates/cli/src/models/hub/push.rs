@@ -1,0 +1,219 @@
+//! How an adapter or a model gets to the hub.
+//!
+//! ```text
+//! POST /api/repos/create                        the repository, private unless asked otherwise
+//! POST /api/models/ID/branch/REV                the branch, where it is not the main one
+//! POST /api/models/ID/preupload/REV             which files are large, and which are there already
+//! POST /ID.git/info/lfs/objects/batch           where the large ones go; PUT each of them there
+//! POST /api/models/ID/commit/REV                all of them become a commit
+//! ```
+
+mod card;
+mod commit;
+mod folder;
+mod upload;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::http::{self, Answer, Client, Trouble};
+use super::id::{MAIN, quote};
+use super::refusal::{Refusal, Subject};
+use super::{Hub, HubId};
+use crate::error::{Failure, Result};
+use crate::terminal::Terminal;
+use folder::Shipment;
+
+/// What is to be pushed where.
+pub(crate) struct PushRequest<'a> {
+    /// An adapter, a run, or a model.
+    pub(crate) folder: &'a Path,
+    /// `OWNER/NAME`.
+    pub(crate) repo: &'a str,
+    /// The branch.
+    pub(crate) revision: &'a str,
+    /// Whether everybody may see it.
+    pub(crate) public: bool,
+    /// What the commit is called.
+    pub(crate) message: Option<&'a str>,
+}
+
+/// What was pushed.
+#[derive(Debug)]
+pub(crate) struct Pushed {
+    /// `OWNER/NAME`.
+    pub(crate) repo: String,
+    /// The branch.
+    pub(crate) revision: String,
+    /// The commit that holds it now.
+    pub(crate) commit: String,
+    /// Where a person finds it.
+    pub(crate) url: String,
+    /// Files of the folder that are there now.
+    pub(crate) files: usize,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Files that were not there before.
+    pub(crate) files_new: usize,
+    /// Files of the folder that do not belong to an adapter or model.
+    pub(crate) left_out: Vec<String>,
+    /// Whether only its owner sees it.
+    pub(crate) private: bool,
+}
+
+/// A repository that is pushed to.
+struct Push<'a> {
+    client: &'a Client<'a>,
+    terminal: &'a Terminal,
+    id: &'a HubId,
+}
+
+/// What the hub says about a repository.
+#[derive(Deserialize)]
+struct Info {
+    #[serde(default)]
+    private: bool,
+    sha: Option<String>,
+}
+
+impl Hub<'_> {
+    /// Pushes a folder.
+    pub(in crate::models) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
+        let id = repository(request)?;
+        let shipment = Shipment::of(request.folder)?;
+        if self.offline {
+            return Err(Failure::wrong("offline", "the network is forbidden")
+                .hint("leave out `--offline`, and unset `HF_HUB_OFFLINE`"));
+        }
+        let client = self.client()?;
+        if !client.has_token() {
+            let message = format!("{}: pushing needs a token of the hub", id.name);
+            return Err(Failure::wrong("hub_unauthorized", message).hint(format!(
+                "make one that may write at {}/settings/tokens, and set `HF_TOKEN` or save it \
+                 with `hf auth login`",
+                client.endpoint
+            )));
+        }
+        for warning in &shipment.warnings {
+            self.terminal.warn(warning);
+        }
+        Push { client: &client, terminal: self.terminal, id: &id }.carry_out(request, shipment)
+    }
+}
+
+fn repository(request: &PushRequest<'_>) -> Result<HubId> {
+    let id = HubId::parse(&format!("{}@{}", request.repo, request.revision));
+    let id = id.filter(|id| id.name == request.repo && id.file.is_none());
+    id.ok_or_else(|| {
+        let PushRequest { repo, revision, .. } = request;
+        let message = format!("`{repo}` at `{revision}` is no place on the hub");
+        Failure::wrong("command", message)
+            .hint("a place is `OWNER/NAME`, a branch a word such as `main`")
+    })
+}
+
+impl Push<'_> {
+    fn carry_out(&self, request: &PushRequest<'_>, shipment: Shipment) -> Result<Pushed> {
+        let HubId { name, revision, .. } = self.id;
+        self.create(request.public)?;
+        let info = self.info()?;
+        if !info.private && !request.public {
+            return Err(Failure::wrong("hub_public", format!("{name}: everybody can see it"))
+                .hint("`--public` pushes there all the same; or take another name"));
+        }
+        self.make_branch()?;
+        let Shipment { files, mut left_out, title, .. } = shipment;
+        let state = self.upload(&files)?;
+        let is_kept = |index: &usize| !state.ignored.contains(index);
+        let kept: Vec<usize> = (0..files.len()).filter(is_kept).collect();
+        left_out.extend(state.ignored.iter().map(|&index| files[index].name.clone()));
+        let message = request.message.unwrap_or(&title);
+        let commit = match state.new.is_empty() {
+            true => self.newest()?,
+            false => self.commit(&files, &state, message)?,
+        };
+        let page = format!("{}/{name}", self.client.endpoint);
+        let url = if revision == MAIN { page } else { format!("{page}/tree/{revision}") };
+        Ok(Pushed {
+            repo: name.clone(),
+            revision: revision.clone(),
+            commit,
+            url,
+            files: kept.len(),
+            bytes: kept.iter().map(|&index| files[index].size).sum(),
+            files_new: state.new.len(),
+            left_out,
+            private: info.private,
+        })
+    }
+
+    /// Makes the repository, unless it is there.
+    fn create(&self, public: bool) -> Result<()> {
+        let (owner, name) = self.id.name.split_once('/').expect("an id has an owner");
+        let url = format!("{}/api/repos/create", self.client.endpoint);
+        let json =
+            json!({"type": "model", "organization": owner, "name": name, "private": !public});
+        for attempt in 0..5 {
+            let trouble = match self.client.post(&url, &json) {
+                Ok(_) => return Ok(()),
+                Err(trouble) => trouble,
+            };
+            match &trouble {
+                // An owner's repositories are made one after the other.
+                Trouble::Refused(Refusal { status: 409, message: Some(why), .. })
+                    if why.contains("another conflicting operation") =>
+                {
+                    self.client.back_off(attempt);
+                }
+                Trouble::Refused(Refusal { status: 409, .. }) => return Ok(()),
+                // A token may write to what is there without being one that may make it.
+                Trouble::Refused(Refusal { status: 403, .. }) if self.info().is_ok() => {
+                    return Ok(());
+                }
+                _ => return Err(self.explain(trouble)),
+            }
+        }
+        let message = format!("{}: the hub is at work on another repository", self.id.name);
+        Err(Failure::new("hub_busy", message).hint("try again in a minute"))
+    }
+
+    fn info(&self) -> Result<Info> {
+        self.client.get_json(&self.api("")).map_err(|trouble| self.explain(trouble))
+    }
+
+    /// The commit that the branch is at.
+    fn newest(&self) -> Result<String> {
+        let url = self.api(&format!("/revision/{}", quote(&self.id.revision)));
+        let info: Info = self.client.get_json(&url).map_err(|trouble| self.explain(trouble))?;
+        Ok(info.sha.unwrap_or_default())
+    }
+
+    /// Makes the branch, unless it is there.
+    fn make_branch(&self) -> Result<()> {
+        let revision = &self.id.revision;
+        // What is under `refs/` is the hub's to make.
+        if revision == MAIN || revision.starts_with("refs/") {
+            return Ok(());
+        }
+        let url = self.api(&format!("/branch/{}", quote(revision)));
+        match self.client.post(&url, &json!({})) {
+            Ok(_) | Err(Trouble::Refused(Refusal { status: 409, .. })) => Ok(()),
+            Err(trouble) => Err(self.explain(trouble)),
+        }
+    }
+
+    /// An address of the repository's part of the API.
+    fn api(&self, rest: &str) -> String {
+        format!("{}/api/models/{}{rest}", self.client.endpoint, self.id.name)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, answer: Answer) -> Result<T> {
+        answer.and_then(http::json).map_err(|trouble| self.explain(trouble))
+    }
+
+    fn explain(&self, trouble: Trouble) -> Failure {
+        Subject { id: self.id, client: self.client, file: None, writes: true }.explain(trouble)
+    }
+}

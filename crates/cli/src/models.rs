@@ -173,8 +173,7 @@ fn base_revision(config: &Path) -> Option<String> {
 
 /// What a model may be.
 const KINDS: &str = "a model is a Hugging Face folder, a `.gguf` file, an adapter folder, a run \
-                     folder or a hub id such as `owner/name`, `owner/name@revision` or \
-                     `owner/name:FILE.gguf`";
+                     folder or a hub id such as `owner/name`";
 
 /// Whether a text can only mean something on this machine.
 fn is_path(given: &str) -> bool {
@@ -271,6 +270,14 @@ mod tests {
         check("./absent", "ROOT/absent: no such model", "hub id");
         check("/absent/model", "/absent/model: no such model", "hub id");
         check("absent.gguf", "ROOT/absent.gguf: no such model", "hub id");
+        let lost = "`owner/absent` is not in the cache, and the network is forbidden";
+        check("owner/absent@v2", lost, "--offline");
+        check("owner/absent:q4/x.gguf", lost, "--offline");
+        check(
+            "owner/absent:Q4_K_M",
+            "model `owner/absent:Q4_K_M`: there is no such file or folder",
+            "hub id",
+        );
         check("absent", "model `absent`: there is no such file or folder", "hub id");
         check("runs/young", "ROOT/runs/young: the run has no adapter yet", "--resume");
         check("ggufs", "ROOT/ggufs: is no model", "ggufs/x.gguf`");

@@ -1,10 +1,13 @@
 //! The binary as a person and a program meet it: what it prints, and how it ends.
 
 mod house;
+#[path = "../../src/models/hub/tests/server.rs"]
+mod server;
 
 mod chat;
 mod generate;
 mod help;
+mod hub;
 mod init;
 mod quickstart;
 mod recipe;

@@ -156,10 +156,7 @@ impl Push<'_> {
         let json =
             json!({"type": "model", "organization": owner, "name": name, "private": !public});
         for attempt in 0..5 {
-            let trouble = match self.client.post(&url, &json) {
-                Ok(_) => return Ok(()),
-                Err(trouble) => trouble,
-            };
+            let Err(trouble) = self.client.post(&url, &json) else { return Ok(()) };
             match &trouble {
                 // An owner's repositories are made one after the other.
                 Trouble::Refused(Refusal { status: 409, message: Some(why), .. })
@@ -217,3 +214,6 @@ impl Push<'_> {
         Subject { id: self.id, client: self.client, file: None, writes: true }.explain(trouble)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::folder::LocalFile;
 use crate::error::{Failure, Result};
 use crate::models::hub::http::{Answer, Ask, FilePart, Sent, Trouble};
 use crate::models::hub::id::quote;
-use crate::models::hub::parallel;
+use crate::models::hub::parallel::{self, Halt};
 use crate::terminal::progress::{Transfer, Transfers};
 
 /// Files that the hub is asked about at a time.
@@ -159,11 +159,8 @@ impl Push<'_> {
         let transfers = Transfers::new(self.terminal, "uploading", work.len(), total);
         parallel::for_each(&work, |(file, oid, actions), halt| {
             let bar = transfers.file(&file.name, file.size);
-            let sender = Sender { push: self, file, oid, bar: &bar };
-            if let Some(upload) = actions.upload.as_ref().filter(|_| !halt.load(Ordering::Relaxed))
-            {
-                sender.send(upload)?;
-            }
+            let sender = Sender { push: self, file, oid, bar: &bar, halt };
+            actions.upload.as_ref().map_or(Ok(()), |upload| sender.send(upload))?;
             actions.verify.as_ref().map_or(Ok(()), |verify| sender.verify(verify))
         })
     }
@@ -191,6 +188,7 @@ struct Sender<'a> {
     file: &'a LocalFile,
     oid: &'a str,
     bar: &'a Transfer,
+    halt: &'a Halt,
 }
 
 impl Sender<'_> {
@@ -216,6 +214,9 @@ impl Sender<'_> {
         }
         let mut sent = Vec::with_capacity(parts.len());
         for (place, (number, url)) in parts.into_iter().enumerate() {
+            if self.halt.load(Ordering::Relaxed) {
+                return Err(self.explain(Trouble::Network("another file failed".to_owned())));
+            }
             let from = place as u64 * size;
             let response = self.put(url, Vec::new(), from, size.min(self.file.size - from))?;
             let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());

@@ -31,8 +31,8 @@ CASES = {
     "bf16": ("load", dict(target_modules=["q_proj", "up_proj"])),
     "lm_head": ("load_or_refuse", dict(target_modules=["q_proj", "lm_head"])),
     "embedding": ("load_or_refuse", dict(target_modules=["q_proj", "embed_tokens"])),
-    "modules_to_save": ("refuse", dict(target_modules=["q_proj"], modules_to_save=["lm_head"])),
-    "dora": ("refuse", dict(target_modules=["q_proj", "v_proj"], use_dora=True)),
+    "modules_to_save": ("load", dict(target_modules=["q_proj"], modules_to_save=["lm_head"])),
+    "dora": ("load", dict(target_modules=["q_proj", "v_proj"], use_dora=True)),
     "bias_all": ("refuse", dict(target_modules=["q_proj"], bias="all")),
     "lora_bias": ("refuse", dict(target_modules=["q_proj"], lora_bias=True)),
 }

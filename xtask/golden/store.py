@@ -1,4 +1,4 @@
-"""Where goldens lie and how they are written: compact JSON, every float with the nine digits that fix an f32."""
+"""Where goldens lie and how they are written: compact JSON, floats by default with the nine digits that fix an f32."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_LLAMA = REPOSITORY / "crates/model/tests/golden/tiny_llama"
+ARCHITECTURES = REPOSITORY / "crates/model/tests/golden/architectures"
 
 VERSIONS = {
     "python": ".".join(map(str, sys.version_info[:3])),
@@ -27,16 +28,16 @@ transformers.logging.disable_progress_bar()
 warnings.simplefilter("ignore")
 
 
-def rounded(value):
-    """Turns tensors into nested lists and cuts floats to nine significant digits."""
+def rounded(value, digits=9):
+    """Turns tensors into nested lists and cuts floats to that many significant digits."""
     if isinstance(value, torch.Tensor):
         value = value.detach().tolist()
     if isinstance(value, float):
-        return float(f"{value:.9g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
+        return [rounded(item, digits) for item in value]
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: rounded(item, digits) for key, item in value.items()}
     return value
 
 
@@ -53,10 +54,10 @@ def render(value, indent=""):
     return json.dumps(value, separators=(",", ":"))
 
 
-def write_json(path, content, **more_versions):
+def write_json(path, content, digits=9, **more_versions):
     """Writes `content` under the versions that made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"versions": VERSIONS | more_versions, **rounded(content)}
+    content = {"versions": VERSIONS | more_versions, **rounded(content, digits)}
     path.write_text(render(content) + "\n")
 
 
@@ -69,6 +70,10 @@ def save_tensors(tensors, path):
 def save_adapter(model, folder):
     """PEFT's own files, without its model card, and with sets in a fixed order."""
     model.save_pretrained(folder)
+    tidy_adapter(folder)
+
+
+def tidy_adapter(folder):
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "adapter_model.safetensors").chmod(0o644)
     path = folder / "adapter_config.json"
@@ -78,7 +83,7 @@ def save_adapter(model, folder):
         # No path of the machine that made it.
         config["base_model_name_or_path"] = "/".join(Path(base).parts[-2:])
     for key in ["target_modules", "modules_to_save"]:
-        if isinstance(config[key], list):
+        if isinstance(config.get(key), list):
             config[key].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 

@@ -63,17 +63,24 @@ def build_config(keys):
 def build_model(keys, seed):
     """A Llama whose attention is far from uniform and whose norms are not 1."""
     model = LlamaForCausalLM(build_config(keys)).eval()
+    fill_weights(model, seed)
+    return model
+
+
+def fill_weights(model, seed, norm_center=1.0, embedding_std=0.4):
+    """Random values that bf16 represents: norms around `norm_center`, biases apart from zero."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         draws = torch.randn(weight.shape, generator=generator)
         if "norm" in name:
-            values = 1.0 + 0.2 * draws
+            values = norm_center + 0.2 * draws
         elif "embed_tokens" in name:
-            values = 0.4 * draws
+            values = embedding_std * draws
+        elif name.endswith("bias"):
+            values = 0.3 * draws
         else:
             values = 1.2 / sqrt(weight.shape[1]) * draws
         weight.data.copy_(values.bfloat16().float())
-    return model
 
 
 def draw_tokens(vocab_size, seed):

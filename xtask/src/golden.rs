@@ -18,13 +18,22 @@ const fn over_model(name: &'static str) -> Script {
     Script { name, needs_model: true }
 }
 
-/// In this order: later ones read what `tiny_llama` makes.
+/// In this order: later ones read what `tiny_llama`, `tiny_models` and `adapters` make.
 const SCRIPTS: &[Script] = &[
     script("tiny_llama"),
+    script("tiny_models"),
+    script("ropes"),
+    script("gguf_models"),
     script("peft_files"),
+    script("adapters"),
+    script("merged"),
+    script("bnb"),
     script("objectives"),
+    script("full_curve"),
     script("schedule"),
     script("adamw"),
+    script("optimizers"),
+    script("nf4"),
     script("gguf_blocks"),
     script("chat_templates"),
     over_model("tokenizer"),

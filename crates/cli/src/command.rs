@@ -3,6 +3,8 @@
 mod chat;
 mod generate;
 mod init;
+mod merge;
+mod plan;
 mod push;
 mod quickstart;
 mod train;
@@ -23,6 +25,9 @@ pub(crate) enum Command {
     /// Look at data and write a commented recipe fit for them
     #[command(after_help = init::EXAMPLES)]
     Init(init::Arguments),
+    /// Say what a recipe would take, before anything is loaded
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(plan::Arguments),
     /// Train as a recipe says
     #[command(after_help = train::EXAMPLES)]
     Train(train::Arguments),
@@ -32,6 +37,9 @@ pub(crate) enum Command {
     /// Talk to a base model, an adapter or a run
     #[command(after_help = chat::EXAMPLES)]
     Chat(chat::Arguments),
+    /// Make one model of a base and an adapter, and compare it with what was trained
+    #[command(after_help = merge::EXAMPLES)]
+    Merge(merge::Arguments),
     /// Put an adapter or a model on the model hub, private unless told otherwise
     #[command(after_help = push::EXAMPLES)]
     Push(push::Arguments),
@@ -43,9 +51,11 @@ impl Command {
         match self {
             Command::Quickstart(arguments) => quickstart::run(arguments, context),
             Command::Init(arguments) => init::run(arguments, context),
+            Command::Plan(arguments) => plan::run(arguments, context),
             Command::Train(arguments) => train::run(arguments, context),
             Command::Generate(arguments) => generate::run(arguments, context),
             Command::Chat(arguments) => chat::run(arguments, context),
+            Command::Merge(arguments) => merge::run(arguments, context),
             Command::Push(arguments) => push::run(arguments, context),
         }
     }

@@ -27,6 +27,17 @@ pub(crate) struct Resolved {
     pub(crate) adapter: Option<PathBuf>,
     /// What an adapter trained over the base calls it: hub id or absolute path.
     pub(crate) name: String,
+    /// Branch, tag or commit of a base on the hub that is not its main branch.
+    pub(crate) revision: Option<String>,
+}
+
+/// What can be known of a model without its weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outline {
+    /// It lies on this machine.
+    Whole(Resolved),
+    /// Its `config.json` does, perhaps with a tokenizer beside it.
+    Config(PathBuf),
 }
 
 /// Finds models.
@@ -75,6 +86,32 @@ impl Models<'_> {
         self.of_hub(&id)
     }
 
+    /// As [`locate`](Models::locate), but of a model on the hub only config and tokenizer are fetched.
+    pub(crate) fn outline(&self, locator: &Locator, revision: Option<&str>) -> Result<Outline> {
+        let is_local = locator.path.exists() || locator.is_path || is_path(&locator.name);
+        let Some(mut id) = HubId::parse(&locator.name).filter(|_| !is_local) else {
+            return self.locate_here(locator, revision).map(Outline::Whole);
+        };
+        if let Some(revision) = revision {
+            id.set_revision(revision)?;
+        }
+        let at_hand = match id.is_default_of(SMOLLM2) {
+            true => self.smollm2_at_hand(),
+            false => self.locate_here(locator, revision).ok(),
+        };
+        if let Some(found) = at_hand {
+            return Ok(Outline::Whole(found));
+        }
+        let hub = Hub::new(self.environment, self.terminal, self.offline);
+        hub.config(&id).map(Outline::Config).map_err(|failure| {
+            failure.or_hint(Some("`--config FILE` plans by a `config.json` alone"))
+        })
+    }
+
+    fn locate_here(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
+        Models { offline: true, ..*self }.locate(locator, revision)
+    }
+
     /// The model, if it can be had without the network.
     pub(crate) fn at_hand(&self, given: &str) -> Option<Resolved> {
         let here = Models { offline: true, ..*self };
@@ -96,6 +133,10 @@ impl Models<'_> {
         if PeftMetadata::is_adapter(&adapter) {
             return self.over_base(&adapter);
         }
+        // A run that trains the model itself leaves a whole model.
+        if path.join("model").join("config.json").is_file() && RunFolder::is_run(&path) {
+            return Ok(Resolved::base(path.join("model")));
+        }
         if RunFolder::is_run(&path) {
             let message = format!("{}: the run has no adapter yet", path.display());
             let show = self.environment.show(&path);
@@ -112,8 +153,7 @@ impl Models<'_> {
     /// An adapter folder with the base that it names.
     fn over_base(&self, adapter: &Path) -> Result<Resolved> {
         let config = adapter.join("adapter_config.json");
-        let base = PeftMetadata::read(adapter)?.base_model;
-        let revision = base_revision(&config);
+        let PeftMetadata { base_model: base, revision, .. } = PeftMetadata::read(adapter)?;
         if base.is_empty() {
             let message = format!("{}: `base_model_name_or_path` is empty", config.display());
             return Err(Failure::wrong("model_not_found", message)
@@ -121,7 +161,8 @@ impl Models<'_> {
                 .hint("name the base as MODEL and this folder with `--adapter`"));
         }
         if let Some(path) = trained_on(adapter, &base) {
-            return Ok(Resolved { path, adapter: Some(adapter.to_owned()), name: base });
+            let adapter = Some(adapter.to_owned());
+            return Ok(Resolved { path, adapter, name: base, revision });
         }
         let beside = adapter.join(&base);
         let path = if beside.exists() { beside } else { self.environment.path(&base) };
@@ -145,13 +186,14 @@ impl Models<'_> {
         if PeftMetadata::is_adapter(&path) {
             return self.over_base(&path);
         }
-        Ok(Resolved { path, adapter: None, name: id.base_name() })
+        let revision = (id.revision != hub::MAIN).then(|| id.revision.clone());
+        Ok(Resolved { path, adapter: None, name: id.base_name(), revision })
     }
 }
 
 impl Resolved {
     fn base(path: PathBuf) -> Self {
-        Resolved { name: path.display().to_string(), path, adapter: None }
+        Resolved { name: path.display().to_string(), path, adapter: None, revision: None }
     }
 }
 
@@ -163,12 +205,6 @@ fn trained_on(adapter: &Path, base: &str) -> Option<PathBuf> {
     let manifest: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let path = PathBuf::from(manifest["model"].as_str()?);
     (manifest["model_name"] == base && path.exists()).then_some(path)
-}
-
-/// The revision of its base that an adapter was trained over, where it names one.
-fn base_revision(config: &Path) -> Option<String> {
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
-    config["revision"].as_str().filter(|revision| !revision.is_empty()).map(str::to_owned)
 }
 
 /// What a model may be.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
+use compute::Quantization;
 use compute::cpu::{Cpu, Precision};
-use model::adapter::PeftMetadata;
+use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::generate::{Finish, Flow, GenerateConfig, Prompt, generate};
-use model::{Adapter, Base, Decoder, LoraConfig};
+use model::{Adapter, Base, Decoder};
 use serde_json::{Map, Value};
 use text::{DecodeStream, Message, Metadata, RenderOptions};
 
@@ -132,17 +133,22 @@ impl Session {
     /// Loads a model, with the template, its variables and the date that its adapter was
     /// trained with.
     pub(crate) fn open(context: &Context, model: &Resolved) -> Result<Self> {
-        let own = model.adapter.as_deref().map(Trained::read).transpose()?.unwrap_or_default();
+        let own = Trained::read(model.adapter.as_deref().unwrap_or(&model.path))?;
         let date = own.date.as_deref().and_then(|date| date.parse().ok());
         let date = date.unwrap_or_else(|| context.today());
         let base = Base::open(&model.path)?;
         let metadata = base.metadata_with(model.adapter.as_deref(), date)?;
         let mut backend = context.cpu(Precision::Bf16)?;
-        let adapter = match &model.adapter {
-            Some(folder) => Some(load_adapter(context, &base, folder, &mut backend)?),
-            None => None,
+        // As it was trained, so it is served.
+        let quantization = own.quantization;
+        let (decoder, adapter) = match &model.adapter {
+            Some(folder) => {
+                let loaded = read_adapter(context, &base, folder)?;
+                let (decoder, adapter) = loaded.load(&base, &mut backend, quantization, None)?;
+                (decoder, Some(adapter))
+            }
+            None => (Decoder::load(&base, &mut backend)?, None),
         };
-        let decoder = Decoder::load(&base, &mut backend)?;
         let template_kwargs = own.template_kwargs;
         let storage = base.storage_name()?;
         Ok(Session { backend, decoder, adapter, metadata, template_kwargs, storage })
@@ -308,6 +314,8 @@ impl<'a> Voice<'a> {
 struct Trained {
     date: Option<String>,
     template_kwargs: Map<String, Value>,
+    /// How the base was kept.
+    quantization: Option<Quantization>,
 }
 
 impl Trained {
@@ -323,17 +331,18 @@ impl Trained {
         let own = read(&adapter.join("tunesmith.json"))?.unwrap_or_default();
         let date = own["date"].as_str().map(str::to_owned);
         let template_kwargs = own["template_kwargs"].as_object().cloned().unwrap_or_default();
-        Ok(Trained { date, template_kwargs })
+        let quantization = match own["quantization"].as_str() {
+            Some("nf4") => Some(Quantization::Nf4),
+            Some("int8") => Some(Quantization::Int8),
+            _ => None,
+        };
+        Ok(Trained { date, template_kwargs, quantization })
     }
 }
 
-fn load_adapter(
-    context: &Context,
-    base: &Base,
-    folder: &Path,
-    backend: &mut Cpu,
-) -> Result<Adapter> {
-    let (config, values) = LoraConfig::load(folder, &base.config)?;
+/// The adapter of a folder, with a warning where it was trained over another base.
+fn read_adapter(context: &Context, base: &Base, folder: &Path) -> Result<LoadedAdapter> {
+    let loaded = LoadedAdapter::read(folder, &base.config)?;
     let trained_over = PeftMetadata::read(folder)?.base_hash;
     if trained_over.is_some_and(|hash| base.hash().is_ok_and(|own| own != hash)) {
         context.terminal.warn(&format!(
@@ -342,5 +351,5 @@ fn load_adapter(
             base.path.display()
         ));
     }
-    Ok(Adapter::new(backend, &base.config, config, &values, false)?)
+    Ok(loaded)
 }

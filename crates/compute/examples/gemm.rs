@@ -87,7 +87,7 @@ fn measure_linear(
     let input = operands(cpu, rows * inputs)?;
     let out = cpu.alloc(rows * outputs, cpu.operand())?;
     let terms = [Term { input, weight, transposed }];
-    let linear = Linear { rows, terms: &terms, scale: 1.0, base: None, out };
+    let linear = Linear { rows, terms: &terms, scale: 1.0, bias: None, base: None, out };
     let flops = 2.0 * (rows * n * k) as f64;
     report(name, flops, peak, || cpu.run(Op::Linear(&[linear])))?;
     cpu.release(mark);
@@ -107,15 +107,23 @@ fn measure_lora(cpu: &mut Cpu, peak: f64) -> Result<()> {
         cpu.upload_u32(&[0, rows as u32], groups)?;
         for n in [576, 192, 192] {
             let base = weight(cpu, storage, n, k)?;
-            let a = cpu.load_trained(rank, k, &vec![0.01; rank * k])?;
-            let b = cpu.load_trained(n, rank, &vec![0.01; n * rank])?;
+            let a = cpu.load_trained(
+                compute::Shape::Matrix(rank, k),
+                &vec![0.01; rank * k],
+                compute::OptimizerKind::AdamW,
+            )?;
+            let b = cpu.load_trained(
+                compute::Shape::Matrix(n, rank),
+                &vec![0.01; n * rank],
+                compute::OptimizerKind::AdamW,
+            )?;
             let z = cpu.alloc(rows * rank, cpu.operand())?;
             let out = cpu.alloc(rows * n, DType::F32)?;
             let dy = operands(cpu, rows * n)?;
-            downs.push(([Term { input: x, weight: a.weight, transposed: false }], z));
+            downs.push(([Term { input: x, weight: a.matrix(), transposed: false }], z));
             let terms = [
                 Term { input: x, weight: base, transposed: false },
-                Term { input: z, weight: b.weight, transposed: false },
+                Term { input: z, weight: b.matrix(), transposed: false },
             ];
             ups.push((terms, out));
             flops += 2.0 * (rows * (k * n + k * rank + rank * n)) as f64;
@@ -124,10 +132,10 @@ fn measure_lora(cpu: &mut Cpu, peak: f64) -> Result<()> {
         }
         let mut list = Vec::new();
         for (terms, out) in &downs {
-            list.push(Linear { rows, terms, scale: 1.0, base: None, out: *out });
+            list.push(Linear { rows, terms, scale: 1.0, bias: None, base: None, out: *out });
         }
         for (terms, out) in &ups {
-            list.push(Linear { rows, terms, scale: 1.0, base: None, out: *out });
+            list.push(Linear { rows, terms, scale: 1.0, bias: None, base: None, out: *out });
         }
         let name = format!("{storage:?} q k v with rank 16");
         report(&name, flops, peak, || cpu.run(Op::Linear(&list)))?;
@@ -167,6 +175,7 @@ fn measure_head(cpu: &mut Cpu, peak: f64) -> Result<()> {
             outputs: HeadOutputs { logprob: Some(logprob), ..HeadOutputs::default() },
             gradients: HeadGradients { logprob: Some(gradient), ..HeadGradients::default() },
             d_hidden: Some(d_hidden),
+            d_weight: None,
         };
         let flops = 4.0 * (reads * vocab * hidden_size) as f64;
         report(&format!("{storage:?} head"), flops, peak, || cpu.run(Op::Head(head)))?;

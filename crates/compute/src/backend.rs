@@ -1,6 +1,9 @@
 //! The seam between models and devices.
 
-use crate::{Buffer, DType, Mark, Op, Parameter, Result, Weight, WeightSource};
+use crate::{
+    Buffer, DType, LookupSource, Mark, Op, OptimizerKind, Parameter, Quantization, QuantizedSource,
+    Result, Shape, Weight, WeightSource,
+};
 
 /// What a backend is, for reports and manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +58,28 @@ pub trait Backend: Send {
     /// Loads a frozen matrix.
     fn load(&mut self, source: WeightSource<'_>) -> Result<Weight>;
 
-    /// Makes a trained matrix with these values, zero gradient and zero moments.
-    fn load_trained(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Parameter>;
+    /// Loads a frozen matrix and quantises it on the way.
+    fn load_as(&mut self, source: WeightSource<'_>, quantization: Quantization) -> Result<Weight>;
 
-    /// Forgets a matrix and what belongs to it.
+    /// Loads a frozen matrix that is quantised already.
+    fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight>;
+
+    /// Takes a matrix whose rows are only looked up and leaves it where it lies.
+    fn load_lookup(&mut self, source: LookupSource) -> Result<Weight>;
+
+    /// Makes a parameter with these values, zero gradient, and what the optimizer keeps as it is
+    /// before the first step.
+    fn load_trained(
+        &mut self,
+        shape: Shape,
+        values: &[f32],
+        optimizer: OptimizerKind,
+    ) -> Result<Parameter>;
+
+    /// Forgets a parameter and what belongs to it.
+    fn unload_trained(&mut self, parameter: Parameter);
+
+    /// Forgets a frozen matrix.
     fn unload(&mut self, weight: Weight);
 
     /// Copies host memory into a f32 or operand buffer of the same length.
@@ -72,6 +93,12 @@ pub trait Backend: Send {
 
     /// Waits, then copies a u32 buffer to host memory.
     fn read_u32(&mut self, buffer: Buffer, out: &mut [u32]) -> Result<()>;
+
+    /// Copies host memory into a byte buffer of the same length.
+    fn upload_u8(&mut self, data: &[u8], out: Buffer) -> Result<()>;
+
+    /// Waits, then copies a byte buffer to host memory.
+    fn read_u8(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<()>;
 
     /// Runs or queues an operation.
     fn run(&mut self, op: Op<'_>) -> Result<()>;

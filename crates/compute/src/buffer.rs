@@ -11,6 +11,8 @@ pub enum DType {
     Bf16,
     /// 32-bit unsigned integers: tokens, positions, indices.
     U32,
+    /// Bytes: codes of 8-bit moments.
+    U8,
 }
 
 impl DType {
@@ -19,6 +21,7 @@ impl DType {
         match self {
             DType::F32 | DType::U32 => 4,
             DType::Bf16 => 2,
+            DType::U8 => 1,
         }
     }
 }

@@ -28,6 +28,32 @@ pub enum Error {
         /// What there is.
         actual: usize,
     },
+    /// The parts of a quantised matrix do not fit its shape.
+    #[error("a quantised matrix of {rows} x {cols} has {expected} {part}, not {actual}")]
+    QuantizedParts {
+        /// Which.
+        part: &'static str,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+        /// What the shape asks for.
+        expected: usize,
+        /// What there is.
+        actual: usize,
+    },
+    /// A matrix cannot be quantised.
+    #[error(
+        "row {row} of a matrix of {rows} x {cols} holds a number that is not finite and has no code"
+    )]
+    NotFinite {
+        /// The row.
+        row: usize,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+    },
     /// The device failed.
     #[error("{device}: {message}")]
     Device {

@@ -12,6 +12,8 @@ pub mod dequant;
 mod error;
 pub mod measure;
 pub mod op;
+pub mod optimizer;
+pub mod quantize;
 pub mod random;
 pub mod reference;
 pub mod weight;
@@ -21,5 +23,9 @@ pub use buffer::{Buffer, DType, Mark, Region};
 pub use error::{Error, Result};
 pub use measure::{Measure, Measured};
 pub use op::Op;
+pub use optimizer::{DynamicMap, Optimizer, OptimizerKind, Shape};
 pub use reference::Reference;
-pub use weight::{Parameter, Storage, Weight, WeightSource};
+pub use weight::{
+    Absmax, LookupSource, Owner, Parameter, Quantization, QuantizedSource, QuantizedValues,
+    Storage, Weight, WeightSource,
+};

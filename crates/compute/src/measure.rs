@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::{Attention, Head, Linear, WeightGradient};
+use crate::cpu::{Form, Isa, Workspace};
+use crate::op::{Attention, Head, Linear, Optimize, WeightGradient};
 use crate::{
-    Backend, Buffer, DType, Device, Error, Mark, Op, Parameter, Region, Result, Storage, Weight,
+    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
+    Quantization, QuantizedSource, QuantizedValues, Region, Result, Shape, Storage, Weight,
     WeightSource,
 };
 
@@ -20,13 +22,19 @@ use crate::{
 pub struct Measured {
     /// The most bytes of the stack that were in use, each allocation a multiple of 64.
     pub stack_peak_bytes: usize,
-    /// The most bytes in allocations of their own, masters and moments of trained matrices among them.
+    /// The most bytes in allocations of their own, masters and moments of trained matrices among them, and what
+    /// a step of the optimizer takes for itself.
     pub static_bytes: usize,
     /// The most bytes of weights as the CPU backend keeps them: blocks as they are stored, all else as operands.
     pub weight_bytes: usize,
+    /// What kernels hold beside stack and weights: operands they pack, chunks of logits, what threads unpack
+    /// into. Known for a [device](Measure::of) only.
+    pub workspace_bytes: usize,
+    /// Bytes of a row of the matrices that stay in their file, of which only looked-up rows come into memory.
+    pub lookup_row_bytes: usize,
     /// Linear layers, forward and input gradient.
     pub flops_linear: u64,
-    /// Gradients of trained matrices.
+    /// Gradients of trained matrices, that of the output layer among them.
     pub flops_weight_gradient: u64,
     /// Attention over the pairs that are visible: 4 D a pair and head, and 8 D backward.
     pub flops_attention: u64,
@@ -35,14 +43,18 @@ pub struct Measured {
 }
 
 /// The backend that measures.
+#[derive(Clone)]
 pub struct Measure {
     operand: DType,
+    workspace: Option<Workspace>,
     height: usize,
     static_bytes: usize,
     weight_bytes: usize,
     /// Bytes of each static buffer, and of each weight with its static buffers.
     statics: BTreeMap<u32, usize>,
-    weights: BTreeMap<u32, (usize, Vec<Buffer>)>,
+    weights: BTreeMap<u32, usize>,
+    /// How weights lie that are not plain operands.
+    forms: BTreeMap<u32, Form>,
     /// What was uploaded, by region and offset.
     uploads: BTreeMap<(u64, usize), Vec<u32>>,
     next: u32,
@@ -54,20 +66,35 @@ impl Measure {
     pub fn new(operand: DType) -> Self {
         Measure {
             operand,
+            workspace: None,
             height: 0,
             static_bytes: 0,
             weight_bytes: 0,
             statics: BTreeMap::new(),
             weights: BTreeMap::new(),
+            forms: BTreeMap::new(),
             uploads: BTreeMap::new(),
             next: 0,
             measured: Measured::default(),
         }
     }
 
+    /// Measures what this CPU device, multiplying in `operand`, would take, its workspace included.
+    pub fn of(device: &Device, operand: DType) -> Self {
+        let isa = device.isa.parse::<Isa>().ok().filter(|_| device.kind == "cpu");
+        let workspace = isa.map(|isa| Workspace::new(isa, device.threads, operand));
+        Measure { workspace, ..Measure::new(operand) }
+    }
+
     /// What was needed up to now.
     pub fn report(&self) -> Measured {
-        self.measured
+        let workspace_bytes = self.workspace.as_ref().map_or(0, Workspace::bytes);
+        Measured { workspace_bytes, ..self.measured }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn workspace(&self) -> Option<&Workspace> {
+        self.workspace.as_ref()
     }
 
     fn number(&mut self) -> u32 {
@@ -75,9 +102,9 @@ impl Measure {
         self.next
     }
 
-    fn add_weight(&mut self, rows: usize, cols: usize, bytes: usize, own: Vec<Buffer>) -> Weight {
+    fn add_weight(&mut self, rows: usize, cols: usize, bytes: usize) -> Weight {
         let id = self.number();
-        self.weights.insert(id, (bytes, own));
+        self.weights.insert(id, bytes);
         self.weight_bytes += bytes;
         self.measured.weight_bytes = self.measured.weight_bytes.max(self.weight_bytes);
         Weight { id, rows, cols }
@@ -114,16 +141,38 @@ impl Measure {
     fn attention(&mut self, op: &Attention, flops_per_dim: u64) {
         let per_pair = flops_per_dim * (op.head_dim * op.heads) as u64;
         self.measured.flops_attention += self.visible_pairs(op) * per_pair;
-    }
-
-    fn linear(&mut self, op: &Linear<'_>) {
-        for term in op.terms {
-            self.measured.flops_linear += product(op.rows, term.weight.rows, term.weight.cols);
+        if let Some(workspace) = &mut self.workspace {
+            workspace.attention(op);
         }
     }
 
-    fn weight_gradient(&mut self, op: &WeightGradient) {
-        self.measured.flops_weight_gradient += product(op.dy.len / op.n, op.n, op.k);
+    fn linear(&mut self, list: &[Linear<'_>]) {
+        for op in list {
+            for term in op.terms {
+                self.measured.flops_linear += product(op.rows, term.weight.rows, term.weight.cols);
+            }
+        }
+        if let Some(workspace) = &mut self.workspace {
+            let forms = &self.forms;
+            let form = |weight: Weight| forms.get(&weight.id).copied().unwrap_or(Form::Panels);
+            workspace.linear(list, &form);
+        }
+    }
+
+    fn weight_gradient(&mut self, list: &[WeightGradient]) {
+        for op in list {
+            self.measured.flops_weight_gradient += product(op.dy.len / op.n, op.n, op.k);
+        }
+        if let Some(workspace) = &mut self.workspace {
+            workspace.weight_gradient(list);
+        }
+    }
+
+    fn optimize(&mut self, op: &Optimize<'_>) {
+        let kind = op.optimizer.kind();
+        let shapes = op.parameters.iter().map(|parameter| parameter.shape);
+        let scratch = shapes.map(|shape| kind.scratch_bytes(shape)).max().unwrap_or(0);
+        self.measured.static_bytes = self.measured.static_bytes.max(self.static_bytes + scratch);
     }
 
     fn head(&mut self, op: &Head) {
@@ -133,6 +182,13 @@ impl Measure {
         let forward = u64::from(wanted.flatten().count() > 0);
         let passes = forward + u64::from(op.d_hidden.is_some());
         self.measured.flops_head += passes * product(op.reads, op.weight.rows, op.weight.cols);
+        if let Some(d_weight) = op.d_weight {
+            let elements = d_weight.gradient.len;
+            self.measured.flops_weight_gradient += product(op.reads, elements, 1);
+        }
+        if let Some(workspace) = &mut self.workspace {
+            workspace.head(op);
+        }
     }
 }
 
@@ -206,24 +262,74 @@ impl Backend for Measure {
             Storage::F32 | Storage::F16 | Storage::Bf16 => rows * cols * self.operand.size(),
             _ => rows * row_bytes,
         };
-        Ok(self.add_weight(rows, cols, bytes, Vec::new()))
+        let weight = self.add_weight(rows, cols, bytes);
+        if storage.block_len() > 1 {
+            self.forms.insert(weight.id, Form::of_blocks(storage));
+        }
+        Ok(weight)
+    }
+
+    /// As [`load`](Backend::load).
+    fn load_as(&mut self, source: WeightSource<'_>, to: Quantization) -> Result<Weight> {
+        let WeightSource { rows, cols, .. } = source;
+        let weight = self.add_weight(rows, cols, to.resident_bytes(rows, cols));
+        self.forms.insert(weight.id, Form::of_codes(to == Quantization::Nf4));
+        Ok(weight)
+    }
+
+    /// Looks at the shape and the lengths of blocks: all else may be empty.
+    fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
+        let QuantizedSource { rows, cols, values } = source;
+        let weight = self.add_weight(rows, cols, values.resident_bytes(rows, cols));
+        let four_bit = matches!(values, QuantizedValues::FourBit { .. });
+        self.forms.insert(weight.id, Form::of_codes(four_bit));
+        Ok(weight)
+    }
+
+    /// Nothing is kept.
+    fn load_lookup(&mut self, source: LookupSource) -> Result<Weight> {
+        self.measured.lookup_row_bytes += source.storage.row_bytes(source.cols).unwrap_or(0);
+        Ok(self.add_weight(source.rows, source.cols, 0))
     }
 
     /// Looks at the shape alone: `values` may be empty.
-    fn load_trained(&mut self, rows: usize, cols: usize, _values: &[f32]) -> Result<Parameter> {
-        let [master, gradient, first_moment, second_moment] =
-            [(); 4].map(|()| self.alloc_static(rows * cols, DType::F32));
-        let (master, gradient) = (master?, gradient?);
-        let (first_moment, second_moment) = (first_moment?, second_moment?);
-        let own = vec![master, gradient, first_moment, second_moment];
-        let weight = self.add_weight(rows, cols, rows * cols * self.operand.size(), own);
-        Ok(Parameter { weight, master, gradient, first_moment, second_moment })
+    fn load_trained(
+        &mut self,
+        shape: Shape,
+        _values: &[f32],
+        optimizer: OptimizerKind,
+    ) -> Result<Parameter> {
+        let weight = match shape {
+            Shape::Matrix(rows, cols) => {
+                Some(self.add_weight(rows, cols, rows * cols * self.operand.size()))
+            }
+            Shape::Vector(_) => None,
+        };
+        Parameter::new(self, shape, weight, optimizer)
+    }
+
+    fn unload_trained(&mut self, parameter: Parameter) {
+        parameter.buffers().for_each(|buffer| self.free_static(buffer));
+        if let Some(weight) = parameter.weight {
+            self.unload(weight);
+        }
     }
 
     fn unload(&mut self, weight: Weight) {
-        let (bytes, own) = self.weights.remove(&weight.id).expect("a loaded weight");
-        self.weight_bytes -= bytes;
-        own.into_iter().for_each(|buffer| self.free_static(buffer));
+        self.forms.remove(&weight.id);
+        self.weight_bytes -= self.weights.remove(&weight.id).expect("a loaded weight");
+    }
+
+    fn upload_u8(&mut self, data: &[u8], out: Buffer) -> Result<()> {
+        assert_eq!(data.len(), out.len, "length of {out:?}");
+        Ok(())
+    }
+
+    /// Zeros.
+    fn read_u8(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<()> {
+        assert_eq!(out.len(), buffer.len, "length of {buffer:?}");
+        out.fill(0);
+        Ok(())
     }
 
     fn upload(&mut self, data: &[f32], out: Buffer) -> Result<()> {
@@ -253,11 +359,12 @@ impl Backend for Measure {
 
     fn run(&mut self, op: Op<'_>) -> Result<()> {
         match op {
-            Op::Linear(ops) => ops.iter().for_each(|op| self.linear(op)),
-            Op::WeightGradient(ops) => ops.iter().for_each(|op| self.weight_gradient(op)),
+            Op::Linear(ops) => self.linear(ops),
+            Op::WeightGradient(ops) => self.weight_gradient(ops),
             Op::Attention(op) => self.attention(&op, 4),
             Op::AttentionBackward(op) => self.attention(&op.forward, 8),
             Op::Head(op) => self.head(&op),
+            Op::Optimize(op) => self.optimize(&op),
             // Work in proportion to memory touched, not to products: not counted.
             _ => {}
         }
@@ -272,7 +379,7 @@ impl Backend for Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{AttentionLayout, HeadOutputs, Term};
+    use crate::op::{AttentionLayout, HeadOutputs, HeadWeightGradient, Term};
 
     #[test]
     fn memory_is_counted_at_its_highest() {
@@ -305,20 +412,55 @@ mod tests {
         check(Storage::Q4_1, DType::Bf16, 3 * 8 * 20);
         check(Storage::Q6_K, DType::F32, 3 * 210);
         let mut measure = Measure::new(DType::Bf16);
-        measure.load_trained(4, 5, &[]).unwrap();
+        let source =
+            WeightSource { rows: 3, cols: 50, storage: Storage::F16, bytes: &[], row_order: None };
+        measure.load_as(source, Quantization::Nf4).unwrap();
+        // Codes, magnitudes of 3 blocks, their own magnitude and its map.
+        assert_eq!(measure.report().weight_bytes, 75 + 3 + 4 + 4 * 256);
+        let mut measure = Measure::new(DType::Bf16);
+        measure.load_as(source, Quantization::Int8).unwrap();
+        assert_eq!(measure.report().weight_bytes, 3 * 50 + 3 * 4);
+        let mut measure = Measure::new(DType::Bf16);
+        measure.load_trained(Shape::Matrix(4, 5), &[], OptimizerKind::AdamW).unwrap();
         let report = measure.report();
         assert_eq!((report.weight_bytes, report.static_bytes), (40, 4 * 80));
+    }
+
+    /// Six matrices of 12 x 20 (value, gradient, momentum; 3 in a step) and three over the shorter side.
+    #[test]
+    fn a_step_of_muon_takes_memory_for_a_while() {
+        let mut measure = Measure::new(DType::Bf16);
+        let shape = Shape::Matrix(12, 20);
+        let parameter = measure.load_trained(shape, &[], OptimizerKind::Muon).unwrap();
+        let optimizer = crate::Optimizer::Muon {
+            momentum: 0.95,
+            nesterov: true,
+            iterations: 5,
+            match_rms: false,
+        };
+        let op = Optimize {
+            parameters: &[parameter],
+            optimizer,
+            gradient_scale: 1.0,
+            learning_rate: 0.1,
+            weight_decay: 0.0,
+            step: 1,
+        };
+        measure.run(Op::Optimize(op)).unwrap();
+        assert_eq!(measure.report().static_bytes, 4 * (6 * 240 + 3 * 144));
     }
 
     #[test]
     fn products_are_counted() {
         let mut measure = Measure::new(DType::F32);
-        let weight = measure.load_trained(7, 5, &[]).unwrap().weight;
+        let weight =
+            measure.load_trained(Shape::Matrix(7, 5), &[], OptimizerKind::AdamW).unwrap().matrix();
         let buffer = measure.alloc(6 * 7, DType::F32).unwrap();
         let term = Term { input: buffer, weight, transposed: false };
         let back = Term { transposed: true, ..term };
         let terms = [term, back];
-        let linear = Linear { rows: 6, terms: &terms, scale: 1.0, base: None, out: buffer };
+        let linear =
+            Linear { rows: 6, terms: &terms, scale: 1.0, bias: None, base: None, out: buffer };
         measure.run(Op::Linear(&[linear, linear])).unwrap();
         let op =
             WeightGradient { dy: buffer, x: buffer, n: 7, k: 5, groups: buffer, gradient: buffer };
@@ -335,13 +477,17 @@ mod tests {
             outputs: HeadOutputs { lse: Some(buffer), ..Default::default() },
             gradients: Default::default(),
             d_hidden: Some(buffer),
+            d_weight: None,
         };
         measure.run(Op::Head(head)).unwrap();
-        measure.run(Op::Head(Head { outputs: Default::default(), ..head })).unwrap();
+        let gradient = measure.alloc(2 * 5, DType::F32).unwrap();
+        let d_weight = Some(HeadWeightGradient { groups: buffer, rows: Some(buffer), gradient });
+        let again = Head { outputs: Default::default(), d_weight, ..head };
+        measure.run(Op::Head(again)).unwrap();
         let report = measure.report();
         let one = 2 * 6 * 7 * 5;
         assert_eq!(report.flops_linear, 4 * one);
-        assert_eq!(report.flops_weight_gradient, one);
+        assert_eq!(report.flops_weight_gradient, one + 2 * 6 * 2 * 5);
         assert_eq!(report.flops_head, 3 * one);
     }
 

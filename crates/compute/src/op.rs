@@ -6,7 +6,7 @@
 //! ([`crate::Backend::operand`]). Every buffer is dense, row by row. Unless a field says
 //! so, an output may not overlap an input.
 
-use crate::{Buffer, Parameter, Weight};
+use crate::{Buffer, Optimizer, Parameter, Weight};
 
 /// One operation. What it borrows need not outlive the call.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +25,12 @@ pub enum Op<'a> {
         /// To what.
         out: Buffer,
     },
-    /// `out = x` in another type: f32 to operand or back.
+    /// `out = scale * x` in another type or the same: f32 to operand or back.
     Cast {
         /// What is copied.
         x: Buffer,
+        /// Factor, applied in f32 before rounding.
+        scale: f32,
         /// To where, of the same length.
         out: Buffer,
     },
@@ -38,6 +40,21 @@ pub enum Op<'a> {
     Scatter(Rows),
     /// Token embeddings.
     Embed(Embed),
+    /// Adds rows to the rows that an index names.
+    ScatterAdd(ScatterAdd),
+    /// Sums over the rows of a stream, per column.
+    ColumnSums(ColumnSums),
+    /// Scales the columns of a matrix.
+    ScaleColumns(ScaleColumns),
+    /// What DoRA scales the columns with.
+    DoraFactors(DoraFactors),
+    /// `out[n]` is the sum of squares of row n of a weight, f32.
+    RowSquares {
+        /// `[N, K]`.
+        weight: Weight,
+        /// `[N]`, f32.
+        out: Buffer,
+    },
     /// Root-mean-square norm.
     RmsNorm(RmsNorm),
     /// Its gradient.
@@ -71,10 +88,19 @@ pub enum Op<'a> {
         /// `[1]`.
         out: Buffer,
     },
-    /// One AdamW step over trained matrices; clears their gradients.
-    AdamW(AdamW<'a>),
+    /// One optimizer step over what is trained; clears the gradients.
+    Optimize(Optimize<'a>),
     /// Makes the operand copy of trained matrices anew from `master`.
     Refresh(&'a [Parameter]),
+    /// Overwrites some rows of a matrix in its operand copy.
+    WriteRows {
+        /// `[N, K]`, kept as operands (not blocks, not looked up in a file).
+        weight: Weight,
+        /// `[rows]`, u32, distinct.
+        index: Buffer,
+        /// `[rows, K]`, f32.
+        values: Buffer,
+    },
 }
 
 /// See [`Op::Gather`] and [`Op::Scatter`].
@@ -103,7 +129,95 @@ pub struct Embed {
     pub out: Buffer,
 }
 
-/// `out = x * rstd * weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` per row.
+/// `out[index[i]] += scale * x[i]` for rows `i` ascending, in one chain per element; rows whose index
+/// is `u32::MAX` are left out. The gradient of [`Embed`] by its weight.
+#[derive(Clone, Copy, Debug)]
+pub struct ScatterAdd {
+    /// C.
+    pub cols: usize,
+    /// `[T, C]`, f32.
+    pub x: Buffer,
+    /// `[T]`, u32; may repeat.
+    pub index: Buffer,
+    /// Factor on `x`.
+    pub scale: f32,
+    /// `[rows, C]`, f32, added to.
+    pub out: Buffer,
+}
+
+/// `gradient[n] += sum over rows t of row_scale[t] * a[t, n] * b[t, n] / divisor[n]`.
+///
+/// The gradient of biases, norm weights and DoRA's magnitudes. Every element is one chain of f32
+/// additions that goes on from the value in `gradient`, rows ascending within a group, groups
+/// one after another as in [`WeightGradient`]: the same bits however groups are spread over calls.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnSums {
+    /// N.
+    pub cols: usize,
+    /// `[rows, N]`, f32 or operand.
+    pub a: Buffer,
+    /// `[rows, N]`, f32 or operand; 1 where there is none.
+    pub b: Option<Buffer>,
+    /// `[rows]`, f32; 1 where there is none.
+    pub row_scale: Option<Buffer>,
+    /// `[N]`, f32; 1 where there is none.
+    pub divisor: Option<Buffer>,
+    /// `[groups + 1]`, u32, ascending, as in [`WeightGradient`]; its entries count rows of the stream.
+    pub groups: Buffer,
+    /// Rows of `a` to one row of the stream: the number of heads where a norm is taken per head.
+    pub rows_each: usize,
+    /// `[N]`, f32.
+    pub gradient: Buffer,
+}
+
+/// `out = base + scale * (x * factors + bias)`, factors and bias per column.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleColumns {
+    /// N.
+    pub cols: usize,
+    /// `[rows, N]`, f32 or operand.
+    pub x: Buffer,
+    /// `[N]`, f32.
+    pub factors: Buffer,
+    /// `[N]`, f32.
+    pub bias: Option<Buffer>,
+    /// Factor on the scaled columns.
+    pub scale: f32,
+    /// `[rows, N]`, f32; may be `out` itself.
+    pub base: Option<Buffer>,
+    /// `[rows, N]`, f32 or operand; may be `x` itself where types are equal.
+    pub out: Buffer,
+}
+
+/// `norms[n] = |W_n + scaling * (B A)_n|` and `factors[n] = magnitude[n] / norms[n]`, DoRA, Liu et al.
+/// 2024, equation 5.
+///
+/// The norm needs no dense product: `|W_n|^2 + 2 scaling B_n (A W_n) + scaling^2 B_n (A A^T) B_n^T`.
+#[derive(Clone, Copy, Debug)]
+pub struct DoraFactors {
+    /// N.
+    pub outputs: usize,
+    /// Rank.
+    pub rank: usize,
+    /// `[N]`, f32: `|W_n|^2`.
+    pub squares: Buffer,
+    /// `[rank, N]`, f32: `A W^T`.
+    pub product: Buffer,
+    /// `[rank, rank]`, f32: `A A^T`.
+    pub gram: Buffer,
+    /// `[N, rank]`, f32.
+    pub b: Buffer,
+    /// LoRA's scaling.
+    pub scaling: f32,
+    /// `[N]`, f32.
+    pub magnitude: Buffer,
+    /// `[N]`, f32.
+    pub factors: Buffer,
+    /// `[N]`, f32.
+    pub norms: Buffer,
+}
+
+/// `out = x * rstd * (offset + weight)` with `rstd = 1 / sqrt(mean(x^2) + eps)` per row.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm {
     /// C.
@@ -112,9 +226,11 @@ pub struct RmsNorm {
     pub x: Buffer,
     /// `[C]`, f32.
     pub weight: Buffer,
+    /// Added to the weight (1 for Gemma, else 0).
+    pub offset: f32,
     /// Added to the mean of squares.
     pub eps: f32,
-    /// `[T, C]`, operand.
+    /// `[T, C]`, f32 or operand.
     pub out: Buffer,
     /// `[T]`, f32, kept for backward.
     pub rstd: Buffer,
@@ -131,6 +247,8 @@ pub struct RmsNormBackward {
     pub x: Buffer,
     /// `[C]`, f32.
     pub weight: Buffer,
+    /// As in forward.
+    pub offset: f32,
     /// `[T]`, f32, from forward.
     pub rstd: Buffer,
     /// `[T, C]`, f32, added to.
@@ -148,18 +266,20 @@ pub struct Term {
     pub transposed: bool,
 }
 
-/// `out = base + scale * sum over terms of input * weight^T`.
+/// `out = base + scale * (bias + sum over terms of input * weight^T)`.
 ///
 /// Every element is one chain of f32 additions: the terms in order, K ascending
-/// within a term, whatever the number of rows (batch invariance).
+/// within a term, whatever the number of rows (batch invariance); the bias joins when the sum is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// Rows of every input and of the output.
     pub rows: usize,
     /// At least one; all with the same N.
     pub terms: &'a [Term],
-    /// Factor on the sum of the products.
+    /// Factor on the sum of the products and the bias.
     pub scale: f32,
+    /// `[N]`, f32.
+    pub bias: Option<Buffer>,
     /// `[rows, N]`, f32; may be `out` itself.
     pub base: Option<Buffer>,
     /// `[rows, N]`, f32 or operand.
@@ -170,7 +290,8 @@ pub struct Linear<'a> {
 ///
 /// Every element is one chain of f32 additions that goes on from the value in `gradient`, rows
 /// ascending; a chain takes rows in pairs that never cross a group, so a step gives the
-/// same bits however its groups are spread over calls.
+/// same bits however its groups are spread over calls. Entries of one call may share `gradient` (with
+/// its N and K): each group is then taken from all of them, in the order of the list, before the next.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightGradient {
     /// `[rows, N]`, operand.
@@ -192,32 +313,35 @@ pub struct WeightGradient {
 pub struct RopeTable {
     /// `[T]`, u32.
     pub positions: Buffer,
-    /// `[D / 2]`, f32.
+    /// `[R / 2]`, f32.
     pub inv_freq: Buffer,
     /// Factor on both (1 but for YaRN-like scalings).
     pub scale: f32,
-    /// `[T, D / 2]`, f32.
+    /// `[T, R / 2]`, f32.
     pub cos: Buffer,
-    /// `[T, D / 2]`, f32.
+    /// `[T, R / 2]`, f32.
     pub sin: Buffer,
 }
 
-/// Rotates each head's pair `(x[i], x[i + D/2])`, as Hugging Face orders them.
+/// Rotates each head's pair `(x[i], x[i + R/2])` of its first R numbers, as Hugging Face orders them; the
+/// others pass as they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Heads in a row of `x`.
     pub heads: usize,
     /// D.
     pub head_dim: usize,
+    /// R, even, at most D.
+    pub rotary_dim: usize,
     /// `[T, heads, D]`, f32.
     pub x: Buffer,
-    /// `[T, D / 2]`, f32.
+    /// `[T, R / 2]`, f32.
     pub cos: Buffer,
-    /// `[T, D / 2]`, f32.
+    /// `[T, R / 2]`, f32.
     pub sin: Buffer,
     /// Rotates back: the gradient of the rotation.
     pub inverse: bool,
-    /// `[T, heads, D]`, operand.
+    /// `[T, heads, D]`, f32 or operand.
     pub out: Buffer,
 }
 
@@ -378,6 +502,19 @@ pub struct Head {
     pub gradients: HeadGradients,
     /// `[R, C]`, f32, overwritten; wanted where there are gradients.
     pub d_hidden: Option<Buffer>,
+    /// Where the gradient by the weight goes, if the weight is trained and there are gradients.
+    pub d_weight: Option<HeadWeightGradient>,
+}
+
+/// The gradient of [`Head`] by its weight: `gradient += d_logits^T hidden`, with the rules of [`WeightGradient`].
+#[derive(Clone, Copy, Debug)]
+pub struct HeadWeightGradient {
+    /// `[groups + 1]`, u32, ascending: where each group of reads starts, and R.
+    pub groups: Buffer,
+    /// `[rows]`, u32, ascending and distinct: the rows of the weight that are trained; all V where there is none.
+    pub rows: Option<Buffer>,
+    /// `[V, C]` or `[rows, C]`, f32, added to.
+    pub gradient: Buffer,
 }
 
 /// Results of [`Head`], f32 unless said.
@@ -421,6 +558,8 @@ pub struct Sample {
     pub vocab: usize,
     /// `[rows, V]`, f32.
     pub logits: Buffer,
+    /// `softcap * tanh(logit / softcap)` before all else.
+    pub softcap: Option<f32>,
     /// `[rows, 4]`, f32: temperature, top_k, top_p, draw in `[0, 1)`.
     pub settings: Buffer,
     /// `[rows]`, u32.
@@ -429,20 +568,19 @@ pub struct Sample {
     pub logprobs: Buffer,
 }
 
-/// AdamW, Loshchilov and Hutter 2019, algorithm 2, as PyTorch computes it.
+/// One step of an optimizer.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamW<'a> {
-    /// What is trained.
+pub struct Optimize<'a> {
+    /// What is trained; all were loaded for [`Optimizer::kind`].
     pub parameters: &'a [Parameter],
+    /// How.
+    pub optimizer: Optimizer,
     /// Factor on every gradient (clipping).
     pub gradient_scale: f32,
     /// Step size now.
     pub learning_rate: f32,
-    /// Decay of the moments.
-    pub betas: [f32; 2],
-    /// Added to the root of the second moment.
-    pub eps: f32,
-    /// Decoupled decay.
+    /// Decoupled decay: `value *= 1 - learning_rate * weight_decay` before the update; coupled in
+    /// [`Optimizer::Sgd`].
     pub weight_decay: f32,
     /// Number of this step, from 1.
     pub step: u32,

@@ -1,6 +1,7 @@
 //! Matrices that a backend keeps in a form of its own.
 
 use crate::Buffer;
+use crate::optimizer::{STATES, Shape};
 
 /// How the numbers of a weight are stored in the file that it comes from.
 ///
@@ -31,6 +32,12 @@ pub enum Storage {
     Q5_K,
     /// 6 bits in super-blocks of 256.
     Q6_K,
+}
+
+/// Bytes as the signed codes of [`QuantizedValues::EightBit`].
+pub fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: both are one byte, and every bit pattern is valid in both.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }
 
 impl Storage {
@@ -82,6 +89,39 @@ pub struct WeightSource<'a> {
     pub row_order: Option<&'a [u32]>,
 }
 
+impl WeightSource<'_> {
+    /// Whether the bytes fit the shape.
+    pub fn check(&self) -> crate::Result<()> {
+        let WeightSource { rows, cols, storage, bytes, .. } = *self;
+        let expected = storage.row_bytes(cols).map(|row_bytes| rows * row_bytes);
+        if expected == Some(bytes.len()) {
+            return Ok(());
+        }
+        let (expected, actual) = (expected.unwrap_or(0), bytes.len());
+        Err(crate::Error::WeightBytes { storage, rows, cols, expected, actual })
+    }
+
+    /// The bytes of a row.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let row_bytes = self.storage.row_bytes(self.cols).expect("whole blocks");
+        let row = self.row_order.map_or(row, |order| order[row] as usize);
+        &self.bytes[row * row_bytes..][..row_bytes]
+    }
+
+    /// The f32 numbers from `first` on in the flattened matrix; first and end are whole blocks.
+    pub fn read(&self, first: usize, out: &mut [f32]) {
+        let (len, size) = (self.storage.block_len(), self.storage.block_bytes());
+        let mut done = 0;
+        while done < out.len() {
+            let (row, col) = ((first + done) / self.cols, (first + done) % self.cols);
+            let count = (self.cols - col).min(out.len() - done);
+            let bytes = &self.row(row)[col / len * size..][..count / len * size];
+            crate::dequant::dequantize(self.storage, bytes, &mut out[done..done + count]);
+            done += count;
+        }
+    }
+}
+
 /// A loaded matrix. Opaque: panels, blocks and unpacking belong to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Weight {
@@ -93,20 +133,171 @@ pub struct Weight {
     pub cols: usize,
 }
 
-/// A matrix that is trained: the operand copy and all that the optimizer keeps.
+/// How a frozen matrix is made smaller while it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quantization {
+    /// 4 bits, Dettmers et al. 2023: blocks of 64 over the flattened matrix, their largest magnitudes
+    /// quantised again in blocks of 256, as bitsandbytes does.
+    Nf4,
+    /// 8 bits: each row divided by its largest magnitude, in steps of 1/127.
+    Int8,
+}
+
+/// A matrix that a file holds quantised, as bitsandbytes writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedSource<'a> {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Its numbers.
+    pub values: QuantizedValues<'a>,
+}
+
+/// See [`QuantizedSource`].
+#[derive(Clone, Copy, Debug)]
+pub enum QuantizedValues<'a> {
+    /// 4 bits: `map[code] * absmax[i / block_len]` over the flattened matrix.
+    FourBit {
+        /// Two codes a byte, the first in the high half.
+        codes: &'a [u8],
+        /// What the codes stand for.
+        map: &'a [f32; 16],
+        /// Numbers to one magnitude.
+        block_len: usize,
+        /// Magnitudes.
+        absmax: Absmax<'a>,
+    },
+    /// 8 bits: `code * absmax[row] / 127`.
+    EightBit {
+        /// `[rows, cols]`.
+        codes: &'a [i8],
+        /// `[rows]`.
+        absmax: &'a [f32],
+    },
+}
+
+/// The magnitudes of 4-bit blocks.
+#[derive(Clone, Copy, Debug)]
+pub enum Absmax<'a> {
+    /// As they are.
+    Plain(&'a [f32]),
+    /// Quantised again: `map[code] * absmax[block / block_len] + offset`.
+    Nested {
+        /// One a block.
+        codes: &'a [u8],
+        /// What the codes stand for, `[256]`.
+        map: &'a [f32],
+        /// Blocks to one magnitude.
+        block_len: usize,
+        /// Magnitudes of the magnitudes.
+        absmax: &'a [f32],
+        /// Their mean.
+        offset: f32,
+    },
+}
+
+/// Bytes that stay where they lie, a mapped file say.
+pub type Owner = std::sync::Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A matrix of which only rows are looked up ([`crate::op::Embed`]), left where it lies.
+#[derive(Clone)]
+pub struct LookupSource {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// How the bytes are to be read.
+    pub storage: Storage,
+    /// Whose bytes.
+    pub owner: Owner,
+    /// Which of them.
+    pub range: std::ops::Range<usize>,
+}
+
+impl LookupSource {
+    /// Whether the range lies inside the owner's bytes and fits the shape.
+    pub fn check(&self) -> crate::Result<()> {
+        let Self { rows, cols, storage, .. } = *self;
+        let all = (*self.owner).as_ref();
+        let bytes = all.get(self.range.clone()).unwrap_or(&[]);
+        WeightSource { rows, cols, storage, bytes, row_order: None }.check()
+    }
+
+    /// A row as f32.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        let row_bytes = self.storage.row_bytes(self.cols).expect("whole blocks");
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        let start = self.range.start + row * row_bytes;
+        let bytes = &(*self.owner).as_ref()[start..start + row_bytes];
+        crate::dequant::dequantize(self.storage, bytes, out);
+    }
+}
+
+/// What is trained: the operand copy and all that the optimizer keeps.
 ///
-/// The buffers are `[rows, cols]` row by row, f32, and may be read and written
+/// The buffers are as long as `shape`, f32, and may be read and written
 /// (checkpoints); after writing `master`, run [`crate::Op::Refresh`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// What matrix products use.
-    pub weight: Weight,
+    /// Matrix or vector.
+    pub shape: Shape,
+    /// Which optimizer it was made for.
+    pub optimizer: crate::OptimizerKind,
+    /// What matrix products use; a vector has none.
+    pub weight: Option<Weight>,
     /// The f32 value.
     pub master: Buffer,
     /// d(loss)/d(value), accumulated until the optimizer clears it.
     pub gradient: Buffer,
-    /// First moment of the optimizer.
-    pub first_moment: Buffer,
-    /// Second moment of the optimizer.
-    pub second_moment: Buffer,
+    /// What the optimizer keeps, as [`crate::OptimizerKind::states`] lists it.
+    pub state: [Option<Buffer>; STATES],
+}
+
+impl Parameter {
+    /// Takes the buffers of a parameter from a backend, all zero.
+    pub(crate) fn new(
+        backend: &mut dyn crate::Backend,
+        shape: Shape,
+        weight: Option<Weight>,
+        optimizer: crate::OptimizerKind,
+    ) -> crate::Result<Self> {
+        let master = backend.alloc_static(shape.len(), crate::DType::F32)?;
+        let gradient = backend.alloc_static(shape.len(), crate::DType::F32)?;
+        let mut state = [None; STATES];
+        for (slot, (_, len, dtype)) in state.iter_mut().zip(optimizer.states(shape)) {
+            *slot = Some(backend.alloc_static(len, dtype)?);
+        }
+        Ok(Parameter { shape, optimizer, weight, master, gradient, state })
+    }
+
+    /// Panics where the parameter was loaded for an optimizer that keeps something else.
+    pub(crate) fn assert_kept_for(&self, optimizer: crate::OptimizerKind) {
+        let states = optimizer.states(self.shape);
+        let kept = self.state.iter().flatten().map(|buffer| (buffer.len, buffer.dtype));
+        let wanted = states.iter().map(|&(_, len, dtype)| (len, dtype));
+        assert!(kept.eq(wanted), "{optimizer:?} steps {self:?}, loaded for another optimizer");
+    }
+
+    /// All buffers: value, gradient, what the optimizer keeps.
+    pub fn buffers(&self) -> impl Iterator<Item = Buffer> {
+        [Some(self.master), Some(self.gradient)].into_iter().chain(self.state).flatten()
+    }
+
+    /// What the optimizer keeps, by name.
+    pub fn states(&self) -> impl Iterator<Item = (&'static str, Buffer)> {
+        let names = self.optimizer.states(self.shape);
+        names.into_iter().zip(self.state).filter_map(|((name, ..), buffer)| Some((name, buffer?)))
+    }
+
+    /// The operand copy of a matrix.
+    ///
+    /// # Panics
+    /// Of a vector.
+    pub fn matrix(&self) -> Weight {
+        self.weight.expect("a matrix is trained here, not a vector")
+    }
 }

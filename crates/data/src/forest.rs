@@ -31,6 +31,9 @@ pub struct Packing {
     /// out. As inputs they change no target; what reads them for other ends
     /// (a value, a reward) must keep them.
     pub drop_unread: bool,
+    /// Sequences of more tokens than this share nothing with those of fewer: where a model rotates long
+    /// sequences by other frequencies, a prefix is not the same in both.
+    pub apart_beyond: Option<usize>,
 }
 
 impl Packing {
@@ -44,6 +47,7 @@ impl Packing {
             min_shared: Self::MIN_SHARED,
             keep_groups: false,
             drop_unread: false,
+            apart_beyond: None,
         }
     }
 }
@@ -80,7 +84,7 @@ pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micr
         false => sequence.len(),
     };
     let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..inputs(s)]).collect();
-    let forest = trie::build(&tokens, packing.min_shared);
+    let forest = trie::build(&tokens, packing.min_shared, packing.apart_beyond);
     let groups = packing.keep_groups.then(|| sequences.iter().map(|s| s.group).collect::<Vec<_>>());
     let bins = partition(forest, packing.budget_tokens, groups.as_deref());
     bins.iter().map(|bin| emit::micro(bin, &sequences)).collect()

@@ -9,6 +9,8 @@ enum Here {
     Key(&'static str),
     /// Another name, and another word for some values; a value without a word is left out.
     Words(&'static str, &'static [(&'static str, &'static str)]),
+    /// So many of the last layers; a number below zero means the first ones.
+    Layers(&'static str),
     /// Rows of one device and pass: times the accumulation makes an optimizer step's.
     Batch(&'static str),
     /// No key: the sentence says what there is instead.
@@ -32,9 +34,14 @@ pub(crate) fn explain(
         Here::Key(key) => (*key, value.map(str::to_owned)),
         Here::Words(key, words) => {
             let lower = value.map(str::to_ascii_lowercase);
-            let word = words.iter().find(|(theirs, _)| Some(*theirs) == lower.as_deref());
-            (*key, word.map(|(_, ours)| (*ours).to_owned()))
+            let found = words.iter().find(|(theirs, _)| Some(*theirs) == lower.as_deref());
+            if let (None, Some(hint)) = (found, lower.as_deref().and_then(|value| word(key, value)))
+            {
+                return Some(format!("here: `{key}`: {hint}"));
+            }
+            (*key, found.map(|(_, ours)| (*ours).to_owned()))
         }
+        Here::Layers(key) => (*key, value.and_then(layers)),
         Here::Batch(key) => (*key, value.map(|value| batch(value, top))),
     };
     let known = schema.key(key).is_some() || schema.has_below(key);
@@ -44,6 +51,15 @@ pub(crate) fn explain(
         Some(value) => format!("here: `{key}: {value}`{later}"),
         None => format!("here: `{key}`{later}"),
     })
+}
+
+fn layers(count: &str) -> Option<String> {
+    match count.parse::<i64>().ok()? {
+        0 => None,
+        1.. => Some(format!("[last {count}]")),
+        -1 => Some("[0]".into()),
+        first => Some(format!("[0-{}]", first.unsigned_abs() - 1)),
+    }
 }
 
 fn batch(rows: &str, top: &BTreeMap<String, String>) -> String {
@@ -70,12 +86,22 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("quantization", "4bit", "write `nf4`"),
     ("quantization", "bnb-4bit", "write `nf4`"),
     ("quantization", "8bit", "write `int8`"),
+    ("quantization", "fp4", "write `nf4`: as many bits, and closer to the weights"),
+    ("adapter", "freeze", "write `adapter: none` and name the layers to train in `train.layers`"),
+    ("adapter.type", "freeze", "write `none` and name the layers to train in `train.layers`"),
+    ("adapter.type", "loftq", "write `pissa`: it begins from the weights too"),
     ("train.optimizer.type", "adamw_torch", "write `adamw`"),
     ("train.optimizer.type", "adamw_torch_fused", "write `adamw`"),
     ("train.optimizer.type", "adamw_hf", "write `adamw`"),
     ("train.optimizer.type", "adamw_8bit", "write `adamw8bit`"),
     ("train.optimizer.type", "adamw_bnb_8bit", "write `adamw8bit`"),
     ("train.optimizer.type", "paged_adamw_8bit", "write `adamw8bit`"),
+    ("train.optimizer.type", "adamw_torch_8bit", "write `adamw8bit`"),
+    ("train.optimizer.type", "paged_adamw_32bit", "write `adamw`"),
+    ("train.optimizer.type", "lion_8bit", "write `lion`: its one moment is kept in f32"),
+    ("train.optimizer.type", "lion_32bit", "write `lion`"),
+    ("train.optimizer.type", "paged_lion_8bit", "write `lion`: its one moment is kept in f32"),
+    ("train.optimizer.type", "paged_lion_32bit", "write `lion`"),
     ("train.schedule.type", "constant_with_warmup", "write `{type: constant, warmup_ratio: 0.03}`"),
 ];
 
@@ -94,6 +120,13 @@ const COMMAND: &str = "not a part of a recipe: the command says it (`train`, `ev
 const WORKERS: &str = "leave it out: data is prepared by as many threads as there are";
 const TOKEN: &str = "leave it out: the token is read from the environment";
 const SPREAD: &str = "leave it out: a run has no settings of that kind";
+
+const DOUBLE: &str = "leave it out: `quantization: nf4` always quantises its scales too";
+const RESIZE: &str = "leave it out: embedding and head grow with `tokenizer.add_tokens`";
+const UNFROZEN: &str = "here: `train.layers` with `adapter: none` trains single layers, and \
+                        `adapter.modules_to_save` single modules beside an adapter";
+const PISSA: &str = "leave it out: `adapter: pissa` is exact, and its adapter is saved as a plain \
+                     one over the base as it is";
 
 const QUANTIZED: &[(&str, &str)] = &[("true", "nf4"), ("false", "none")];
 const QUANTIZED_8: &[(&str, &str)] = &[("true", "int8"), ("false", "none")];
@@ -116,13 +149,27 @@ const SCHEDULES: &[(&str, &str)] = &[
     ("constant", "constant"),
     ("constant_with_warmup", "constant"),
 ];
+const INITS: &[(&str, &str)] = &[
+    ("true", "lora"),
+    ("pissa", "pissa"),
+    ("pissa_niter_4", "pissa"),
+    ("pissa_niter_16", "pissa"),
+    ("pissa_niter_32", "pissa"),
+];
 const OPTIMIZERS: &[(&str, &str)] = &[
+    ("adamw", "adamw"),
+    ("adamw8bit", "adamw8bit"),
     ("adamw_torch", "adamw"),
     ("adamw_torch_fused", "adamw"),
     ("adamw_hf", "adamw"),
     ("adamw_8bit", "adamw8bit"),
     ("adamw_bnb_8bit", "adamw8bit"),
     ("paged_adamw_8bit", "adamw8bit"),
+    ("adamw_torch_8bit", "adamw8bit"),
+    ("paged_adamw_32bit", "adamw"),
+    ("paged_adamw", "adamw"),
+    ("lion_32bit", "lion"),
+    ("paged_lion_32bit", "lion"),
     ("adafactor", "adafactor"),
     ("lion", "lion"),
     ("sgd", "sgd"),
@@ -138,7 +185,10 @@ const PEERS: &[(&[&str], Here)] = &[
     (&["stage", "rl", "trainer_type"], Here::Words("method", STAGES)),
     (
         &["finetuning_type"],
-        Here::Words("adapter", &[("lora", "lora"), ("full", "none"), ("qlora", "lora")]),
+        Here::Words(
+            "adapter",
+            &[("lora", "lora"), ("full", "none"), ("qlora", "lora"), ("none", "none")],
+        ),
     ),
     (&["full_finetuning"], Here::Words("adapter", &[("true", "none"), ("false", "lora")])),
     (&["use_peft"], Here::Words("adapter", &[("true", "lora"), ("false", "none")])),
@@ -168,10 +218,37 @@ const PEERS: &[(&[&str], Here)] = &[
         &["use_dora", "lora_use_dora", "peft_use_dora"],
         Here::Words("adapter.type", &[("true", "dora"), ("false", "lora")]),
     ),
+    (&["pissa_init"], Here::Words("adapter.type", &[("true", "pissa"), ("false", "lora")])),
+    (&["pissa_iter", "pissa_convert"], Here::Advice(PISSA)),
+    (&["init_lora_weights", "peft_init_lora_weights"], Here::Words("adapter.type", INITS)),
+    (&["loraplus_lr_ratio"], Here::Key("adapter.loraplus_lr_ratio")),
+    (
+        &["loraplus_lr_embedding", "embedding_lr", "embedding_learning_rate"],
+        Here::Key("train.embedding_learning_rate"),
+    ),
+    (
+        &["modules_to_save", "lora_modules_to_save", "additional_target"],
+        Here::Key("adapter.modules_to_save"),
+    ),
+    (&["trainable_token_indices"], Here::Words("adapter.trainable_tokens", &[])),
+    (&["new_special_tokens", "add_special_tokens"], Here::Key("tokenizer.add_special_tokens")),
+    (&["add_new_tokens", "new_tokens", "add_tokens"], Here::Key("tokenizer.add_tokens")),
+    (&["resize_vocab", "resize_token_embeddings_to_32x"], Here::Advice(RESIZE)),
+    (&["freeze_trainable_layers", "finetune_last_n_layers"], Here::Layers("train.layers")),
+    (&["layers_to_transform", "peft_layers_to_transform"], Here::Key("train.layers")),
+    (&["unfrozen_parameters", "freeze_trainable_modules"], Here::Advice(UNFROZEN)),
     (&["load_in_4bit"], Here::Words("quantization", QUANTIZED)),
     (&["load_in_8bit"], Here::Words("quantization", QUANTIZED_8)),
     (&["quantization_bit"], Here::Words("quantization", BITS)),
     (&["bnb_4bit_quant_type", "quantization_type"], Here::Words("quantization", &[("nf4", "nf4")])),
+    (
+        &["bnb_4bit_use_double_quant", "use_bnb_nested_quant", "double_quantization"],
+        Here::Advice(DOUBLE),
+    ),
+    (
+        &["quantization_method"],
+        Here::Words("quantization", &[("bnb", "nf4"), ("bitsandbytes", "nf4")]),
+    ),
     // Data.
     (
         &["datasets", "dataset", "dataset_name", "train_dataset", "train_file"],
@@ -226,7 +303,7 @@ const PEERS: &[(&[&str], Here)] = &[
     (&["optim", "optimizer"], Here::Words("train.optimizer.type", OPTIMIZERS)),
     (&["weight_decay"], Here::Key("train.optimizer.weight_decay")),
     (&["adam_beta1", "adam_beta2"], Here::Words("train.optimizer.betas", &[])),
-    (&["adam_epsilon"], Here::Key("train.optimizer.epsilon")),
+    (&["adam_epsilon"], Here::Key("train.optimizer.eps")),
     (&["gradient_clipping"], Here::Key("train.max_grad_norm")),
     (&["eval_steps", "evals_per_epoch"], Here::Words("train.evaluate_every", &[])),
     (&["save_steps", "saves_per_epoch"], Here::Words("train.save", &[])),

@@ -5,15 +5,21 @@
 //! to `compute`, and what a loss is to `train`.
 
 pub mod adapter;
+pub mod architecture;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod divergence;
 mod error;
 pub mod generate;
+pub mod merge;
+pub mod stream;
+pub mod tensor;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use checkpoint::Base;
 pub use config::Config;
-pub use decoder::{Decoder, Hidden, Module, Pass};
+pub use decoder::{Decoder, Hidden, LoadOptions, LowRank, Module, Pass, Selection, Training};
 pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
 pub use error::{Error, Result};
+pub use tensor::{Optimizers, Role, TrainedTensor};

@@ -58,6 +58,24 @@ impl Tokenizer {
         Tokenizer::new(backend, SpecialTokens::default(), Map::new())
     }
 
+    /// The same tokenizer with texts that become one token each, and their ids in order. One that is a token
+    /// already keeps its id.
+    pub fn with_tokens(&self, tokens: &[String], special: bool) -> Result<(Self, Vec<u32>)> {
+        let mut backend = self.inner.backend.clone();
+        let added = tokens.iter().map(|token| tokenizers::AddedToken::from(token.clone(), special));
+        let added: Vec<_> = added.collect();
+        if special {
+            backend.add_special_tokens(added).map_err(failed)?;
+        } else {
+            backend.add_tokens(added).map_err(failed)?;
+        }
+        let tokenizer =
+            Tokenizer::new(backend, self.inner.special.clone(), self.inner.config.clone())?;
+        let ids = tokens.iter().map(|token| tokenizer.id(token));
+        let ids = ids.map(|id| id.expect("the token was just added")).collect();
+        Ok((tokenizer, ids))
+    }
+
     fn new(
         mut backend: Backend,
         special: SpecialTokens,

@@ -1,26 +1,31 @@
 //! Checkpoints: everything that a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder that PEFT can load, with the optimizer's moments and the run's
-//! state beside. It is written under another name, synced, then renamed.
+//! A checkpoint of an adapter is a folder that PEFT can load, one of a whole model holds its tensors in
+//! f32; the optimizer's state and the run's stand beside. It is written under another name, synced, then renamed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use compute::Backend;
+use compute::{Backend, Buffer, DType, Shape};
 use data::Cursor;
-use model::adapter::PeftMetadata;
-use model::{Adapter, Config, LoraConfig};
-use safetensors::tensor::TensorView;
+use model::adapter::{LoadedAdapter, PeftMetadata};
+use model::stream::{Announced, TensorWriter};
+use model::tensor::HostTensor;
+use model::{Config, LoraConfig, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{is_partial, pretty, remove_any, sync_folder};
+use crate::trainee::{Blueprint, Trainee};
 use crate::{Error, Result};
 
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best";
+const TRAINED: &str = "trained.safetensors";
+const BELOW: &str = "below";
+const INITIAL: &str = "initial";
 const DAMAGED_HINT: &str =
     "the checkpoint is damaged: remove its folder and resume from the one before";
 
@@ -53,6 +58,16 @@ pub struct State {
     pub seconds: f64,
 }
 
+/// What a checkpoint is made of.
+pub struct Contents<'a> {
+    /// What is trained.
+    pub trainee: &'a Trainee,
+    /// How it was put together.
+    pub blueprint: &'a Blueprint,
+    /// What the adapter's file says beside its values.
+    pub metadata: &'a PeftMetadata,
+}
+
 /// The checkpoints of a run.
 pub struct Store {
     dir: PathBuf,
@@ -71,22 +86,20 @@ impl Store {
     }
 
     /// Writes a checkpoint; older ones go only once it stands. `best` is the folder of the best
-    /// adapter so far.
+    /// adapter or model so far.
     pub fn save(
         &self,
         backend: &mut dyn Backend,
-        adapter: &Adapter,
-        model: &Config,
-        metadata: &PeftMetadata,
+        run: &Contents<'_>,
         state: &State,
         best: Option<&Path>,
     ) -> Result<PathBuf> {
         let path = self.dir.join(format!("step-{:06}", state.step));
         let beside = self.dir.join(format!(".step-{:06}.partial", state.step));
         let written = self.remove_partials().and_then(|()| {
-            write_checkpoint(&beside, backend, adapter, model, metadata, state)?;
+            write_checkpoint(&beside, backend, run, state)?;
             if let Some(best) = best {
-                link_adapter(best, &beside.join(BEST))?;
+                link_files(best, &beside.join(BEST))?;
             }
             sync_folder(&beside)?;
             remove_any(&path)?;
@@ -111,20 +124,41 @@ impl Store {
         Ok(path)
     }
 
-    /// A checkpoint's adapter: its shape, and the values of its matrices.
-    pub fn load_adapter(path: &Path, model: &Config) -> Result<(LoraConfig, Vec<Vec<f32>>)> {
-        LoraConfig::load(path, model)
-            .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))
+    /// Puts what a checkpoint holds in the place of a blueprint's values.
+    pub fn restore(path: &Path, blueprint: &mut Blueprint, model: &Config) -> Result<()> {
+        let read = |dir: &Path| {
+            LoadedAdapter::read(dir, model)
+                .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))
+        };
+        if !PeftMetadata::is_adapter(path) {
+            blueprint.replaced = read_tensors(&path.join(TRAINED))?;
+            return Ok(());
+        }
+        blueprint.adapter = Some(read(path)?);
+        let (below, initial) = (path.join(BELOW), path.join(INITIAL));
+        if below.is_dir() {
+            blueprint.below = Some(read(&below)?);
+        }
+        if initial.is_dir() {
+            blueprint.initial = Some(read(&initial)?.values);
+        }
+        Ok(())
     }
 
-    /// The best adapter up to a checkpoint, in the order of [`LoraConfig::matrices`], where one was
-    /// chosen by validation.
-    pub fn best(path: &Path, model: &Config) -> Result<Option<Vec<Vec<f32>>>> {
+    /// Reads where the run stood, and puts the optimizer's state back onto the device.
+    pub fn resume(path: &Path, backend: &mut dyn Backend, trainee: &Trainee) -> Result<State> {
+        let state_path = path.join(STATE);
+        let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
+        let state: State =
+            serde_json::from_str(&text).map_err(|error| damaged(&state_path, error))?;
+        read_optimizer(&path.join(OPTIMIZER), backend, &trainee.trained())?;
+        Ok(state)
+    }
+
+    /// The folder of the best adapter or model up to a checkpoint, where one was chosen by validation.
+    pub fn best(path: &Path) -> Option<PathBuf> {
         let dir = path.join(BEST);
-        if !dir.is_dir() {
-            return Ok(None);
-        }
-        Ok(Some(Self::load_adapter(&dir, model)?.1))
+        dir.is_dir().then_some(dir)
     }
 
     /// Removes what a kill or a full disk left half-written.
@@ -137,45 +171,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Puts a checkpoint's adapter and moments back onto the device.
-    pub fn load(
-        path: &Path,
-        backend: &mut dyn Backend,
-        model: &Config,
-        dropout: f32,
-    ) -> Result<(Adapter, State)> {
-        let state_path = path.join(STATE);
-        let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
-        let state: State =
-            serde_json::from_str(&text).map_err(|error| damaged(&state_path, error))?;
-        let (mut config, values) = Self::load_adapter(path, model)?;
-        config.dropout = dropout;
-        let names: Vec<String> = config.matrices(model).into_iter().map(|m| m.name).collect();
-        let adapter = Adapter::new(backend, model, config, &values, true)?;
-        let optimizer_path = path.join(OPTIMIZER);
-        let bytes = fs::read(&optimizer_path).map_err(Error::io(&optimizer_path))?;
-        let tensors =
-            SafeTensors::deserialize(&bytes).map_err(|error| damaged(&optimizer_path, error))?;
-        for (name, parameter) in names.iter().zip(adapter.parameters()) {
-            let moments = [("first", parameter.first_moment), ("second", parameter.second_moment)];
-            for (moment, buffer) in moments {
-                let view = tensors
-                    .tensor(&format!("{name}.{moment}_moment"))
-                    .map_err(|error| damaged(&optimizer_path, error))?;
-                let values: Vec<f32> = view
-                    .data()
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                    .collect();
-                if values.len() != buffer.len {
-                    return Err(damaged(&optimizer_path, format!("`{name}` has another shape")));
-                }
-                backend.upload(&values, buffer)?;
-            }
-        }
-        Ok((adapter, state))
     }
 
     /// Whole checkpoints by step.
@@ -193,30 +188,60 @@ impl Store {
 fn write_checkpoint(
     dir: &Path,
     backend: &mut dyn Backend,
-    adapter: &Adapter,
-    model: &Config,
-    metadata: &PeftMetadata,
+    run: &Contents<'_>,
     state: &State,
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    adapter.config().save(dir, model, &adapter.values(backend)?, metadata)?;
-    write_moments(&dir.join(OPTIMIZER), backend, adapter, model)?;
+    let Contents { trainee, blueprint, metadata } = run;
+    let model = &trainee.decoder.config;
+    match &trainee.adapter {
+        None => write_trained(&dir.join(TRAINED), backend, trainee.decoder.trained())?,
+        Some(adapter) => {
+            let values = trainee.values(backend)?;
+            adapter.config().save(dir, model, &values.adapter, &values.tensors, metadata)?;
+        }
+    }
+    let save = |name: &str, config: &LoraConfig, values: &[Vec<f32>]| -> Result<()> {
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        config.save(&dir, model, values, &BTreeMap::new(), metadata)?;
+        sync_files(&dir)
+    };
+    if let Some(below) = &blueprint.below {
+        save(BELOW, &below.config, &below.values)?;
+    }
+    if let (Some(initial), Some(adapter)) = (&blueprint.initial, &trainee.adapter) {
+        save(INITIAL, adapter.config(), initial)?;
+    }
+    write_optimizer(&dir.join(OPTIMIZER), backend, &trainee.trained())?;
     let path = dir.join(STATE);
     let json = serde_json::to_value(state).expect("the state is JSON");
     fs::write(&path, pretty(&json)).map_err(Error::io(&path))?;
+    sync_files(dir)
+}
+
+/// Makes sure that the files of a folder are on disk.
+fn sync_files(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();
-        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+        if path.is_file() {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+        }
     }
     Ok(())
 }
 
-/// Puts an adapter's files into another folder, as links where the file system has them: files
-/// of an adapter are replaced, never changed.
-fn link_adapter(from: &Path, to: &Path) -> Result<()> {
+/// Puts the files of a folder into another one, as links where the file system has them: what is
+/// written there is replaced as whole files, never changed.
+pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).map_err(Error::io(to))?;
-    for name in ["adapter_config.json", "adapter_model.safetensors"] {
-        let (from, to) = (from.join(name), to.join(name));
+    for entry in fs::read_dir(from).map_err(Error::io(from))? {
+        let entry = entry.map_err(Error::io(from))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if !from.is_file() {
+            continue;
+        }
+        remove_any(&to)?;
         if fs::hard_link(&from, &to).is_err() {
             fs::copy(&from, &to).map_err(Error::io(&to))?;
             File::open(&to).and_then(|file| file.sync_all()).map_err(Error::io(&to))?;
@@ -225,30 +250,102 @@ fn link_adapter(from: &Path, to: &Path) -> Result<()> {
     sync_folder(to)
 }
 
-fn write_moments(
+/// Writes the values of trained tensors, one at a time; parts of one tensor as that tensor.
+fn write_trained(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTensor]) -> Result<()> {
+    let mut announced: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut parts: Vec<&TrainedTensor> = trained.iter().collect();
+    parts.sort_by_key(|tensor| (&tensor.name, tensor.first_row));
+    for tensor in &parts {
+        let shape = match tensor.parameter.shape {
+            Shape::Matrix(rows, cols) => vec![rows, cols],
+            Shape::Vector(len) => vec![len],
+        };
+        let whole = announced.entry(&tensor.name);
+        whole.and_modify(|whole| whole[0] += shape[0]).or_insert(shape);
+    }
+    let announced: Vec<Announced> = announced
+        .into_iter()
+        .map(|(name, shape)| Announced { name: name.into(), dtype: Dtype::F32, shape })
+        .collect();
+    let mut writer = TensorWriter::create(path, &announced)?;
+    for tensor in parts {
+        let mut values = vec![0.0; tensor.len()];
+        backend.read(tensor.parameter.master, &mut values)?;
+        writer.write_f32(&values)?;
+    }
+    Ok(writer.finish()?)
+}
+
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
+    let read = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.shape().to_vec(), floats(view.data()))));
+    Ok(read.collect())
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// Everything that the optimizer keeps, named as [`compute::OptimizerKind::states`] names it.
+fn write_optimizer(
     path: &Path,
     backend: &mut dyn Backend,
-    adapter: &Adapter,
-    model: &Config,
+    trained: &[TrainedTensor],
 ) -> Result<()> {
-    let infos = adapter.config().matrices(model);
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(2 * infos.len());
-    for (info, parameter) in infos.iter().zip(adapter.parameters()) {
-        let moments = [("first", parameter.first_moment), ("second", parameter.second_moment)];
-        for (moment, buffer) in moments {
+    let mut states: Vec<(String, Buffer)> = Vec::new();
+    for tensor in trained {
+        let key = tensor.key();
+        states.extend(
+            tensor.parameter.states().map(|(name, buffer)| (format!("{key}.{name}"), buffer)),
+        );
+    }
+    // Floats first, so that all are aligned.
+    states.sort_by_key(|(_, buffer)| buffer.dtype == DType::U8);
+    let announced: Vec<Announced> = states
+        .iter()
+        .map(|(name, buffer)| Announced {
+            name: name.clone(),
+            dtype: if buffer.dtype == DType::U8 { Dtype::U8 } else { Dtype::F32 },
+            shape: vec![buffer.len],
+        })
+        .collect();
+    let mut writer = TensorWriter::create(path, &announced)?;
+    for (_, buffer) in states {
+        if buffer.dtype == DType::U8 {
+            let mut bytes = vec![0; buffer.len];
+            backend.read_u8(buffer, &mut bytes)?;
+            writer.write(&bytes)?;
+        } else {
             let mut values = vec![0.0; buffer.len];
             backend.read(buffer, &mut values)?;
-            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            let name = format!("{}.{moment}_moment", info.name);
-            tensors.push((name, vec![info.rows, info.cols], bytes));
+            writer.write_f32(&values)?;
         }
     }
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name.clone(), view.expect("as many bytes as the shape asks for"))
-    });
-    let bytes = safetensors::serialize(views, None).map_err(|error| damaged(path, error))?;
-    fs::write(path, bytes).map_err(Error::io(path))
+    Ok(writer.finish()?)
+}
+
+fn read_optimizer(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTensor]) -> Result<()> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
+    for tensor in trained {
+        for (name, buffer) in tensor.parameter.states() {
+            let name = format!("{}.{name}", tensor.key());
+            let view = tensors.tensor(&name).map_err(|error| damaged(path, error))?;
+            if view.shape() != [buffer.len] {
+                return Err(damaged(path, format!("`{name}` has another shape")));
+            }
+            match (buffer.dtype, view.dtype()) {
+                (DType::U8, Dtype::U8) => backend.upload_u8(view.data(), buffer)?,
+                (DType::F32, Dtype::F32) => backend.upload(&floats(view.data()), buffer)?,
+                _ => return Err(damaged(path, format!("`{name}` has another type"))),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {

@@ -11,10 +11,10 @@ use crate::step::StepPlan;
 pub struct Engine<'a> {
     /// Where it runs.
     pub backend: &'a mut dyn Backend,
-    /// The frozen base.
+    /// The base.
     pub decoder: &'a Decoder,
-    /// What is trained over it.
-    pub adapter: &'a Adapter,
+    /// What is trained over it; none where the base itself is.
+    pub adapter: Option<&'a Adapter>,
     /// A scalar head that is trained with it.
     pub scalar: Option<&'a ScalarHead>,
     /// What the policy started from; none is the bare base.
@@ -139,7 +139,7 @@ impl Engine<'_> {
         keep: bool,
     ) -> Result<(Hidden, HeadOutputs)> {
         let batch = &plan.micros[index].batch;
-        let pass = self.pass(Some(self.adapter), keep, dropout_key);
+        let pass = self.pass(self.adapter, keep, dropout_key);
         let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
         let request = objective.request();
         let outputs = self.decoder.head(
@@ -149,6 +149,7 @@ impl Engine<'_> {
             &request,
             self.scalar,
             linear,
+            &pass,
         )?;
         Ok((hidden, outputs))
     }
@@ -159,7 +160,7 @@ impl Engine<'_> {
         gradients: &HeadGradients,
         dropout_key: Option<u64>,
     ) -> Result<()> {
-        let pass = self.pass(Some(self.adapter), true, dropout_key);
+        let pass = self.pass(self.adapter, true, dropout_key);
         Ok(self.decoder.backward(self.backend, hidden, gradients, self.scalar, &pass)?)
     }
 
@@ -185,6 +186,7 @@ impl Engine<'_> {
                 &request,
                 None,
                 None,
+                &pass,
             )?);
             hidden.release(self.backend);
         }

@@ -33,6 +33,8 @@ pub enum Event {
         micro_batch_tokens: usize,
         /// Bytes planned for weights, adapter, optimizer and the step's stack.
         planned_bytes: usize,
+        /// The same by kind.
+        memory: std::collections::BTreeMap<String, usize>,
     },
     /// Something about the data that the user should know.
     Finding {

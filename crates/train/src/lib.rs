@@ -8,10 +8,12 @@ pub mod engine;
 mod error;
 pub mod events;
 pub mod objective;
+pub mod optimizer;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod trainee;
 pub mod trainer;
 
 pub use error::{Error, Result};

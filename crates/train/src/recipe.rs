@@ -1,18 +1,20 @@
 //! The recipe as a whole: every key, and what a run reads out of them.
 
 mod defaults;
+mod trained;
 
 use std::path::{Path, PathBuf};
 
 use data::{Extent, StepSize};
 use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
-use model::adapter::LoraKind;
-use model::{Config, LoraConfig, Module};
 
+use crate::Result;
+use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
-use crate::{Error, Result};
 
 pub use defaults::fill_by_data;
+use trained::optimizer;
+pub use trained::{check, coverage, layers, quantization, trains_base};
 
 /// What is asked for first: the model, the method, the adapter.
 const KEYS: &[Key] = &[
@@ -31,32 +33,44 @@ const KEYS: &[Key] = &[
         .required()
         .doc("What to learn from."),
     Key::section("adapter").shorthand("type").doc("What is trained over the frozen base."),
-    Key::choice("adapter.type", &["lora", "rslora"])
-        .later_words(&["dora", "pissa", "none"])
+    Key::choice("adapter.type", &["lora", "rslora", "dora", "pissa", "none"])
         .default("lora")
-        .doc("Kind of adapter."),
+        .doc("Kind of adapter; none trains the model itself."),
     Key::int("adapter.rank", 1, 4096).default_by("number of rows").doc("Rank of the matrices."),
     Key::float("adapter.alpha", 0.0, 1e6)
         .above_min()
         .default_by("rank")
         .doc("Strength: scaling is alpha / rank (rslora: alpha / sqrt(rank))."),
     Key::list("adapter.target_modules", &Kind::Text)
-        .items(1, 7)
+        .items(1, 64)
         .or(&["all-linear"])
         .default("all-linear")
-        .doc("Linear layers that get an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."),
+        .doc("Linear layers that get an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj (Phi-3: qkv_proj, o_proj, gate_up_proj, down_proj)."),
+    Key::map("adapter.rank_pattern")
+        .doc("Ranks of single modules: a name or regular expression that ends the module's path, and its rank."),
+    Key::map("adapter.alpha_pattern").doc("As `rank_pattern`, for alpha."),
+    Key::list("adapter.modules_to_save", &Kind::Text)
+        .default("[]")
+        .doc("Modules of the base that are trained as a whole and saved with the adapter, lm_head say."),
+    Key::list("adapter.trainable_tokens", &Kind::Text)
+        .or(&["added"])
+        .default("[]")
+        .doc("Tokens whose rows of embedding and head are trained; added means those of `tokenizer`."),
+    Key::float("adapter.loraplus_lr_ratio", 0.0, 1e4)
+        .above_min()
+        .default("1.0")
+        .on_resume(Resume::WithNote)
+        .doc("LoRA+: rate of lora_B over that of lora_A."),
     Key::float("adapter.dropout", 0.0, 1.0)
         .below_max()
         .default("0.0")
         .doc("Share of the adapters' inputs that is dropped in training."),
-    Key::choice("adapter.from", &["continue"])
-        .later_words(&["stack"])
+    Key::choice("adapter.from", &["continue", "stack"])
         .default_by("model")
-        .doc("What happens to an adapter that the model brings along."),
-    Key::choice("quantization", &["none"])
-        .later_words(&["nf4", "int8"])
+        .doc("What happens to an adapter that the model brings along: it is trained on, or frozen under a new one."),
+    Key::choice("quantization", &["none", "nf4", "int8"])
         .default("none")
-        .doc("How the base is stored; a GGUF base keeps its own blocks."),
+        .doc("How the base's linear layers are kept: nf4 (4 bits, double quantised, as bitsandbytes), int8. A GGUF or bitsandbytes base keeps its own blocks."),
 ];
 
 /// The loop.
@@ -103,10 +117,12 @@ const TRAIN_KEYS: &[Key] = &[
         .on_resume(Resume::WithNote)
         .doc("The rate at the end, as a share of the largest."),
     Key::section("train.optimizer").shorthand("type").doc("How gradients become updates."),
-    Key::choice("train.optimizer.type", &["adamw"])
-        .later_words(&["adamw8bit", "lion", "adafactor", "muon", "sgd"])
-        .default("adamw")
-        .doc("Kind of optimizer."),
+    Key::choice(
+        "train.optimizer.type",
+        &["adamw", "adamw8bit", "lion", "adafactor", "muon", "sgd"],
+    )
+    .default("adamw")
+    .doc("Kind of optimizer. Muon makes the update of every matrix orthogonal, lora_A and lora_B each for itself, and leaves embeddings, heads, norms and biases to AdamW."),
     Key::float("train.optimizer.weight_decay", 0.0, 10.0)
         .default("0.0")
         .doc("Decoupled weight decay."),
@@ -115,12 +131,19 @@ const TRAIN_KEYS: &[Key] = &[
         &Kind::Float { min: 0.0, max: 1.0, open_min: false, open_max: true },
     )
     .items(2, 2)
-    .default("[0.9, 0.999]")
-    .doc("Decay of the moments."),
+    .default_by("optimizer")
+    .doc("Decay of the moments of adamw, adamw8bit and muon ([0.9, 0.999]) and lion ([0.9, 0.99])."),
+    Key::float("train.optimizer.momentum", 0.0, 1.0)
+        .below_max()
+        .default_by("optimizer")
+        .doc("Decay of the momentum of muon (0.95) and sgd (0.9)."),
+    Key::bool("train.optimizer.nesterov")
+        .default_by("optimizer")
+        .doc("Whether the momentum of muon (true) and sgd (false) looks ahead."),
     Key::float("train.optimizer.eps", 0.0, 1.0)
         .above_min()
-        .default("1e-8")
-        .doc("Added to the root of the second moment."),
+        .default_by("optimizer")
+        .doc("Added to the root of the second moment: 1e-8."),
     Key::float("train.max_grad_norm", 0.0, 1e9)
         .above_min()
         .or(&["none"])
@@ -178,7 +201,14 @@ const TRAIN_KEYS: &[Key] = &[
     Key::float("train.neftune_noise_alpha", 0.0, 1e3)
         .later("")
         .doc("Strength of noise on the embeddings while training."),
-    Key::any("train.layers").later("").doc("Layers to train."),
+    Key::list("train.layers", &Kind::Text)
+        .items(1, 4096)
+        .doc("Layers to train, the rest stays frozen: numbers from 0, ranges as 8-15, or last 4."),
+    Key::float("train.embedding_learning_rate", 0.0, 1.0)
+        .above_min()
+        .default_by("train.learning_rate")
+        .on_resume(Resume::WithNote)
+        .doc("Largest learning rate of embeddings, heads and trained tokens."),
 ];
 
 /// What stands at the end of a recipe.
@@ -198,7 +228,13 @@ const LAST_KEYS: &[Key] = &[
     Key::any("log")
         .later("events.jsonl in the run folder holds everything")
         .doc("Further readers of the events."),
-    Key::any("tokenizer").later("").doc("Tokens to add."),
+    Key::section("tokenizer").doc("What the tokenizer gets beside what it has."),
+    Key::list("tokenizer.add_tokens", &Kind::Text)
+        .default("[]")
+        .doc("Texts that become one token each. Their rows start as the mean of the others and are trained."),
+    Key::list("tokenizer.add_special_tokens", &Kind::Text)
+        .default("[]")
+        .doc("As `add_tokens`, for marks that are left out when text is shown."),
     Key::path("output").on_resume(Resume::Free).doc("Run folder; without it runs/<recipe>-NNN."),
     Key::int("seed", 0, i64::MAX).default("1").doc("Of everything random."),
     Key::choice("device", &["auto", "cpu"])
@@ -249,28 +285,16 @@ pub struct SampleConfig {
 /// A resolved recipe, read out of its document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    /// Kind of adapter.
-    pub adapter_kind: LoraKind,
-    /// Its rank.
-    pub rank: usize,
-    /// Its alpha.
-    pub alpha: f32,
-    /// Its dropout.
+    /// Dropout of the adapter.
     pub dropout: f32,
-    /// What it covers.
-    pub target_modules: Vec<Module>,
     /// Rows or tokens of a step.
     pub step_size: StepSize,
     /// When the run ends.
     pub extent: Extent,
     /// Largest learning rate.
     pub learning_rate: f64,
-    /// Decay of AdamW's moments.
-    pub betas: [f32; 2],
-    /// AdamW's eps.
-    pub eps: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
+    /// How gradients become updates.
+    pub optimizer: OptimizerConfig,
     /// Longest gradient.
     pub max_grad_norm: Option<f64>,
     /// How often the validation loss is taken.
@@ -295,10 +319,6 @@ enum Warmup {
 impl Recipe {
     /// Reads a document whose open keys [`fill_by_data`] has filled.
     pub fn read(document: &Document) -> Result<Self> {
-        let adapter_kind = match document.get_str("adapter.type") {
-            "rslora" => LoraKind::RsLora,
-            _ => LoraKind::Lora,
-        };
         let step_size = match document.opt_usize("train.tokens_per_step") {
             Some(tokens) => StepSize::Tokens(tokens),
             None => StepSize::Rows(document.get_usize("train.batch_size")),
@@ -323,19 +343,13 @@ impl Recipe {
             Some(steps) => Warmup::Steps(steps as u64),
             None => Warmup::Ratio(document.get_f64("train.schedule.warmup_ratio")),
         };
-        let betas = document.opt_f64s("train.optimizer.betas").unwrap_or_default();
         Ok(Recipe {
-            adapter_kind,
-            rank: document.get_usize("adapter.rank"),
-            alpha: document.get_f64("adapter.alpha") as f32,
-            dropout: document.get_f64("adapter.dropout") as f32,
-            target_modules: target_modules(document)?,
+            // A model that is trained itself has none.
+            dropout: document.opt_f64("adapter.dropout").unwrap_or(0.0) as f32,
             step_size,
             extent,
             learning_rate: document.get_f64("train.learning_rate"),
-            betas: [betas[0] as f32, betas[1] as f32],
-            eps: document.get_f64("train.optimizer.eps") as f32,
-            weight_decay: document.get_f64("train.optimizer.weight_decay") as f32,
+            optimizer: optimizer(document),
             max_grad_norm: document.opt_f64("train.max_grad_norm"),
             evaluate_every: every("train.evaluate_every", Every::Steps(50)),
             save_every: every("train.save", Every::Minutes(10.0)),
@@ -364,33 +378,6 @@ impl Recipe {
         };
         Schedule { kind, warmup_steps, total_steps, min_ratio }
     }
-
-    /// The adapter that the recipe asks for.
-    pub fn lora(&self, model: &Config) -> LoraConfig {
-        let (kind, modules) = (self.adapter_kind, &self.target_modules);
-        LoraConfig::uniform(model, kind, self.rank, self.alpha, self.dropout, modules)
-    }
-}
-
-fn target_modules(document: &Document) -> Result<Vec<Module>> {
-    let key = "adapter.target_modules";
-    if document.is_word(key, "all-linear") {
-        return Ok(Module::ALL.to_vec());
-    }
-    let names = document.opt_strs(key).unwrap_or_default();
-    let mut modules = Vec::with_capacity(names.len());
-    for name in names {
-        let Some(module) = Module::from_name(name) else {
-            let known: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
-            let message = format!("`{name}` is no linear layer of the model");
-            let hint = format!("there are {}, or all-linear", known.join(", "));
-            return Err(Error::Recipe(document.problem(key, message, Some(hint)).into()));
-        };
-        modules.push(module);
-    }
-    modules.sort_unstable();
-    modules.dedup();
-    Ok(modules)
 }
 
 /// `runs/<stem of the recipe>`, the number still to come.

@@ -27,12 +27,14 @@ pub enum Occupied {
 }
 
 /// What a run writes into its folder, and with the remains of writing it all that `--overwrite` removes.
-const CONTENT: [&str; 7] = [
+const CONTENT: [&str; 9] = [
     "recipe.yaml",
     "manifest.json",
     "events.jsonl",
     "checkpoints",
     "adapter",
+    "model",
+    "merged",
     "report.md",
     "report.html",
 ];
@@ -96,6 +98,11 @@ impl RunFolder {
     /// Where the best adapter stands.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
+    }
+
+    /// Where the best model goes, where the model itself is trained.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model")
     }
 
     /// Where checkpoints stand.

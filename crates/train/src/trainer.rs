@@ -1,11 +1,16 @@
 //! A run from its recipe to its adapter.
 
+mod blueprint;
 mod brought;
+mod demand;
+mod output;
 mod plan;
+mod planned;
 mod report;
 mod resume;
 mod run_loop;
 mod setup;
+mod stand_in;
 
 use std::path::PathBuf;
 
@@ -19,6 +24,10 @@ use crate::Result;
 use crate::events::Event;
 use crate::run::Occupied;
 
+pub use plan::Memory;
+pub use planned::{ParameterCounts, Planned, Resolved, plan};
+pub use stand_in::StandIn;
+
 /// What [`train`] is asked to do.
 pub struct Job {
     /// The recipe, with open keys.
@@ -29,12 +38,16 @@ pub struct Job {
     pub start: Option<PathBuf>,
     /// The base's name, for the adapter's config.
     pub base_name: String,
+    /// The base's revision on the hub, where one was named.
+    pub revision: Option<String>,
     /// The run folder.
     pub output: PathBuf,
     /// What to do if it holds a run.
     pub occupied: Occupied,
     /// Bytes that the process may use.
     pub memory_limit: usize,
+    /// Bytes that the process holds at the moment it is asked.
+    pub resident_bytes: fn() -> usize,
     /// Today: what a template of a new run takes for it. A resumed run keeps its own.
     pub date: Date,
     /// Threads that tokenise.

@@ -12,7 +12,7 @@ use train::trainer::{Control, Job, Summary};
 
 use super::quote;
 use crate::context::{Context, precision_of};
-use crate::environment::{memory_limit, peak_memory};
+use crate::environment::{memory_limit, peak_memory, resident_memory};
 use crate::error::{Failure, Result};
 use crate::models::Resolved;
 use crate::signals::{Asked, Signals};
@@ -36,7 +36,7 @@ pub(super) const EXAMPLES: &str = concat!(examples!(), "\n\n`--help` lists every
 pub(crate) const KEYS_HEAD: &str = concat!(examples!(), "\n\nKeys of a recipe, also as KEY=VALUE:");
 
 /// Used where the system does not say how much memory there is.
-const MEMORY_UNKNOWN: usize = 4 << 30;
+pub(super) const MEMORY_UNKNOWN: usize = 4 << 30;
 
 /// What `train` is told.
 #[derive(Args, Debug)]
@@ -101,8 +101,7 @@ impl Order {
         }
         let is_run = self.recipe.is_dir() && RunFolder::is_run(&self.recipe);
         let path = if is_run { self.recipe.join("recipe.yaml") } else { self.recipe.clone() };
-        let shown = PathBuf::from(context.environment.show(&path));
-        let document = self.read(context, &path, &shown, &overrides)?;
+        let document = read_recipe(context, &path, &overrides)?;
         let output = match document.opt_path("output") {
             Some(output) if document.is_given("output") && !is_run => output.to_owned(),
             _ if is_run => self.recipe.clone(),
@@ -116,24 +115,6 @@ impl Order {
             .locate(document.get_locator("model.id"), document.opt_str("model.revision"))
             .map_err(|failure| at_key(&document, "model.id", failure))?;
         self.train(context, document, &model, &output)
-    }
-
-    fn read(
-        &self,
-        context: &Context,
-        path: &Path,
-        shown: &Path,
-        overrides: &[String],
-    ) -> Result<Document> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let failure = Failure::io(shown, &error);
-            Failure { exit: crate::error::WRONG, ..failure }
-                .hint("`tunesmith init sft --data FILE` writes a recipe")
-        })?;
-        // Named as the user knows it, read where it stands.
-        let read =
-            |around: &keys::Surroundings<'_>| schema().parse(&text, shown, overrides, around);
-        Ok(context.environment.with_surroundings(read)?)
     }
 
     /// The run folder where the recipe names none.
@@ -170,9 +151,11 @@ impl Order {
             base: Base::open(&model.path)?,
             start: model.adapter.clone(),
             base_name: model.name.clone(),
+            revision: model.revision.clone(),
             output: output.to_owned(),
             occupied: self.occupied,
             memory_limit: memory_limit().unwrap_or(MEMORY_UNKNOWN),
+            resident_bytes: resident_memory,
             date: context.today(),
             threads: context.threads(),
         };
@@ -227,8 +210,11 @@ impl Outcome {
             let step = summary.best_step;
             terminal.say(&format!("validation  best {best:.4} at step {step}, last {last:.4}"));
         }
-        let adapter = context.environment.show(&summary.adapter);
-        terminal.say(&format!("adapter     {adapter}"));
+        // A run that trains the model itself leaves a model.
+        let is_model = summary.adapter.ends_with("model");
+        let what = if is_model { "model" } else { "adapter" };
+        let shown = context.environment.show(&summary.adapter);
+        terminal.say(&format!("{what:<11} {shown}"));
         terminal.say(&style.bold("next"));
         let (run, program) = (quote(&run), quote(context.environment.program()));
         if self.stopped_by.is_some() {
@@ -239,8 +225,24 @@ impl Outcome {
     }
 }
 
+/// Reads a recipe, named as the user knows it.
+pub(super) fn read_recipe(
+    context: &Context,
+    path: &Path,
+    overrides: &[String],
+) -> Result<Document> {
+    let shown = PathBuf::from(context.environment.show(path));
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let failure = Failure::io(&shown, &error);
+        Failure { exit: crate::error::WRONG, ..failure }
+            .hint("`tunesmith init sft --data FILE` writes a recipe")
+    })?;
+    let read = |around: &keys::Surroundings<'_>| schema().parse(&text, &shown, overrides, around);
+    Ok(context.environment.with_surroundings(read)?)
+}
+
 /// A failure that a value of the recipe led to.
-fn at_key(document: &Document, key: &str, failure: Failure) -> Failure {
+pub(super) fn at_key(document: &Document, key: &str, failure: Failure) -> Failure {
     let place = document.place(key);
     Failure {
         message: format!("{place}: {}", failure.message),

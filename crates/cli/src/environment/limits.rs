@@ -20,6 +20,12 @@ pub(crate) fn peak_memory() -> Option<usize> {
     field_bytes(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Bytes of memory that the process holds now; 0 where the system does not say.
+pub(crate) fn resident_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field_bytes(&status, "VmRSS:").unwrap_or(0)
+}
+
 fn limit_under(proc: &Path, cgroup: &Path) -> Option<usize> {
     let meminfo = fs::read_to_string(proc.join("meminfo")).ok()?;
     let free = field_bytes(&meminfo, "MemAvailable:").or(field_bytes(&meminfo, "MemTotal:"));

@@ -25,9 +25,12 @@ use download::{Download, Remote};
 use files::{Commit, Files, Sibling};
 use http::{Client, Trouble};
 pub(super) use id::HubId;
+pub(in crate::models) use id::MAIN;
 use id::{quote, quote_path};
 pub(crate) use push::{PushRequest, Pushed};
 use refusal::Subject;
+
+const CONFIG_FILE: &str = "config.json";
 
 /// The first wait before something that broke off is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -53,18 +56,35 @@ impl<'a> Hub<'a> {
             return Ok(found);
         }
         if self.offline {
-            let message =
-                format!("`{}` is not in the cache, and the network is forbidden", id.name);
-            return Err(Failure::wrong("offline", message)
-                .hint("leave out `--offline`, or name a folder or a `.gguf` file"));
+            return Err(
+                forbidden(id).hint("leave out `--offline`, or name a folder or a `.gguf` file")
+            );
         }
+        let (client, repo) = (self.client()?, self.repo(id)?);
+        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.model()
+    }
+
+    /// The `config.json` of a model, with its tokenizer beside it where there is one: from the cache,
+    /// else downloaded. Weights are not.
+    pub(super) fn config(&self, id: &HubId) -> Result<PathBuf> {
+        let repo = self.repo(id)?;
+        if let Some(found) = repo.file(&id.revision, CONFIG_FILE).filter(|_| id.file.is_none()) {
+            return Ok(found);
+        }
+        if self.offline {
+            let hint = "leave out `--offline`, or plan by a `config.json` alone: `--config FILE`";
+            return Err(forbidden(id).hint(hint));
+        }
+        let client = self.client()?;
+        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.config()
+    }
+
+    fn repo(&self, id: &HubId) -> Result<RepoCache> {
         let cache = self.environment.hub_cache().ok_or_else(|| {
             Failure::new("no_cache", "there is no folder for the hub's cache")
                 .hint("set `HF_HOME`, or `HOME`")
         })?;
-        let client = self.client()?;
-        let repo = RepoCache::new(&cache, id);
-        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.model()
+        Ok(RepoCache::new(&cache, id))
     }
 
     /// The folder or `.gguf` file of a model in the cache.
@@ -84,6 +104,11 @@ impl<'a> Hub<'a> {
                 .hint("`HF_ENDPOINT` is such as `https://hub.example.com`")
         })
     }
+}
+
+fn forbidden(id: &HubId) -> Failure {
+    let message = format!("`{}` is not in the cache, and the network is forbidden", id.name);
+    Failure::wrong("offline", message)
 }
 
 /// Brings a model into the cache.
@@ -114,6 +139,30 @@ impl Fetcher<'_> {
         };
         self.repo.set_ref(revision, &commit.sha)?;
         Ok(found)
+    }
+
+    /// Everything but the weights.
+    fn config(&self) -> Result<PathBuf> {
+        let HubId { name, revision, file } = self.id;
+        let without = |message: String| {
+            let hint = "`--config FILE` plans by a `config.json` alone, such as that of its base";
+            Err(Failure::wrong("model_not_found", message).hint(hint))
+        };
+        if let Some(file) = file {
+            return without(format!("{name}: `{file}` has no `config.json` of its own"));
+        }
+        self.terminal.note(&format!("{name}: asking {}", self.client.endpoint));
+        let commit = self.commit()?;
+        let files = Files { commit: &commit, id: self.id };
+        if files.is_adapter() {
+            return without(format!("{name}: it is an adapter"));
+        }
+        let folder = self.repo.snapshot(&commit.sha);
+        self.fetch(&commit, &[files.needed(CONFIG_FILE)?])?;
+        check_config(&folder, name)?;
+        self.fetch(&commit, &files.described())?;
+        self.repo.set_ref(revision, &commit.sha)?;
+        Ok(folder.join(CONFIG_FILE))
     }
 
     /// What it is comes first, so that a model that cannot be used is refused before its

@@ -125,7 +125,7 @@ impl Models<'_> {
 }
 
 fn resolved(path: PathBuf) -> Resolved {
-    Resolved { path, adapter: None, name: SMOLLM2.to_owned() }
+    Resolved { path, adapter: None, name: SMOLLM2.to_owned(), revision: None }
 }
 
 fn python() -> &'static str {

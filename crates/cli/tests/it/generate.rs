@@ -129,7 +129,8 @@ fn what_cannot_be_answered_is_told() {
     check(
         &["tiny", "--prompt", "a"],
         "error: HOUSE/tiny/config.json: `model_type` is `mamba`, which is not supported\n\
-         hint: supported: llama\n",
+         hint: supported: llama, mistral, qwen2, qwen3, gemma2, gemma3, gemma3_text, phi3, smollm3, \
+         olmo2, granite\n",
         1,
     );
 }

@@ -8,9 +8,11 @@ Usage: tunesmith [OPTIONS] <COMMAND>
 Commands:
   quickstart  Teach a small model a task, and prove that it learned: minutes on two cores
   init        Look at data and write a commented recipe fit for them
+  plan        Say what a recipe would take, before anything is loaded
   train       Train as a recipe says
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
+  merge       Make one model of a base and an adapter, and compare it with what was trained
   push        Put an adapter or a model on the model hub, private unless told otherwise
   help        Print this message or the help of the given subcommand(s)
 

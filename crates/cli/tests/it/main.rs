@@ -5,10 +5,13 @@ mod house;
 mod server;
 
 mod chat;
+mod examples;
 mod generate;
 mod help;
 mod hub;
 mod init;
+mod merge;
+mod plan;
 mod quickstart;
 mod recipe;
 mod train;

@@ -24,7 +24,8 @@ fn a_run_ends_with_what_to_type_next() {
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(lines[0], "runs/r-001: sft, 6 steps");
     assert!(lines[1].starts_with("data   18 rows to train on, 6 for validation; "), "{}", lines[1]);
-    assert!(lines[3].starts_with("step 1/6  loss "), "{}", lines[3]);
+    let step = lines.iter().find(|line| line.starts_with("step ")).unwrap();
+    assert!(step.starts_with("step 1/6  loss "), "{step}");
     let next: Vec<&str> = lines.iter().skip_while(|line| **line != "next").copied().collect();
     let expected =
         ["next", "  tunesmith generate runs/r-001 --prompt 'Hello'", "  tunesmith chat runs/r-001"];
@@ -32,6 +33,37 @@ fn a_run_ends_with_what_to_type_next() {
     assert_eq!(ended.stderr, "");
     // The lines work as printed.
     house.run(&["generate", "runs/r-001", "--prompt", "Hello", "--max-new-tokens", "4"]).done();
+}
+
+#[test]
+fn a_model_that_is_trained_itself_is_one_like_any_other() {
+    let house = house();
+    house.write("r.yaml", &RECIPE.replace("{rank: 2}", "none"));
+    let ended = house.run(&["train", "r.yaml"]).done();
+    assert!(ended.stdout.contains("\nmodel       runs/r-001/model\n"), "{}", ended.stdout);
+    for model in ["runs/r-001", "runs/r-001/model"] {
+        house.run(&["generate", model, "--prompt", "Hello", "--max-new-tokens", "4"]).done();
+    }
+    house.run(&["train", "runs/r-001", "--resume", "train.max_steps=7"]).done();
+    let ended = house.run(&["train", "r.yaml", "quantization=nf4"]);
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("a quantised model cannot be trained"), "{}", ended.stderr);
+    assert!(!house.path().join("runs/r-002").exists());
+}
+
+/// An adapter with tokens of its own answers with them, and is trained on.
+#[test]
+fn added_tokens_are_served_and_trained_on() {
+    let house = house();
+    let tokens: Vec<String> = (0..12).map(|i| format!("<{i}>")).collect();
+    let added = format!("tokenizer.add_tokens=[{}]", tokens.join(", "));
+    house.run(&["train", "r.yaml", &added, "quantization=nf4"]).done();
+    house.run(&["generate", "runs/r-001", "--prompt", "<3>", "--max-new-tokens", "4"]).done();
+    house.write(
+        "on.yaml",
+        &RECIPE.replace("./tiny", "runs/r-001").replace("adapter: {rank: 2}\n", ""),
+    );
+    house.run(&["train", "on.yaml"]).done();
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! The loss is the sum of every output times a random number; that number is the gradient that
 //! enters the backward.
 
+mod trained;
+
 use super::attention::{FOREST, Shape};
 use super::layout::{Forest, Layout};
 use super::{STACK_BYTES, Trial};
 use crate::op::{
     Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadGradients,
-    HeadOutputs, Linear, RmsNorm, RmsNormBackward, Rope, Term, WeightGradient,
+    HeadOutputs, HeadWeightGradient, Linear, RmsNorm, RmsNormBackward, Rope, Term, WeightGradient,
 };
 use crate::random::{key, uniform};
 use crate::{Backend as _, Buffer, DType, Op, Parameter, Reference};
@@ -132,6 +134,7 @@ fn error(
 
 fn cases() -> Vec<Case> {
     let mut cases = vec![linear(), rms_norm(), rope(), dropout()];
+    cases.extend(trained::cases());
     cases.extend([Activation::Silu, Activation::GeluTanh].map(gated));
     let plain = Shape::new(4, 2, 6);
     let row: &Forest = &[(9, None)];
@@ -159,7 +162,13 @@ const SMALL: &Forest = &[(2, None), (4, None), (3, Some(1)), (2, Some(1)), (2, S
 
 /// A trained matrix with the values of a buffer.
 fn trained(r: &mut Reference, rows: usize, cols: usize, values: Buffer) -> Parameter {
-    let parameter = r.load_trained(rows, cols, &vec![0.0; rows * cols]).expect("load");
+    let parameter = r
+        .load_trained(
+            crate::Shape::Matrix(rows, cols),
+            &vec![0.0; rows * cols],
+            crate::OptimizerKind::AdamW,
+        )
+        .expect("load");
     run(r, Op::Accumulate { x: values, out: parameter.master });
     run(r, Op::Refresh(&[parameter]));
     parameter
@@ -172,10 +181,13 @@ fn linear() -> Case {
         let (w, u) = (trained(r, n, k, w), trained(r, k, n, u));
         let terms = [(w, false), (u, true)].map(|(parameter, transposed)| Term {
             input: x,
-            weight: parameter.weight,
+            weight: parameter.matrix(),
             transposed,
         });
-        run(r, Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, base: None, out }]));
+        run(
+            r,
+            Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, bias: None, base: None, out }]),
+        );
         [w, u]
     };
     let forward = move |r: &mut Reference, i: &[Buffer]| {
@@ -188,11 +200,21 @@ fn linear() -> Case {
         let [w, u] = product(r, i[0], i[1], i[2], unused);
         let terms = [(w, true), (u, false)].map(|(p, transposed)| Term {
             input: dout[0],
-            weight: p.weight,
+            weight: p.matrix(),
             transposed,
         });
         let dx = out(r, rows * k);
-        run(r, Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, base: None, out: dx }]));
+        run(
+            r,
+            Op::Linear(&[Linear {
+                rows,
+                terms: &terms,
+                scale: 1.0,
+                bias: None,
+                base: None,
+                out: dx,
+            }]),
+        );
         let groups = r.alloc(2, DType::U32).expect("alloc");
         r.upload_u32(&[0, rows as u32], groups).expect("upload");
         let (x, dy) = (i[0], dout[0]);
@@ -218,7 +240,7 @@ fn rms_norm() -> Case {
     let normed = move |r: &mut Reference, x: Buffer| {
         let weight = upload(r, &random(3, cols));
         let (out, rstd) = (out(r, rows * cols), out(r, rows));
-        run(r, Op::RmsNorm(RmsNorm { cols, x, weight, eps: 1e-3, out, rstd }));
+        run(r, Op::RmsNorm(RmsNorm { cols, x, weight, offset: 0.0, eps: 1e-3, out, rstd }));
         (weight, out, rstd)
     };
     Case {
@@ -229,20 +251,31 @@ fn rms_norm() -> Case {
             let (x, dout) = (i[0], douts[0]);
             let (weight, _, rstd) = normed(r, x);
             let dx = zeros(r, rows * cols);
-            run(r, Op::RmsNormBackward(RmsNormBackward { cols, dout, x, weight, rstd, dx }));
+            run(
+                r,
+                Op::RmsNormBackward(RmsNormBackward {
+                    cols,
+                    dout,
+                    x,
+                    weight,
+                    offset: 0.0,
+                    rstd,
+                    dx,
+                }),
+            );
             vec![dx]
         }),
     }
 }
 
 fn rope() -> Case {
-    let (rows, heads, head_dim) = (3, 2, 6);
+    let (rows, heads, head_dim, rotary_dim) = (3, 2, 6, 4);
     let rotated = move |r: &mut Reference, x: Buffer, inverse| {
-        let angles = random(4, rows * head_dim / 2);
+        let angles = random(4, rows * rotary_dim / 2);
         let cos = upload(r, &angles.iter().map(|angle| angle.cos()).collect::<Vec<_>>());
         let sin = upload(r, &angles.iter().map(|angle| angle.sin()).collect::<Vec<_>>());
         let out = out(r, x.len);
-        run(r, Op::Rope(Rope { heads, head_dim, x, cos, sin, inverse, out }));
+        run(r, Op::Rope(Rope { heads, head_dim, rotary_dim, x, cos, sin, inverse, out }));
         vec![out]
     };
     Case {
@@ -327,20 +360,19 @@ fn attention(name: &str, shape: Shape, layout: Layout) -> Case {
     }
 }
 
-/// By the hidden states, through one kind of output.
+/// By the hidden states and by the weight, through one kind of output.
 fn head(kind: &'static str, scale: f32, softcap: Option<f32>, temperature: f32) -> Case {
     let (reads, vocab, cols) = (3, 11, 5);
     let targets = [0u32, 2, 2, 2];
-    let op = move |r: &mut Reference, hidden: Buffer| {
-        let values: Vec<f32> = random(5, vocab * cols).iter().map(|&x| x as f32).collect();
+    let op = move |r: &mut Reference, i: &[Buffer]| {
         let target_reads = r.alloc(targets.len(), DType::U32).expect("alloc");
         let target_tokens = r.alloc(targets.len(), DType::U32).expect("alloc");
         r.upload_u32(&targets, target_reads).expect("upload");
         r.upload_u32(&[3, 10, 0, 10], target_tokens).expect("upload");
         Head {
             reads,
-            hidden,
-            weight: r.load_trained(vocab, cols, &values).expect("load").weight,
+            hidden: i[0],
+            weight: trained(r, vocab, cols, i[1]).matrix(),
             scale,
             softcap,
             temperature,
@@ -349,12 +381,13 @@ fn head(kind: &'static str, scale: f32, softcap: Option<f32>, temperature: f32) 
             outputs: HeadOutputs::default(),
             gradients: HeadGradients::default(),
             d_hidden: None,
+            d_weight: None,
         }
     };
     let only = move |name, buffer| (kind == name).then_some(buffer);
     Case {
         name: format!("head, {kind}, softcap {softcap:?}"),
-        inputs: vec![reads * cols],
+        inputs: vec![reads * cols, vocab * cols],
         forward: Box::new(move |r, i| {
             let out = out(r, if kind == "logprob" { targets.len() } else { reads });
             let outputs = HeadOutputs {
@@ -364,7 +397,7 @@ fn head(kind: &'static str, scale: f32, softcap: Option<f32>, temperature: f32) 
                 mean_logprob: only("mean_logprob", out),
                 ..HeadOutputs::default()
             };
-            let op = Head { outputs, ..op(r, i[0]) };
+            let op = Head { outputs, ..op(r, i) };
             run(r, Op::Head(op));
             vec![out]
         }),
@@ -376,9 +409,13 @@ fn head(kind: &'static str, scale: f32, softcap: Option<f32>, temperature: f32) 
                 mean_logprob: only("mean_logprob", douts[0]),
             };
             let d_hidden = out(r, reads * cols);
-            let op = Head { gradients, d_hidden: Some(d_hidden), ..op(r, i[0]) };
+            let groups = r.alloc(2, DType::U32).expect("alloc");
+            r.upload_u32(&[0, reads as u32], groups).expect("upload");
+            let gradient = zeros(r, vocab * cols);
+            let d_weight = Some(HeadWeightGradient { groups, rows: None, gradient });
+            let op = Head { gradients, d_hidden: Some(d_hidden), d_weight, ..op(r, i) };
             run(r, Op::Head(op));
-            vec![d_hidden]
+            vec![d_hidden, gradient]
         }),
     }
 }

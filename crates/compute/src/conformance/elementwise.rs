@@ -15,9 +15,11 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         let name = format!("rope_table {count}x{half}");
         rows.push(Row::new(name, move |t| rope_table(t, count, half, scale)));
     }
-    for (count, heads, head_dim) in [(1, 1, 2), (3, 2, 6), (7, 9, 64), (40, 3, 96)] {
-        let name = format!("rope {count}x{heads}x{head_dim}");
-        rows.push(Row::new(name, move |t| rope(t, count, heads, head_dim)));
+    let shapes =
+        [(1, 1, 2, 2), (3, 2, 6, 6), (7, 9, 64, 64), (40, 3, 96, 96), (5, 2, 6, 4), (7, 3, 96, 24)];
+    for (count, heads, head_dim, rotary_dim) in shapes {
+        let name = format!("rope {rotary_dim} of {count}x{heads}x{head_dim}");
+        rows.push(Row::new(name, move |t| rope(t, count, heads, head_dim, rotary_dim)));
     }
     for activation in [Activation::Silu, Activation::GeluTanh] {
         for len in [1, 7, 1000] {
@@ -35,13 +37,15 @@ pub(super) fn add(rows: &mut Vec<Row>) {
 
 fn norm(t: &mut Trial<'_>, rows: usize, cols: usize) {
     let (x, weight) = (t.f32(rows * cols), t.f32(cols));
-    let (out, rstd) = (t.out(rows * cols, t.operand()), t.out(rows, DType::F32));
-    t.run(Op::RmsNorm(RmsNorm { cols, x, weight, eps: 1e-5, out, rstd }));
-    let (dout, dx) = (t.f32(rows * cols), t.f32(rows * cols));
-    t.run(Op::RmsNormBackward(RmsNormBackward { cols, dout, x, weight, rstd, dx }));
-    t.keep("out", out);
-    t.keep("rstd", rstd);
-    t.keep("dx", dx);
+    for (offset, dtype) in [(0.0, t.operand()), (1.0, t.operand()), (1.0, DType::F32)] {
+        let (out, rstd) = (t.out(rows * cols, dtype), t.out(rows, DType::F32));
+        t.run(Op::RmsNorm(RmsNorm { cols, x, weight, offset, eps: 1e-5, out, rstd }));
+        let (dout, dx) = (t.f32(rows * cols), t.f32(rows * cols));
+        t.run(Op::RmsNormBackward(RmsNormBackward { cols, dout, x, weight, offset, rstd, dx }));
+        t.keep(format!("out with offset {offset} in {dtype:?}"), out);
+        t.keep("rstd", rstd);
+        t.keep("dx", dx);
+    }
 }
 
 /// Buffers need not start where an allocation does.
@@ -51,7 +55,7 @@ fn on_slices(t: &mut Trial<'_>) {
     let (x, weight) = (t.f32(len + 1).slice(1, len), t.f32(cols + 1).slice(1, cols));
     let [normed, out] = [(); 2].map(|()| t.out(len + 1, operand).slice(1, len));
     let rstd = t.out(4, DType::F32).slice(1, 3);
-    t.run(Op::RmsNorm(RmsNorm { cols, x, weight, eps: 1e-5, out: normed, rstd }));
+    t.run(Op::RmsNorm(RmsNorm { cols, x, weight, offset: 0.0, eps: 1e-5, out: normed, rstd }));
     let up = t.operands(len + 1).slice(1, len);
     t.run(Op::Gated(Gated { activation: Activation::Silu, gate: normed, up, out }));
     let sum = t.f32(len + 1).slice(1, len);
@@ -72,14 +76,16 @@ fn rope_table(t: &mut Trial<'_>, rows: usize, half: usize, scale: f32) {
     t.keep("sin", sin);
 }
 
-fn rope(t: &mut Trial<'_>, rows: usize, heads: usize, head_dim: usize) {
+fn rope(t: &mut Trial<'_>, rows: usize, heads: usize, head_dim: usize, rotary_dim: usize) {
     let len = rows * heads * head_dim;
-    let (x, half) = (t.f32(len), rows * head_dim / 2);
+    let (x, half) = (t.f32(len), rows * rotary_dim / 2);
     let (cos, sin) = (t.f32(half), t.f32(half));
     for inverse in [false, true] {
-        let out = t.out(len, t.operand());
-        t.run(Op::Rope(Rope { heads, head_dim, x, cos, sin, inverse, out }));
-        t.keep("out", out);
+        for output in [DType::F32, t.operand()] {
+            let out = t.out(len, output);
+            t.run(Op::Rope(Rope { heads, head_dim, rotary_dim, x, cos, sin, inverse, out }));
+            t.keep(format!("out in {output:?}"), out);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows of the output distribution.
 
 use super::{Row, Trial};
-use crate::op::{Head, HeadGradients, HeadOutputs, Sample};
+use crate::op::{Head, HeadGradients, HeadOutputs, HeadWeightGradient, Sample};
 use crate::{Buffer, DType, Op, Storage, Weight};
 
 /// Kinds of gradient that go into a head.
@@ -61,6 +61,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(format!("sample {count}x{vocab}"), move |t| sample(t, vocab, count)));
     }
     rows.push(Row::new("sample among equals", sample_among_equals));
+    rows.push(Row::new("sample with softcap", sample_with_softcap));
 }
 
 fn run(t: &mut Trial<'_>, shape: Shape, outputs: bool, gradients: &[&str]) {
@@ -96,6 +97,15 @@ fn run_on(t: &mut Trial<'_>, shape: Shape, weight: Weight, outputs: bool, gradie
         top1: output(reads, DType::U32),
     };
     let (target_reads, target_tokens) = (t.integers(&targets), t.integers(&tokens));
+    // With gradients for some outputs alone, only some rows of the weight are trained.
+    let end = reads as u32;
+    let trained = [0, 2, shape.vocab as u32 / 2, shape.vocab as u32 - 1];
+    let rows = (gradients.entropy.is_none()).then(|| t.integers(&trained));
+    let d_weight = given.map(|_| HeadWeightGradient {
+        groups: t.integers(&[0, end / 2, end / 2, end]),
+        rows,
+        gradient: t.f32(rows.map_or(shape.vocab, |rows| rows.len) * shape.cols),
+    });
     t.run(Op::Head(Head {
         reads,
         hidden,
@@ -108,8 +118,10 @@ fn run_on(t: &mut Trial<'_>, shape: Shape, weight: Weight, outputs: bool, gradie
         outputs,
         gradients,
         d_hidden,
+        d_weight,
     }));
     keep(t, &outputs, d_hidden);
+    d_weight.iter().for_each(|d_weight| t.keep("d_weight", d_weight.gradient));
 }
 
 /// Statistics alone, as a KL penalty wants them.
@@ -130,6 +142,7 @@ fn without_targets(t: &mut Trial<'_>) {
         outputs,
         gradients: HeadGradients { entropy: Some(d_entropy), ..HeadGradients::default() },
         d_hidden,
+        d_weight: None,
     };
     t.run(Op::Head(op));
     keep(t, &outputs, d_hidden);
@@ -161,7 +174,19 @@ fn sample(t: &mut Trial<'_>, vocab: usize, rows: usize) {
         [temperatures[row % 4], top_k, top_p, (row as f32 * 0.37 + 0.05).fract()]
     });
     let settings: Vec<f32> = settings.collect();
-    draw(t, vocab, rows, &logits, &settings);
+    draw(t, vocab, &logits, None, &settings);
+}
+
+/// The cap bends large logits only; their order stays.
+fn sample_with_softcap(t: &mut Trial<'_>) {
+    let (vocab, rows) = (60, 12);
+    let logits: Vec<f32> = t.random(rows * vocab).iter().map(|x| x * 6.0).collect();
+    let settings = (0..rows).map(|row| {
+        let temperature = [0.0, 1.0, 0.6][row % 3];
+        [temperature, 0.0, [1.0, 0.8][row / 3 % 2], (row as f32 * 0.37 + 0.05).fract()]
+    });
+    let settings: Vec<[f32; 4]> = settings.collect();
+    draw(t, vocab, &logits, Some(4.0), settings.as_flattened());
 }
 
 /// The lowest token wins at temperature 0, and equals keep their order at any other.
@@ -176,13 +201,14 @@ fn sample_among_equals(t: &mut Trial<'_>) {
         [1.0, 0.0, 1.0, 0.0],
         [0.5, 21.0, 1.0, 0.999],
     ];
-    draw(t, vocab, 6, &logits, settings.as_flattened());
+    draw(t, vocab, &logits, None, settings.as_flattened());
 }
 
-fn draw(t: &mut Trial<'_>, vocab: usize, rows: usize, logits: &[f32], settings: &[f32]) {
+fn draw(t: &mut Trial<'_>, vocab: usize, logits: &[f32], softcap: Option<f32>, settings: &[f32]) {
+    let rows = settings.len() / 4;
     let (logits, settings) = (t.upload(logits, DType::F32), t.upload(settings, DType::F32));
     let (tokens, logprobs) = (t.out(rows, DType::U32), t.out(rows, DType::F32));
-    t.run(Op::Sample(Sample { vocab, logits, settings, tokens, logprobs }));
+    t.run(Op::Sample(Sample { vocab, logits, softcap, settings, tokens, logprobs }));
     t.keep("tokens", tokens);
     t.keep("logprobs", logprobs);
 }

@@ -3,6 +3,8 @@
 //! Each row keeps its outputs in pairs that must be equal bit for bit: what a batch gave for some of its rows, and
 //! what these rows give on their own, or stored in another way.
 
+mod spread;
+
 use std::ops::Range;
 
 use super::attention::Shape;
@@ -10,7 +12,7 @@ use super::layout::Layout;
 use super::{Row, STACK_BYTES, Trial};
 use crate::op::{
     Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadGradients,
-    HeadOutputs, Linear, RmsNorm, RmsNormBackward, Rope, Term, WeightGradient,
+    HeadOutputs, Linear, RmsNorm, RmsNormBackward, Rope, Term,
 };
 use crate::{Backend, Buffer, DType, Op, Storage};
 
@@ -39,12 +41,13 @@ pub fn rows() -> Vec<Row> {
             rows.push(Row::new(name, move |t| linear(t, storage, transposed)));
         }
     }
+    super::quantized::add_invariance(&mut rows);
     rows.push(Row::new("rms_norm", rms_norm));
     rows.push(Row::new("gated", gated));
     rows.push(Row::new("rope", rope));
     rows.push(Row::new("dropout", dropout));
     rows.push(Row::new("head", head));
-    rows.push(Row::new("weight_gradient", weight_gradient));
+    spread::add(&mut rows);
     let plain = Shape::new(3, 1, 64);
     let shapes = [
         ("plain", plain),
@@ -62,28 +65,28 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// Rows of a batch, of which parts are run alone.
-const BATCH: usize = 40;
+pub(super) const BATCH: usize = 40;
 const PARTS: [Range<usize>; 6] = [0..1, 1..2, 13..14, 39..40, 11..16, 3..37];
 
 /// Buffers of some rows of the batch.
-struct Part {
+pub(super) struct Part {
     rows: Range<usize>,
 }
 
 impl Part {
     /// The part's rows of a matrix of the batch.
-    fn of<'v>(&self, values: &'v [f32]) -> &'v [f32] {
+    pub(super) fn of<'v>(&self, values: &'v [f32]) -> &'v [f32] {
         let cols = values.len() / BATCH;
         &values[self.rows.start * cols..self.rows.end * cols]
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 }
 
 /// Runs `outputs` on the whole batch and on its parts, and keeps both as pairs.
-fn parts(t: &mut Trial<'_>, outputs: impl Fn(&mut Trial<'_>, &Part) -> Vec<Buffer>) {
+pub(super) fn parts(t: &mut Trial<'_>, outputs: impl Fn(&mut Trial<'_>, &Part) -> Vec<Buffer>) {
     let whole = outputs(t, &Part { rows: 0..BATCH });
     for rows in PARTS {
         let part = outputs(t, &Part { rows: rows.clone() });
@@ -98,9 +101,10 @@ fn parts(t: &mut Trial<'_>, outputs: impl Fn(&mut Trial<'_>, &Part) -> Vec<Buffe
 
 fn linear(t: &mut Trial<'_>, storage: Storage, transposed: bool) {
     let (weight, rank) = (t.weight(256, 256, storage), 16);
-    let adapter = t.trained(256, rank).weight;
+    let adapter = t.trained(256, rank).matrix();
     let narrow = t.weight(rank, 256, Storage::Bf16);
     let (x, a, base) = (t.random(BATCH * 256), t.random(BATCH * rank), t.random(BATCH * 256));
+    let bias = Some(t.f32(256));
     let operand = t.operand();
     parts(t, |t, part| {
         let rows = part.len();
@@ -113,10 +117,10 @@ fn linear(t: &mut Trial<'_>, storage: Storage, transposed: bool) {
         let outs = [(256, DType::F32), (256, operand), (rank, operand)];
         let outs = outs.map(|(cols, dtype)| t.out(rows * cols, dtype));
         t.run(Op::Linear(&[
-            Linear { rows, terms: &terms[..1], scale: 1.0, base: None, out: outs[0] },
-            Linear { rows, terms: &down, scale: 1.0, base: None, out: outs[2] },
+            Linear { rows, terms: &terms[..1], scale: 1.0, bias: None, base: None, out: outs[0] },
+            Linear { rows, terms: &down, scale: 1.0, bias: None, base: None, out: outs[2] },
         ]));
-        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, base, out: outs[1] }]));
+        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, bias, base, out: outs[1] }]));
         outs.to_vec()
     });
 }
@@ -128,10 +132,18 @@ fn rms_norm(t: &mut Trial<'_>) {
     parts(t, |t, part| {
         let x = t.upload(part.of(&x), DType::F32);
         let (out, rstd) = (t.out(x.len, t.operand()), t.out(part.len(), DType::F32));
-        t.run(Op::RmsNorm(RmsNorm { cols, x, weight, eps: 1e-6, out, rstd }));
+        t.run(Op::RmsNorm(RmsNorm { cols, x, weight, offset: 1.0, eps: 1e-6, out, rstd }));
         let dout = t.upload(part.of(&dout), DType::F32);
         let dx = t.upload(part.of(&dx), DType::F32);
-        t.run(Op::RmsNormBackward(RmsNormBackward { cols, dout, x, weight, rstd, dx }));
+        t.run(Op::RmsNormBackward(RmsNormBackward {
+            cols,
+            dout,
+            x,
+            weight,
+            offset: 1.0,
+            rstd,
+            dx,
+        }));
         vec![out, rstd, dx]
     });
 }
@@ -151,13 +163,13 @@ fn gated(t: &mut Trial<'_>) {
 }
 
 fn rope(t: &mut Trial<'_>) {
-    let (heads, head_dim) = (3, 6);
+    let (heads, head_dim, rotary_dim) = (3, 6, 4);
     let x = t.random(BATCH * heads * head_dim);
-    let (cos, sin) = (t.random(BATCH * head_dim / 2), t.random(BATCH * head_dim / 2));
+    let (cos, sin) = (t.random(BATCH * rotary_dim / 2), t.random(BATCH * rotary_dim / 2));
     parts(t, |t, part| {
         let [x, cos, sin] = [&x, &cos, &sin].map(|v| t.upload(part.of(v), DType::F32));
         let out = t.out(x.len, t.operand());
-        t.run(Op::Rope(Rope { heads, head_dim, x, cos, sin, inverse: false, out }));
+        t.run(Op::Rope(Rope { heads, head_dim, rotary_dim, x, cos, sin, inverse: false, out }));
         vec![out]
     });
 }
@@ -207,43 +219,11 @@ fn head(t: &mut Trial<'_>) {
             },
             gradients: HeadGradients { logprob, entropy, lse, mean_logprob },
             d_hidden: Some(d_hidden),
+            d_weight: None,
         };
         t.run(Op::Head(op));
         outs.into_iter().chain([top1, d_hidden]).collect()
     });
-}
-
-/// One call over all groups, and calls that end where a group does.
-fn weight_gradient(t: &mut Trial<'_>) {
-    let (n, k, bounds) = (19, 35, [0u32, 3, 8, 9, 9, 20, 33]);
-    let rows = 33;
-    let (dy, x) = (t.operands(rows * n), t.operands(rows * k));
-    let start = t.random(n * k);
-    let mut gradient_of = |splits: &[usize]| {
-        let gradient = t.upload(&start, DType::F32);
-        for split in splits.windows(2) {
-            let groups = &bounds[split[0]..=split[1]];
-            let (first, last) = (groups[0] as usize, groups[groups.len() - 1] as usize);
-            let groups: Vec<u32> = groups.iter().map(|bound| bound - groups[0]).collect();
-            let op = WeightGradient {
-                dy: dy.slice(first * n, (last - first) * n),
-                x: x.slice(first * k, (last - first) * k),
-                n,
-                k,
-                groups: t.integers(&groups),
-                gradient,
-            };
-            t.run(Op::WeightGradient(&[op]));
-        }
-        gradient
-    };
-    let whole = gradient_of(&[0, 6]);
-    let others = [vec![0, 1, 6], vec![0, 2, 3, 6], vec![0, 1, 2, 3, 4, 5, 6]];
-    let others = others.map(|splits| (gradient_of(&splits), splits));
-    for (split, splits) in others {
-        t.keep("gradient of one call", whole);
-        t.keep(format!("gradient of calls at groups {splits:?}"), split);
-    }
 }
 
 /// Tokens of the sequence whose attention is compared.

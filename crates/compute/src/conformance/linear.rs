@@ -29,6 +29,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(name, move |t| weight_gradient(t, count, n, k)));
     }
     rows.push(Row::new("linears of one input", linears_of_one_input));
+    rows.push(Row::new("weight_gradient shared by entries", shared_gradient));
     rows.push(Row::new("linear on slices", on_slices));
     for storage in STORAGES {
         for (count, n) in [(1, 35), (14, 70)] {
@@ -48,6 +49,7 @@ fn linear(t: &mut Trial<'_>, rows: usize, k: usize, n: usize, base: Base) {
         let weight = if transposed { back } else { weight };
         for dtype in [DType::F32, t.operand()] {
             let terms = [term(t.operands(rows * k), weight, transposed)];
+            let bias = transposed.then(|| t.f32(n));
             let (base, out) = match (base, dtype) {
                 (Base::None, _) => (None, t.out(rows * n, dtype)),
                 (Base::Out, DType::F32) => {
@@ -56,7 +58,7 @@ fn linear(t: &mut Trial<'_>, rows: usize, k: usize, n: usize, base: Base) {
                 }
                 _ => (Some(t.f32(rows * n)), t.out(rows * n, dtype)),
             };
-            t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 0.5, base, out }]));
+            t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 0.5, bias, base, out }]));
             t.keep(format!("transposed {transposed} to {dtype:?}"), out);
         }
     }
@@ -65,10 +67,17 @@ fn linear(t: &mut Trial<'_>, rows: usize, k: usize, n: usize, base: Base) {
 fn trained(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
     for transposed in [false, true] {
         let (outputs, inputs) = if transposed { (k, n) } else { (n, k) };
-        let weight = t.trained(outputs, inputs).weight;
+        let weight = t.trained(outputs, inputs).matrix();
         let terms = [term(t.operands(rows * k), weight, transposed)];
         let out = t.out(rows * n, DType::F32);
-        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, base: None, out }]));
+        t.run(Op::Linear(&[Linear {
+            rows,
+            terms: &terms,
+            scale: 1.0,
+            bias: None,
+            base: None,
+            out,
+        }]));
         t.keep(format!("transposed {transposed}"), out);
     }
 }
@@ -76,8 +85,8 @@ fn trained(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
 /// A frozen layer with two adapters, one of them the wrong way round.
 fn several_terms(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
     let rank = 16;
-    let (frozen, b) = (t.weight(n, k, Storage::Bf16), t.trained(n, rank).weight);
-    let a = t.trained(rank + 1, n).weight;
+    let (frozen, b) = (t.weight(n, k, Storage::Bf16), t.trained(n, rank).matrix());
+    let a = t.trained(rank + 1, n).matrix();
     let terms = [
         term(t.operands(rows * k), frozen, false),
         term(t.operands(rows * rank), b, false),
@@ -85,7 +94,8 @@ fn several_terms(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
     ];
     for dtype in [DType::F32, t.operand()] {
         let (base, out) = (Some(t.f32(rows * n)), t.out(rows * n, dtype));
-        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, base, out }]));
+        let bias = Some(t.f32(n));
+        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, bias, base, out }]));
         t.keep(format!("{dtype:?}"), out);
     }
 }
@@ -102,7 +112,7 @@ fn linears_of_one_input(t: &mut Trial<'_>) {
     let ops: Vec<Linear<'_>> = terms
         .iter()
         .zip(outs)
-        .map(|(terms, out)| Linear { rows, terms, scale: 1.0, base: None, out })
+        .map(|(terms, out)| Linear { rows, terms, scale: 1.0, bias: None, base: None, out })
         .collect();
     t.run(Op::Linear(&ops));
     outs.into_iter().for_each(|out| t.keep("out", out));
@@ -117,7 +127,7 @@ fn on_slices(t: &mut Trial<'_>) {
     let base = Some(t.f32(rows * n + 1).slice(1, rows * n));
     for dtype in [DType::F32, t.operand()] {
         let out = t.out(rows * n + 5, dtype).slice(5, rows * n);
-        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, base, out }]));
+        t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, bias: None, base, out }]));
         t.keep("out", out);
     }
     let groups = t.integers(&[9, 0, rows as u32]).slice(1, 2);
@@ -138,7 +148,14 @@ fn stored(t: &mut Trial<'_>, storage: Storage, rows: usize, n: usize) {
             let (inputs, outputs) = if transposed { (n, k) } else { (k, n) };
             let terms = [term(t.operands(rows * inputs), weight, transposed)];
             let out = t.out(rows * outputs, DType::F32);
-            t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, base: None, out }]));
+            t.run(Op::Linear(&[Linear {
+                rows,
+                terms: &terms,
+                scale: 1.0,
+                bias: None,
+                base: None,
+                out,
+            }]));
             t.keep(format!("transposed {transposed}"), out);
         }
     }
@@ -160,4 +177,21 @@ fn weight_gradient(t: &mut Trial<'_>, rows: usize, n: usize, k: usize) {
         t.run(Op::WeightGradient(&ops));
         ops.iter().for_each(|op| t.keep("gradient", op.gradient));
     }
+}
+
+/// Entries that add to one matrix, over rows of different numbers, beside one that has its own.
+fn shared_gradient(t: &mut Trial<'_>) {
+    let (n, k) = (70, 35);
+    let (gradient, own) = (t.f32(n * k), t.f32(n * k));
+    let bounds = [[0, 3, 8, 9], [0, 1, 1, 4], [0, 3, 8, 9]];
+    let entries = bounds.into_iter().zip([gradient, gradient, own]);
+    let mut ops: Vec<WeightGradient> = Vec::new();
+    for (bounds, gradient) in entries {
+        let (rows, groups) = (bounds[3] as usize, t.integers(&bounds));
+        let (dy, x) = (t.operands(rows * n), t.operands(rows * k));
+        ops.push(WeightGradient { dy, x, n, k, groups, gradient });
+    }
+    t.run(Op::WeightGradient(&[ops[0], ops[2], ops[1], ops[0]]));
+    t.keep("shared", gradient);
+    t.keep("own", own);
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod attention;
+mod columns;
 pub mod differences;
 mod elementwise;
 mod head;
@@ -21,6 +22,7 @@ mod layout;
 mod linear;
 mod moves;
 mod nan;
+mod quantized;
 mod stored;
 mod training;
 mod trial;
@@ -68,7 +70,9 @@ pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     moves::add(&mut rows);
     elementwise::add(&mut rows);
+    columns::add(&mut rows);
     linear::add(&mut rows);
+    quantized::add(&mut rows);
     attention::add(&mut rows);
     head::add(&mut rows);
     training::add(&mut rows);

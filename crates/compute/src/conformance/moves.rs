@@ -56,11 +56,15 @@ fn cast(t: &mut Trial<'_>, len: usize) {
     // Numbers that a bfloat16 does not hold.
     let values: Vec<f32> = exact.iter().map(|x| x * 1.001).collect();
     let (x, narrow) = (t.upload(&values, DType::F32), t.upload(&exact, t.operand()));
-    let (out, wide) = (t.out(len, t.operand()), t.out(len, DType::F32));
-    t.run(Op::Cast { x, out });
-    t.run(Op::Cast { x: narrow, out: wide });
-    t.keep("operand", out);
-    t.keep("f32", wide);
+    for scale in [1.0, 0.3] {
+        for (input, dtype) in
+            [(x, t.operand()), (x, DType::F32), (narrow, DType::F32), (narrow, t.operand())]
+        {
+            let out = t.out(len, dtype);
+            t.run(Op::Cast { x: input, scale, out });
+            t.keep(format!("times {scale} to {dtype:?}"), out);
+        }
+    }
 }
 
 fn gather(t: &mut Trial<'_>, count: usize, cols: usize) {
@@ -102,7 +106,7 @@ fn embed(t: &mut Trial<'_>, storage: Storage, cols: usize) {
 }
 
 fn embed_trained(t: &mut Trial<'_>) {
-    let weight = t.trained(9, 40).weight;
+    let weight = t.trained(9, 40).matrix();
     let (tokens, out) = (t.integers(&[8, 0, 3, 3]), t.out(4 * 40, DType::F32));
     t.run(Op::Embed(Embed { weight, tokens, scale: 1.0, out }));
     t.keep("out", out);

@@ -3,7 +3,8 @@
 use super::layout::Layout;
 use super::{Row, Trial};
 use crate::op::{
-    Activation, Attention, Gated, Head, HeadGradients, HeadOutputs, Linear, RmsNorm, Rope, Term,
+    Activation, Attention, ColumnSums, Gated, Head, HeadGradients, HeadOutputs, Linear, RmsNorm,
+    Rope, ScaleColumns, ScatterAdd, Term,
 };
 use crate::{Buffer, DType, Op, Storage};
 
@@ -12,6 +13,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
     rows.push(Row::new("NaN in attention", attention));
     rows.push(Row::new("NaN in head", head));
     rows.push(Row::new("NaN in sum_squares", sum_squares));
+    rows.push(Row::new("NaN in sums over rows", sums));
 }
 
 const ROWS: usize = 15;
@@ -32,21 +34,35 @@ fn one_row(t: &mut Trial<'_>) {
     let (x, narrow) = (t.poisoned(len, at, DType::F32), t.poisoned(len, at, operand));
     let outs = [(); 5].map(|()| t.out(len, operand));
     let (weight, rstd) = (t.f32(cols), t.out(ROWS, DType::F32));
-    t.run(Op::Cast { x, out: outs[0] });
-    t.run(Op::RmsNorm(RmsNorm { cols, x, weight, eps: 1e-5, out: outs[1], rstd }));
+    t.run(Op::Cast { x, scale: 1.0, out: outs[0] });
+    t.run(Op::RmsNorm(RmsNorm { cols, x, weight, offset: 0.0, eps: 1e-5, out: outs[1], rstd }));
     for (gate, up, out) in [(narrow, t.operands(len), outs[2]), (t.operands(len), narrow, outs[3])]
     {
         t.run(Op::Gated(Gated { activation: Activation::GeluTanh, gate, up, out }));
     }
     let (cos, sin) = (t.f32(len / 2), t.f32(len / 2));
-    let rope = Rope { heads: 1, head_dim: cols, x, cos, sin, inverse: false, out: outs[4] };
+    let rope = Rope {
+        heads: 1,
+        head_dim: cols,
+        rotary_dim: cols,
+        x,
+        cos,
+        sin,
+        inverse: false,
+        out: outs[4],
+    };
     t.run(Op::Rope(rope));
     let terms =
         [Term { input: narrow, weight: t.weight(20, cols, Storage::F32), transposed: false }];
     let product = t.out(ROWS * 20, operand);
-    let linear = Linear { rows: ROWS, terms: &terms, scale: 1.0, base: None, out: product };
+    let bias = Some(t.poisoned(20, 17, DType::F32));
+    let linear = Linear { rows: ROWS, terms: &terms, scale: 1.0, bias, base: None, out: product };
     t.run(Op::Linear(&[linear]));
-    for out in outs.into_iter().chain([product]) {
+    let scaled = t.out(len, operand);
+    let (factors, bias) = (t.f32(cols), None);
+    let op = ScaleColumns { cols, x: narrow, factors, bias, scale: 1.0, base: None, out: scaled };
+    t.run(Op::ScaleColumns(op));
+    for out in outs.into_iter().chain([product, scaled]) {
         t.keep_nan("out", out);
     }
 }
@@ -118,6 +134,7 @@ fn head(t: &mut Trial<'_>) {
         },
         gradients: HeadGradients { logprob: Some(gradient), ..HeadGradients::default() },
         d_hidden: Some(d_hidden),
+        d_weight: None,
     };
     t.run(Op::Head(op));
     for (name, out) in
@@ -134,4 +151,26 @@ fn sum_squares(t: &mut Trial<'_>) {
         t.run(Op::SumSquares { inputs: &inputs[..count], out });
         t.keep_nan("out", out);
     }
+}
+
+/// In the column, or the row, that it is added to.
+fn sums(t: &mut Trial<'_>) {
+    let cols = 38;
+    let (x, at) = (t.poisoned(ROWS * cols, 13 * cols + 5, DType::F32), [0, ROWS as u32]);
+    let (groups, gradient) = (t.integers(&at), t.f32(cols));
+    t.run(Op::ColumnSums(ColumnSums {
+        cols,
+        a: x,
+        b: None,
+        row_scale: None,
+        divisor: None,
+        groups,
+        rows_each: 1,
+        gradient,
+    }));
+    let index: Vec<u32> = (0..ROWS as u32).map(|row| row % 4).collect();
+    let (index, out) = (t.integers(&index), t.f32(4 * cols));
+    t.run(Op::ScatterAdd(ScatterAdd { cols, x, index, scale: 1.0, out }));
+    t.keep_nan("column sums", gradient);
+    t.keep_nan("scattered rows", out);
 }

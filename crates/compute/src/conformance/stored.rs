@@ -18,14 +18,19 @@ pub(super) fn stored(storage: Storage, len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Uniform in `[-1, 1)`.
-fn signed(seed: u64, index: u64) -> f32 {
+pub(super) fn signed(seed: u64, index: u64) -> f32 {
     2.0 * uniform(key(&[seed, index])) - 1.0
+}
+
+/// Random bytes.
+pub(super) fn codes(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| key(&[seed, i]) as u8).collect()
 }
 
 fn blocks(storage: Storage, len: usize, seed: u64) -> Vec<u8> {
     let size = storage.block_bytes();
     let count = len / storage.block_len() * size;
-    let mut bytes: Vec<u8> = (0..count as u64).map(|i| key(&[seed, i]) as u8).collect();
+    let mut bytes = codes(seed, count);
     for (index, block) in bytes.chunks_exact_mut(size).enumerate() {
         for &(at, scale) in scales(storage) {
             let value = scale * (1.5 + 0.5 * signed(seed ^ 1, (index * size + at) as u64));

@@ -3,8 +3,12 @@
 use half::bf16;
 
 use super::stored::stored;
+use crate::optimizer::MOMENT_BLOCK;
 use crate::random::{key, uniform};
-use crate::{Backend, Buffer, DType, Op, Parameter, Storage, Weight, WeightSource};
+use crate::{
+    Backend, Buffer, DType, DynamicMap, LookupSource, Op, OptimizerKind, Parameter, Quantization,
+    QuantizedSource, Shape, Storage, Weight, WeightSource,
+};
 
 /// An output of a row.
 #[derive(Clone, Debug)]
@@ -22,6 +26,13 @@ pub enum Values {
     Numbers(Vec<f32>),
     /// Compared exactly.
     Integers(Vec<u32>),
+    /// Compared one by one: each may be the level next to the one expected.
+    Levels {
+        /// What the codes stand for.
+        values: Vec<f32>,
+        /// Distance from each value to the farther of its neighbours.
+        gaps: Vec<f32>,
+    },
 }
 
 impl Output {
@@ -39,6 +50,15 @@ impl Output {
                 let at = first.unwrap_or(a.len().min(b.len()));
                 Err(format!("integer {at} is {:?}, not {:?}", a.get(at), b.get(at)))
             }
+            (Values::Levels { values: a, gaps }, Values::Levels { values: b, gaps: other }) => {
+                assert_eq!(a.len(), b.len(), "outputs of one length");
+                // Magnitudes of blocks differ by rounding, so the gap is a little wide.
+                let near = |i: &usize| (a[*i] - b[*i]).abs() <= 1.001 * gaps[*i].max(other[*i]);
+                match (0..a.len()).find(|i| !near(i)) {
+                    None => Ok(()),
+                    Some(at) => Err(format!("level {at} is {}, not {}", a[at], b[at])),
+                }
+            }
             _ => panic!("{} is numbers on one backend and integers on the other", self.name),
         }
     }
@@ -47,7 +67,9 @@ impl Output {
     pub fn bits(&self) -> Vec<u32> {
         match &self.values {
             Values::Integers(values) => values.clone(),
-            Values::Numbers(values) => values.iter().map(|value| value.to_bits()).collect(),
+            Values::Numbers(values) | Values::Levels { values, .. } => {
+                values.iter().map(|value| value.to_bits()).collect()
+            }
         }
     }
 }
@@ -68,18 +90,26 @@ pub struct Trial<'a> {
     backend: &'a mut dyn Backend,
     seed: u64,
     weights: Vec<Weight>,
+    parameters: Vec<Parameter>,
     outputs: Vec<Output>,
 }
 
 impl<'a> Trial<'a> {
     pub(super) fn new(backend: &'a mut dyn Backend, name: &str) -> Self {
         let words: Vec<u64> = name.bytes().map(u64::from).collect();
-        Trial { backend, seed: key(&words), weights: Vec::new(), outputs: Vec::new() }
+        Trial {
+            backend,
+            seed: key(&words),
+            weights: Vec::new(),
+            parameters: Vec::new(),
+            outputs: Vec::new(),
+        }
     }
 
     pub(super) fn finish(self) -> Vec<Output> {
         self.backend.sync().expect("sync");
         self.weights.into_iter().for_each(|weight| self.backend.unload(weight));
+        self.parameters.into_iter().for_each(|parameter| self.backend.unload_trained(parameter));
         self.outputs
     }
 
@@ -148,20 +178,60 @@ impl<'a> Trial<'a> {
         storage: Storage,
         row_order: Option<&[u32]>,
     ) -> Weight {
+        let bytes = stored(storage, rows * cols, self.next_seed());
+        self.load(WeightSource { rows, cols, storage, bytes: &bytes, row_order })
+    }
+
+    /// A seed that was not used before.
+    pub(super) fn next_seed(&mut self) -> u64 {
         self.seed = key(&[self.seed]);
-        let bytes = stored(storage, rows * cols, self.seed);
-        let source = WeightSource { rows, cols, storage, bytes: &bytes, row_order };
+        self.seed
+    }
+
+    /// A frozen matrix.
+    pub fn load(&mut self, source: WeightSource<'_>) -> Weight {
         let weight = self.backend.load(source).expect("load");
+        self.weights.push(weight);
+        weight
+    }
+
+    /// A frozen matrix that is quantised on the way.
+    pub fn load_as(&mut self, source: WeightSource<'_>, to: Quantization) -> Weight {
+        let weight = self.backend.load_as(source, to).expect("load");
+        self.weights.push(weight);
+        weight
+    }
+
+    /// A frozen matrix that is quantised already.
+    pub fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Weight {
+        let weight = self.backend.load_quantized(source).expect("load");
+        self.weights.push(weight);
+        weight
+    }
+
+    /// A matrix that is only looked up.
+    pub fn load_lookup(&mut self, source: LookupSource) -> Weight {
+        let weight = self.backend.load_lookup(source).expect("load");
         self.weights.push(weight);
         weight
     }
 
     /// A trained matrix of random values.
     pub fn trained(&mut self, rows: usize, cols: usize) -> Parameter {
-        let values = self.random(rows * cols);
-        let parameter = self.backend.load_trained(rows, cols, &values).expect("load");
-        self.weights.push(parameter.weight);
+        self.parameter(Shape::Matrix(rows, cols), OptimizerKind::AdamW)
+    }
+
+    /// A parameter of random values.
+    pub fn parameter(&mut self, shape: Shape, optimizer: OptimizerKind) -> Parameter {
+        let values = self.random(shape.len());
+        let parameter = self.backend.load_trained(shape, &values, optimizer).expect("load");
+        self.parameters.push(parameter);
         parameter
+    }
+
+    /// Writes bytes over a buffer.
+    pub fn write_u8(&mut self, values: &[u8], out: Buffer) {
+        self.backend.upload_u8(values, out).expect("upload");
     }
 
     /// Writes numbers over a buffer.
@@ -187,9 +257,33 @@ impl<'a> Trial<'a> {
         self.outputs.push(Output { name: name.into(), values: Values::Integers(values) });
     }
 
+    /// Keeps what codes with their blocks' magnitudes stand for.
+    pub fn keep_levels(
+        &mut self,
+        name: impl Into<String>,
+        codes: Buffer,
+        absmax: Buffer,
+        map: &DynamicMap,
+    ) {
+        let mut read = vec![0; codes.len];
+        self.backend.read_u8(codes, &mut read).expect("read");
+        let absmax = self.read(absmax);
+        let level = |code: u8| map.levels()[usize::from(code)];
+        let gap = |code: u8| {
+            let neighbours = [code.saturating_sub(1), code.saturating_add(1)].map(level);
+            neighbours.map(|other| (other - level(code)).abs()).into_iter().fold(0.0, f32::max)
+        };
+        let scaled = |of: &dyn Fn(u8) -> f32| -> Vec<f32> {
+            read.iter().enumerate().map(|(i, &code)| of(code) * absmax[i / MOMENT_BLOCK]).collect()
+        };
+        let values = Values::Levels { values: scaled(&level), gaps: scaled(&gap) };
+        self.outputs.push(Output { name: name.into(), values });
+    }
+
     /// Keeps what a buffer holds as an output of the row.
     pub fn keep(&mut self, name: impl Into<String>, buffer: Buffer) {
         let values = match buffer.dtype {
+            DType::U8 => panic!("codes are kept with `keep_levels`"),
             DType::U32 => {
                 let mut values = vec![0; buffer.len];
                 self.backend.read_u32(buffer, &mut values).expect("read");
@@ -223,5 +317,10 @@ mod tests {
         check(numbers(&[f32::NAN]), numbers(&[1.0]), Err("relative error NaN"));
         check(integers(&[1, 2]), integers(&[1, 2]), Ok(()));
         check(integers(&[1, 3]), integers(&[1, 2]), Err("integer 1 is Some(3), not Some(2)"));
+        let levels =
+            |values: &[f32]| Values::Levels { values: values.to_vec(), gaps: vec![0.5, 0.25] };
+        check(levels(&[1.0, 1.0]), levels(&[1.5, 0.75]), Ok(()));
+        check(levels(&[1.0, 1.0]), levels(&[1.5, 0.7]), Err("level 1 is 1, not 0.7"));
+        check(levels(&[1.0, f32::NAN]), levels(&[1.5, 1.0]), Err("level 1 is NaN, not 1"));
     }
 }

@@ -1,22 +1,27 @@
 //! The backend itself: memory, weights, and which kernel runs an operation.
 
+mod columns;
+mod head;
+
 use super::arena::{ALIGN, Arena, Memory};
 use super::attention::{Gradients, Layout, attention, attention_backward};
 use super::dropout::{Base, Mask, dropout};
 use super::gemm::{
-    Format, Gradient, Machine, Output, Packing, Product, ProductTerm, linear, peak_flops,
+    Format, Gradient, Machine, Output, Packing, Product, ProductTerm, Source, linear, peak_flops,
     weight_gradient,
 };
-use super::head::{HeadFactors, HeadJob, HeadMemory, HeadResults, head};
+use super::head::HeadMemory;
+use super::norm::Factors;
 use super::operand::Operand;
-use super::optimizer::{AdamState, AdamStep, adamw, sum_squares};
+use super::optimizer::{State, optimize, sum_squares};
 use super::rope::{Rotation, rope, rope_table};
+use super::sample::{Logits, sample};
 use super::weight::Matrix;
-use super::{Isa, Pool, cast, embed, gated, norm, rows, sample};
+use super::{Isa, Pool, cast, embed, gated, norm, rows};
 use crate::op::{self, AttentionLayout, Linear};
 use crate::{
-    Backend, Buffer, DType, Device, Error, Mark, Op, Parameter, Region, Result, Weight,
-    WeightSource,
+    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
+    Quantization, QuantizedSource, Region, Result, Shape, Weight, WeightSource,
 };
 
 /// What matrix products multiply in. Sums are f32 in both.
@@ -60,8 +65,6 @@ struct Places {
 
 struct Loaded {
     matrix: Matrix,
-    /// Master, gradient and moments of a trained matrix.
-    buffers: Option<[Buffer; 4]>,
 }
 
 impl Cpu {
@@ -72,11 +75,13 @@ impl Cpu {
             let message = String::from("`threads` is 0; at least one is needed");
             return Err(Error::Device { device: "cpu", message });
         }
-        let format = match (config.precision, isa) {
-            (Precision::F32, _) => Format::Floats,
-            (Precision::Bf16, Isa::Avx512Bf16) => Format::Pairs,
-            (Precision::Bf16, _) => Format::Halves,
-        };
+        let format = Format::new(
+            isa,
+            match config.precision {
+                Precision::F32 => DType::F32,
+                Precision::Bf16 => DType::Bf16,
+            },
+        );
         Ok(Cpu {
             pool: Pool::new(config.threads),
             isa,
@@ -92,6 +97,12 @@ impl Cpu {
     /// all threads when operands lie in the first-level cache. Measured, in about 0.2 s.
     pub fn peak_flops(&self) -> f64 {
         peak_flops(&self.pool, self.isa, self.format)
+    }
+
+    /// Bytes taken for packed operands, and for each of the head's kinds of memory.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> (usize, [usize; 4]) {
+        (self.packing.bytes(), self.head.bytes())
     }
 
     fn machine(&self) -> Machine<'_> {
@@ -120,6 +131,10 @@ impl Element for f32 {
 
 impl Element for u16 {
     const DTYPE: DType = DType::Bf16;
+}
+
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
 }
 
 impl Element for u32 {
@@ -158,22 +173,6 @@ impl Places {
     fn output<'a, T: Element>(&self, buffer: Buffer) -> &'a mut [T] {
         // SAFETY: as above; outputs overlap nothing else (`Op`).
         unsafe { std::slice::from_raw_parts_mut(self.typed(buffer), buffer.len) }
-    }
-
-    /// The start of an output that may not be wanted.
-    fn wanted<T: Element>(&self, buffer: Option<Buffer>, len: usize) -> *mut T {
-        buffer.map_or(std::ptr::null_mut(), |buffer| {
-            assert_eq!(buffer.len, len, "head: length of an output");
-            self.typed(buffer)
-        })
-    }
-
-    /// An input that may not be given.
-    fn given<'a>(&self, buffer: Option<Buffer>, len: usize) -> &'a [f32] {
-        buffer.map_or(&[], |buffer| {
-            assert_eq!(buffer.len, len, "head: length of a gradient");
-            self.input(buffer)
-        })
     }
 
     fn layout<'a>(&self, layout: &AttentionLayout) -> Layout<'a> {
@@ -233,34 +232,59 @@ impl Backend for Cpu {
 
     fn load(&mut self, source: WeightSource<'_>) -> Result<Weight> {
         let matrix = Matrix::load(self.machine(), source)?;
-        Ok(self.insert(Loaded { matrix, buffers: None }))
+        Ok(self.insert(Loaded { matrix }))
     }
 
-    fn load_trained(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Parameter> {
-        let matrix = Matrix::trained(self.machine(), rows, cols, values);
-        let mut buffers = [None; 4];
-        for buffer in &mut buffers {
-            *buffer = Some(self.alloc_static(rows * cols, DType::F32)?);
+    fn load_as(&mut self, source: WeightSource<'_>, to: Quantization) -> Result<Weight> {
+        let matrix = Matrix::load_as(self.machine(), source, to)?;
+        Ok(self.insert(Loaded { matrix }))
+    }
+
+    fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
+        let matrix = Matrix::load_quantized(self.format, source)?;
+        Ok(self.insert(Loaded { matrix }))
+    }
+
+    fn load_lookup(&mut self, source: LookupSource) -> Result<Weight> {
+        let matrix = Matrix::load_lookup(self.format, source)?;
+        Ok(self.insert(Loaded { matrix }))
+    }
+
+    fn load_trained(
+        &mut self,
+        shape: Shape,
+        values: &[f32],
+        optimizer: OptimizerKind,
+    ) -> Result<Parameter> {
+        assert_eq!(values.len(), shape.len(), "values of a parameter");
+        let weight = match shape {
+            Shape::Matrix(rows, cols) => {
+                let matrix = Matrix::trained(self.machine(), rows, cols, values);
+                Some(self.insert(Loaded { matrix }))
+            }
+            Shape::Vector(_) => None,
+        };
+        let parameter = Parameter::new(self, shape, weight, optimizer)?;
+        self.places.output::<f32>(parameter.master).copy_from_slice(values);
+        Ok(parameter)
+    }
+
+    fn unload_trained(&mut self, parameter: Parameter) {
+        parameter.buffers().for_each(|buffer| self.free_static(buffer));
+        if let Some(weight) = parameter.weight {
+            self.unload(weight);
         }
-        let buffers = buffers.map(|buffer| buffer.expect("just allocated"));
-        let [master, gradient, first_moment, second_moment] = buffers;
-        self.places.output::<f32>(master).copy_from_slice(values);
-        let weight = self.insert(Loaded { matrix, buffers: Some(buffers) });
-        Ok(Parameter { weight, master, gradient, first_moment, second_moment })
     }
 
     fn unload(&mut self, weight: Weight) {
         let loaded = self.weights[weight.id as usize].take();
-        let loaded = loaded.expect("a weight is unloaded once");
-        for buffer in loaded.buffers.into_iter().flatten() {
-            self.free_static(buffer);
-        }
+        assert!(loaded.is_some(), "a weight is unloaded once");
     }
 
     fn upload(&mut self, data: &[f32], out: Buffer) -> Result<()> {
         assert_eq!(data.len(), out.len, "upload: lengths");
         if out.dtype == DType::Bf16 {
-            cast::cast(&self.pool, self.isa, data, self.places.output::<u16>(out));
+            cast::cast(&self.pool, self.isa, data, 1.0, self.places.output::<u16>(out));
         } else {
             self.places.output(out).copy_from_slice(data);
         }
@@ -275,7 +299,7 @@ impl Backend for Cpu {
     fn read(&mut self, buffer: Buffer, out: &mut [f32]) -> Result<()> {
         assert_eq!(out.len(), buffer.len, "read: lengths");
         if buffer.dtype == DType::Bf16 {
-            cast::cast(&self.pool, self.isa, self.places.input::<u16>(buffer), out);
+            cast::cast(&self.pool, self.isa, self.places.input::<u16>(buffer), 1.0, out);
         } else {
             out.copy_from_slice(self.places.input(buffer));
         }
@@ -287,10 +311,20 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn upload_u8(&mut self, data: &[u8], out: Buffer) -> Result<()> {
+        self.places.output(out).copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read_u8(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<()> {
+        out.copy_from_slice(self.places.input(buffer));
+        Ok(())
+    }
+
     fn run(&mut self, op: Op<'_>) -> Result<()> {
         match self.operand() {
             DType::F32 => self.run_as::<f32>(op),
-            DType::Bf16 | DType::U32 => self.run_as::<u16>(op),
+            DType::Bf16 | DType::U32 | DType::U8 => self.run_as::<u16>(op),
         }
         Ok(())
     }
@@ -310,14 +344,7 @@ impl Cpu {
             }
             Op::Fill { out, value } => rows::fill::<T>(pool, at.output(out), value),
             Op::Accumulate { x, out } => rows::accumulate(pool, isa, at.input(x), at.output(out)),
-            Op::Cast { x, out } => match (x.dtype, out.dtype) {
-                (DType::F32, DType::F32) => {
-                    at.output::<f32>(out).copy_from_slice(at.input(x));
-                }
-                (DType::F32, _) => cast::cast::<f32, T>(pool, isa, at.input(x), at.output(out)),
-                (_, DType::F32) => cast::cast::<T, f32>(pool, isa, at.input(x), at.output(out)),
-                _ => cast::cast::<T, T>(pool, isa, at.input(x), at.output(out)),
-            },
+            Op::Cast { x, scale, out } => self.cast::<T>(x, scale, out),
             Op::Gather(op) => self.gather(&op),
             Op::Scatter(op) => self.scatter(&op),
             Op::Embed(op) => {
@@ -327,14 +354,23 @@ impl Cpu {
             Op::RmsNorm(op) => {
                 let (x, weight) = (at.input(op.x), at.input(op.weight));
                 assert_eq!(op.weight.len, op.cols, "rms_norm: weight is [C]");
-                let (out, rstd) = (at.output::<T>(op.out), at.output(op.rstd));
-                norm::rms_norm(pool, isa, x, weight, op.eps, out, rstd);
+                let factors = Factors { weight, offset: op.offset };
+                let (eps, rstd) = (op.eps, at.output(op.rstd));
+                if op.out.dtype == DType::F32 {
+                    let out = at.output::<f32>(op.out);
+                    norm::rms_norm(pool, isa, x, factors, eps, out, rstd);
+                } else {
+                    let out = at.output::<T>(op.out);
+                    norm::rms_norm(pool, isa, x, factors, eps, out, rstd);
+                }
             }
             Op::RmsNormBackward(op) => {
                 let [dout, x, weight, rstd] =
                     [op.dout, op.x, op.weight, op.rstd].map(|buffer| at.input(buffer));
                 assert_eq!(op.weight.len, op.cols, "rms_norm_backward: weight is [C]");
-                norm::rms_norm_backward(pool, isa, dout, x, weight, rstd, at.output(op.dx));
+                let dx = at.output(op.dx);
+                let factors = Factors { weight, offset: op.offset };
+                norm::rms_norm_backward(pool, isa, dout, x, factors, rstd, dx);
             }
             Op::Linear(list) => self.linear(list),
             Op::WeightGradient(list) => self.weight_gradient(list),
@@ -344,10 +380,14 @@ impl Cpu {
                 rope_table(pool, positions, inv_freq, op.scale, cos, sin);
             }
             Op::Rope(op) => {
-                let op::Rope { heads, head_dim, inverse, .. } = op;
+                let op::Rope { heads, head_dim, rotary_dim, inverse, .. } = op;
                 let (cos, sin) = (at.input(op.cos), at.input(op.sin));
-                let rotation = Rotation { heads, head_dim, cos, sin, inverse };
-                rope::<T>(pool, isa, rotation, at.input(op.x), at.output(op.out));
+                let rotation = Rotation { heads, head_dim, rotary_dim, cos, sin, inverse };
+                if op.out.dtype == DType::F32 {
+                    rope::<f32>(pool, isa, rotation, at.input(op.x), at.output(op.out));
+                } else {
+                    rope::<T>(pool, isa, rotation, at.input(op.x), at.output(op.out));
+                }
             }
             Op::Attention(op) => {
                 let [q, k, v] = [op.q, op.k, op.v].map(|buffer| at.input::<T>(buffer));
@@ -376,28 +416,39 @@ impl Cpu {
             Op::Dropout(op) => self.dropout::<T>(&op),
             Op::Head(op) => self.head(&op),
             Op::Sample(op) => {
-                let (logits, settings) = (at.input(op.logits), at.input(op.settings));
+                let op::Sample { vocab, softcap, .. } = op;
+                let logits = Logits { vocab, logits: at.input(op.logits), softcap };
+                let settings = at.input(op.settings);
                 let (tokens, logprobs) = (at.output(op.tokens), at.output(op.logprobs));
-                sample::sample(pool, isa, op.vocab, logits, settings, tokens, logprobs);
+                sample(pool, isa, logits, settings, tokens, logprobs);
             }
             Op::SumSquares { inputs, out } => {
                 let inputs: Vec<&[f32]> = inputs.iter().map(|&input| at.input(input)).collect();
                 at.output(out)[0] = sum_squares(pool, isa, &inputs);
             }
-            Op::AdamW(op) => {
-                let step = AdamStep::new(&op);
-                for parameter in op.parameters {
-                    let state = AdamState {
-                        master: at.output(parameter.master),
-                        gradient: at.output(parameter.gradient),
-                        first_moment: at.output(parameter.first_moment),
-                        second_moment: at.output(parameter.second_moment),
-                    };
-                    adamw(pool, isa, step, state);
-                }
+            Op::Optimize(op) => {
+                self.optimize(&op);
                 self.refresh(op.parameters);
             }
+            Op::ScatterAdd(op) => self.scatter_add(&op),
+            Op::ColumnSums(op) => self.column_sums::<T>(&op),
+            Op::ScaleColumns(op) => self.scale_columns::<T>(&op),
+            Op::DoraFactors(op) => self.dora_factors(&op),
+            Op::RowSquares { weight, out } => self.row_squares(weight, out),
+            Op::WriteRows { weight, index, values } => self.write_rows(weight, index, values),
             Op::Refresh(parameters) => self.refresh(parameters),
+        }
+    }
+
+    fn cast<T: Operand + Element>(&self, x: Buffer, scale: f32, out: Buffer) {
+        let (pool, isa, at) = (&self.pool, self.isa, &self.places);
+        match (x.dtype, out.dtype) {
+            (DType::F32, DType::F32) => {
+                cast::cast::<f32, f32>(pool, isa, at.input(x), scale, at.output(out));
+            }
+            (DType::F32, _) => cast::cast::<f32, T>(pool, isa, at.input(x), scale, at.output(out)),
+            (_, DType::F32) => cast::cast::<T, f32>(pool, isa, at.input(x), scale, at.output(out)),
+            _ => cast::cast::<T, T>(pool, isa, at.input(x), scale, at.output(out)),
         }
     }
 
@@ -411,6 +462,7 @@ impl Cpu {
             DType::Bf16 => {
                 rows::gather::<u16>(pool, op.cols, at.input(op.x), index, at.output(op.out));
             }
+            DType::U8 => unreachable!("bytes are not gathered"),
             DType::U32 => {
                 rows::gather::<u32>(pool, op.cols, at.input(op.x), index, at.output(op.out));
             }
@@ -427,6 +479,7 @@ impl Cpu {
             DType::Bf16 => {
                 rows::scatter::<u16>(pool, op.cols, at.input(op.x), index, at.output(op.out));
             }
+            DType::U8 => unreachable!("bytes are not scattered"),
             DType::U32 => {
                 rows::scatter::<u32>(pool, op.cols, at.input(op.x), index, at.output(op.out));
             }
@@ -478,7 +531,8 @@ impl Cpu {
         let operand = self.operand();
         let Cpu { pool, isa, format, places: at, packing, .. } = self;
         let machine = Machine { pool, isa: *isa, format: *format };
-        let gradient = |op: &op::WeightGradient| {
+        let mut gradients: Vec<Gradient<'_>> = Vec::new();
+        for op in list {
             let groups: &[u32] = at.input(op.groups);
             let rows = groups.last().map_or(0, |&rows| rows as usize);
             assert!(groups.is_sorted(), "weight_gradient: groups ascend");
@@ -486,75 +540,52 @@ impl Cpu {
             let lengths =
                 [op.dy.len, op.x.len, op.gradient.len] == [rows * op.n, rows * op.k, op.n * op.k];
             assert!(types && lengths, "weight_gradient: {rows} rows, {} x {}", op.n, op.k);
-            Gradient {
-                dy: at.pointer(op.dy),
-                x: at.pointer(op.x),
-                n: op.n,
-                k: op.k,
-                groups,
-                out: at.typed(op.gradient),
+            let source = Source { dy: at.pointer(op.dy), x: at.pointer(op.x), groups };
+            let (n, k, out) = (op.n, op.k, at.typed(op.gradient));
+            match gradients.iter_mut().find(|gradient| gradient.out == out) {
+                Some(same) => {
+                    assert_eq!([same.n, same.k], [n, k], "weight_gradient: a shared gradient");
+                    same.sources.push(source);
+                }
+                None => gradients.push(Gradient { sources: vec![source], n, k, out }),
             }
-        };
-        let gradients: Vec<Gradient<'_>> = list.iter().map(gradient).collect();
+        }
         // SAFETY: types and lengths were checked; gradients overlap nothing (`Op`).
         unsafe { weight_gradient(machine, packing, &gradients) };
     }
 
-    fn head(&mut self, op: &op::Head) {
-        let operand = self.operand();
-        let Cpu { pool, isa, format, places: at, weights, packing, head: memory, .. } = self;
-        let machine = Machine { pool, isa: *isa, format: *format };
-        let (reads, targets) = (op.reads, op.target_reads.len);
-        let matrix = matrix(weights, op.weight);
-        assert_eq!(op.hidden.dtype, operand, "head: type of hidden");
-        assert_eq!(op.hidden.len, reads * matrix.cols, "head: hidden is [R, C]");
-        let target_reads: &[u32] = at.input(op.target_reads);
-        let target_tokens: &[u32] = at.input(op.target_tokens);
-        let fits = target_reads.is_sorted()
-            && target_tokens.len() == targets
-            && target_reads.iter().all(|&read| (read as usize) < reads)
-            && target_tokens.iter().all(|&token| (token as usize) < matrix.rows);
-        assert!(fits, "head: targets ascend, and name reads and tokens");
-        let gradients = HeadFactors {
-            logprob: at.given(op.gradients.logprob, targets),
-            entropy: at.given(op.gradients.entropy, reads),
-            lse: at.given(op.gradients.lse, reads),
-            mean_logprob: at.given(op.gradients.mean_logprob, reads),
-        };
-        let given = &op.gradients;
-        let any = [given.logprob, given.entropy, given.lse, given.mean_logprob];
-        let any = any.iter().any(Option::is_some);
-        assert!(!any || op.d_hidden.is_some(), "head: gradients want `d_hidden`");
-        let outputs = HeadResults {
-            logprob: at.wanted(op.outputs.logprob, targets),
-            entropy: at.wanted(op.outputs.entropy, reads),
-            lse: at.wanted(op.outputs.lse, reads),
-            mean_logprob: at.wanted(op.outputs.mean_logprob, reads),
-            log_sum_sq_probs: at.wanted(op.outputs.log_sum_sq_probs, reads),
-            top1: at.wanted(op.outputs.top1, reads),
-        };
-        let job = HeadJob {
-            reads,
-            hidden: at.pointer(op.hidden),
-            matrix,
-            scale: op.scale,
-            softcap: op.softcap,
-            temperature: op.temperature,
-            target_reads,
-            target_tokens,
-            outputs,
-            gradients,
-            d_hidden: at.wanted(op.d_hidden, reads * matrix.cols),
-        };
-        // SAFETY: types and lengths were checked; outputs overlap nothing (`Op`).
-        unsafe { head(machine, packing, memory, &job) };
+    fn optimize(&mut self, op: &op::Optimize<'_>) {
+        let Cpu { pool, isa, places: at, packing, .. } = self;
+        let machine = Machine { pool, isa: *isa, format: Format::Floats };
+        for parameter in op.parameters {
+            parameter.assert_kept_for(op.optimizer.kind());
+            let mut state = State {
+                shape: parameter.shape,
+                master: at.output(parameter.master),
+                gradient: at.output(parameter.gradient),
+                floats: [&mut [], &mut []],
+                codes: [&mut [], &mut []],
+            };
+            let (mut floats, mut codes) = (0, 0);
+            for &buffer in parameter.state.iter().flatten() {
+                if buffer.dtype == DType::U8 {
+                    state.codes[codes] = at.output(buffer);
+                    codes += 1;
+                } else {
+                    state.floats[floats] = at.output(buffer);
+                    floats += 1;
+                }
+            }
+            optimize(machine, packing, op, state);
+        }
     }
 
     fn refresh(&mut self, parameters: &[Parameter]) {
         let Cpu { pool, isa, format, places, weights, .. } = self;
         let machine = Machine { pool, isa: *isa, format: *format };
         for parameter in parameters {
-            let loaded = weights[parameter.weight.id as usize].as_mut();
+            let Some(weight) = parameter.weight else { continue };
+            let loaded = weights[weight.id as usize].as_mut();
             let loaded = loaded.expect("a weight is used before it is unloaded");
             loaded.matrix.refresh(machine, places.input(parameter.master));
         }
@@ -567,14 +598,18 @@ fn matrix(weights: &[Option<Loaded>], weight: Weight) -> &Matrix {
 }
 
 /// How many linears from the first on touch no result of each other.
-fn independent(list: &[Linear<'_>]) -> usize {
+pub(super) fn independent(list: &[Linear<'_>]) -> usize {
     let overlaps = |a: Buffer, b: Buffer| {
         let end = |buffer: Buffer| buffer.offset + buffer.len * buffer.dtype.size();
         a.region == b.region && a.offset < end(b) && b.offset < end(a)
     };
     let needs = |linear: &Linear<'_>, out: Buffer| {
         let inputs = linear.terms.iter().map(|term| term.input);
-        inputs.chain(linear.base).chain([linear.out]).any(|input| overlaps(input, out))
+        inputs
+            .chain(linear.bias)
+            .chain(linear.base)
+            .chain([linear.out])
+            .any(|input| overlaps(input, out))
     };
     let apart = |a: &Linear<'_>, b: &Linear<'_>| !needs(a, b.out) && !needs(b, a.out);
     let free = |&index: &usize| list[..index].iter().all(|before| apart(before, &list[index]));
@@ -606,8 +641,13 @@ fn product<'a>(places: &Places, linear: &Linear<'_>, terms: &'a [ProductTerm<'a>
         assert_eq!(base.len, rows * n, "linear: base is [{rows}, {n}]");
         places.typed::<f32>(base).cast_const()
     });
+    let bias = linear.bias.map_or(std::ptr::null(), |bias| {
+        assert_eq!(bias.len, n, "linear: bias is [{n}]");
+        places.typed::<f32>(bias).cast_const()
+    });
     let output = Output::Store {
         scale: linear.scale,
+        bias,
         base,
         out: places.pointer(linear.out),
         bf16: linear.out.dtype == DType::Bf16,

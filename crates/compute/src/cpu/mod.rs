@@ -9,6 +9,8 @@ mod arena;
 mod attention;
 mod backend;
 mod cast;
+mod columns;
+mod dora;
 mod dropout;
 mod embed;
 mod gated;
@@ -29,8 +31,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod workspace;
 
 pub use backend::{Cpu, CpuConfig, Precision};
 pub use isa::Isa;
 pub(crate) use isa::versions;
 pub use pool::{Pool, Scratch};
+pub(crate) use workspace::{Form, Workspace};

@@ -35,18 +35,20 @@ pub(crate) fn rope_table(
     });
 }
 
-/// What [`rope`] rotates by: rows of `cos` and `sin`, each `head_dim / 2` long.
+/// What [`rope`] rotates by: rows of `cos` and `sin`, each `rotary_dim / 2` long.
 #[derive(Clone, Copy)]
 pub(crate) struct Rotation<'a> {
     pub(crate) heads: usize,
     pub(crate) head_dim: usize,
+    /// How many of a head's numbers are rotated, from the first on.
+    pub(crate) rotary_dim: usize,
     pub(crate) cos: &'a [f32],
     pub(crate) sin: &'a [f32],
     /// Rotates back.
     pub(crate) inverse: bool,
 }
 
-/// Rotates each head's pairs `(x[i], x[i + D/2])`.
+/// Rotates each head's pairs `(x[i], x[i + R/2])`; numbers from R on are only rounded.
 pub(crate) fn rope<T: Operand>(
     pool: &Pool,
     isa: Isa,
@@ -54,10 +56,11 @@ pub(crate) fn rope<T: Operand>(
     x: &[f32],
     out: &mut [T],
 ) {
-    let Rotation { heads, head_dim, cos, sin, .. } = rotation;
-    let (cols, half) = (heads * head_dim, head_dim / 2);
+    let Rotation { heads, head_dim, rotary_dim, cos, sin, .. } = rotation;
+    let (cols, half) = (heads * head_dim, rotary_dim / 2);
     let rows = x.len() / cols;
-    assert!(head_dim.is_multiple_of(2), "rope: head size {head_dim} is even");
+    let fits = rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim;
+    assert!(fits, "rope: an even number of {head_dim}, not {rotary_dim}");
     assert!(x.len() == rows * cols && out.len() == x.len(), "rope: {rows} x {heads} x {head_dim}");
     assert!(cos.len() == rows * half && sin.len() == cos.len(), "rope: table of {rows} x {half}");
     let out = Shared::new(out);
@@ -77,18 +80,22 @@ versions! {
 
 #[inline(always)]
 fn rotate_body<T: Operand>(rotation: Rotation<'_>, x: &[f32], out: &mut [T]) {
-    let Rotation { heads, head_dim, cos, sin, inverse } = rotation;
-    let half = head_dim / 2;
+    let Rotation { heads, head_dim, rotary_dim, cos, sin, inverse } = rotation;
+    let half = rotary_dim / 2;
     let direction = if inverse { -1.0 } else { 1.0 };
     let all = x.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim));
     for (index, (x, out)) in all.enumerate() {
         let table = index / heads * half..(index / heads + 1) * half;
         let (cos, sin) = (&cos[table.clone()], &sin[table]);
+        let ((x, x_rest), (out, out_rest)) = (x.split_at(rotary_dim), out.split_at_mut(rotary_dim));
         let ((x0, x1), (out0, out1)) = (x.split_at(half), out.split_at_mut(half));
         for i in 0..half {
             let sin = direction * sin[i];
             out0[i] = T::store(x0[i] * cos[i] - x1[i] * sin);
             out1[i] = T::store(x1[i] * cos[i] + x0[i] * sin);
+        }
+        for (out, x) in out_rest.iter_mut().zip(x_rest) {
+            *out = T::store(*x);
         }
     }
 }
@@ -98,16 +105,16 @@ mod tests {
     use super::*;
     use crate::cpu::testing::{assert_close, normal};
 
-    fn check(rows: usize, heads: usize, head_dim: usize) {
+    fn check(rows: usize, heads: usize, head_dim: usize, rotary_dim: usize) {
         let pool = Pool::new(2);
-        let half = head_dim / 2;
+        let half = rotary_dim / 2;
         let positions: Vec<u32> = (0..rows as u32).map(|row| row * 1234).collect();
         let inv_freq: Vec<f32> =
             (0..half).map(|i| 10_000_f32.powf(-(i as f32) / half as f32)).collect();
         let (mut cos, mut sin) = (vec![0.0; rows * half], vec![0.0; rows * half]);
         rope_table(&pool, &positions, &inv_freq, 1.25, &mut cos, &mut sin);
         let x = normal(1, rows * heads * head_dim);
-        let mut expected = vec![0.0; x.len()];
+        let mut expected: Vec<f64> = x.iter().map(|&x| x.into()).collect();
         for index in 0..rows * heads {
             for i in 0..half {
                 let angle = f64::from(positions[index / heads]) * f64::from(inv_freq[i]);
@@ -118,21 +125,25 @@ mod tests {
             }
         }
         for isa in Isa::available() {
-            let forward = Rotation { heads, head_dim, cos: &cos, sin: &sin, inverse: false };
+            let (cos, sin) = (&cos, &sin);
+            let forward = Rotation { heads, head_dim, rotary_dim, cos, sin, inverse: false };
             let mut out = vec![0.0; x.len()];
             rope(&pool, isa, forward, &x, &mut out);
             assert_close(&out, &expected, 1e-6);
             let mut back = vec![0.0; x.len()];
             rope(&pool, isa, Rotation { inverse: true, ..forward }, &out, &mut back);
-            let expected: Vec<f64> = x.iter().map(|&x| f64::from(x) * 1.25 * 1.25).collect();
+            let factor = |i: usize| if i % head_dim < rotary_dim { 1.25 * 1.25 } else { 1.0 };
+            let expected = x.iter().enumerate().map(|(i, &x)| f64::from(x) * factor(i));
+            let expected: Vec<f64> = expected.collect();
             assert_close(&back, &expected, 1e-6);
         }
     }
 
     #[test]
     fn rotation_is_close_to_f64_and_goes_back() {
-        for (rows, heads, head_dim) in [(1, 1, 2), (3, 2, 6), (50, 9, 64), (7, 3, 96)] {
-            check(rows, heads, head_dim);
+        let shapes = [(1, 1, 2, 2), (3, 2, 6, 4), (50, 9, 64, 64), (7, 3, 96, 24), (5, 2, 96, 72)];
+        for (rows, heads, head_dim, rotary_dim) in shapes {
+            check(rows, heads, head_dim, rotary_dim);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::operand::{Operand, Shared};
 use super::{Isa, Pool, versions};
 
 /// Elements that are worth a task of their own: a few microseconds of streaming.
-const TASK_ELEMENTS: usize = 16 * 1024;
+pub(crate) const TASK_ELEMENTS: usize = 16 * 1024;
 
 /// Runs `body` for ranges that together cover `0..rows`, where a row has `cols` elements.
 pub(crate) fn spread(pool: &Pool, rows: usize, cols: usize, body: &(dyn Fn(Range<usize>) + Sync)) {

@@ -6,12 +6,21 @@ use super::operand::{LANES, Shared};
 use super::pool::as_u32;
 use super::{Isa, Pool, math, versions};
 
-/// Draws one token per row of `logits`; see [`crate::op::Sample`].
+/// What [`sample`] draws from.
+#[derive(Clone, Copy)]
+pub(crate) struct Logits<'a> {
+    pub(crate) vocab: usize,
+    /// `[rows, vocab]`.
+    pub(crate) logits: &'a [f32],
+    /// `softcap * tanh(logit / softcap)` before all else.
+    pub(crate) softcap: Option<f32>,
+}
+
+/// Draws one token per row; see [`crate::op::Sample`].
 pub(crate) fn sample(
     pool: &Pool,
     isa: Isa,
-    vocab: usize,
-    logits: &[f32],
+    Logits { vocab, logits, softcap }: Logits<'_>,
     settings: &[f32],
     tokens: &mut [u32],
     logprobs: &mut [f32],
@@ -21,8 +30,13 @@ pub(crate) fn sample(
     assert!(fits && logprobs.len() == rows && vocab > 0, "sample: {rows} x {vocab}");
     let (tokens, logprobs) = (Shared::new(tokens), Shared::new(logprobs));
     pool.run(rows, &|row, scratch| {
-        let [weights, order] = scratch.split([vocab, vocab]);
-        let logits = &logits[row * vocab..][..vocab];
+        let room = if softcap.is_some() { vocab } else { 0 };
+        let [weights, order, capped] = scratch.split([vocab, vocab, room]);
+        let mut logits = &logits[row * vocab..][..vocab];
+        if let Some(softcap) = softcap {
+            cap(isa, logits, softcap, capped);
+            logits = capped;
+        }
         let settings = Settings::of(&settings[row * 4..][..4]);
         let max = largest(isa, logits);
         let token = if settings.temperature == 0.0 {
@@ -40,6 +54,15 @@ pub(crate) fn sample(
         tokens[0] = token as u32;
         logprobs[0] = logits[token] - lse;
     });
+}
+
+versions! { fn cap(logits: &[f32], softcap: f32, out: &mut [f32]) = cap_body; }
+
+#[inline(always)]
+fn cap_body(logits: &[f32], softcap: f32, out: &mut [f32]) {
+    for (out, logit) in out.iter_mut().zip(logits) {
+        *out = softcap * math::tanh(logit / softcap);
+    }
 }
 
 versions! { fn largest(logits: &[f32]) -> f32 = largest_body; }
@@ -221,7 +244,8 @@ mod tests {
         for isa in Isa::available() {
             let (mut tokens, mut logprobs) = (vec![0; rows.len()], vec![0.0; rows.len()]);
             let settings = rows.as_flattened();
-            sample(&Pool::new(2), isa, vocab, &logits, settings, &mut tokens, &mut logprobs);
+            let logits_of = Logits { vocab, logits: &logits, softcap: None };
+            sample(&Pool::new(2), isa, logits_of, settings, &mut tokens, &mut logprobs);
             for (row, &settings) in rows.iter().enumerate() {
                 let logits = &logits[row * vocab..][..vocab];
                 let token = tokens[row] as usize;
@@ -241,8 +265,11 @@ mod tests {
             let (mut tokens, mut logprobs) = ([0], [0.0]);
             let settings = [temperature, 0.0, 1.0, 0.5];
             let (pool, isa) = (Pool::new(1), Isa::detect());
-            sample(&pool, isa, 100, &logits, &settings, &mut tokens, &mut logprobs);
-            assert!(logprobs[0].is_nan() && tokens[0] < 100);
+            for softcap in [None, Some(2.0)] {
+                let logits = Logits { vocab: 100, logits: &logits, softcap };
+                sample(&pool, isa, logits, &settings, &mut tokens, &mut logprobs);
+                assert!(logprobs[0].is_nan() && tokens[0] < 100);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::testing::{assert_close, normal};
 use super::{Cpu, CpuConfig, Isa, Precision};
 use crate::dequant::dequantize;
-use crate::op::{AdamW, Embed, Head, HeadGradients, HeadOutputs, Linear, Term, WeightGradient};
+use crate::op::{Embed, Head, HeadGradients, HeadOutputs, Linear, Optimize, Term, WeightGradient};
 use crate::{Backend as _, Buffer, DType, Op, Parameter, Storage, Weight, WeightSource, random};
 
 const STORAGES: [Storage; 11] = [
@@ -116,7 +116,7 @@ fn check_linear(storage: Storage, (m, n, k): (usize, usize, usize), transposed: 
         let (input, a) = operands(cpu, 1, m * k);
         let out = cpu.alloc(m * n, DType::F32).unwrap();
         let terms = [Term { input, weight, transposed }];
-        let linear = Linear { rows: m, terms: &terms, scale: 1.0, base: None, out };
+        let linear = Linear { rows: m, terms: &terms, scale: 1.0, bias: None, base: None, out };
         cpu.run(Op::Linear(&[linear])).unwrap();
         let expected = product(&a, &values, (m, n, k), transposed);
         // Rounding adds up like a random walk.
@@ -172,7 +172,14 @@ fn terms_scale_and_base() {
             Term { input: x, weight: dense, transposed: false },
             Term { input: z, weight: low, transposed: true },
         ];
-        let linear = Linear { rows: m, terms: &terms, scale: 0.5, base: Some(base), out: operand };
+        let linear = Linear {
+            rows: m,
+            terms: &terms,
+            scale: 0.5,
+            bias: None,
+            base: Some(base),
+            out: operand,
+        };
         // The second goes on in place, after the first has read its base.
         let list = [linear, Linear { out: base, ..linear }];
         cpu.run(Op::Linear(&list)).unwrap();
@@ -194,7 +201,7 @@ fn a_linear_may_need_the_one_before() {
         let out = cpu.alloc(20 * 64, DType::F32).unwrap();
         let first = [Term { input: x, weight: down, transposed: false }];
         let second = [Term { input: z, weight: up, transposed: false }];
-        let linear = Linear { rows: 20, terms: &first, scale: 1.0, base: None, out: z };
+        let linear = Linear { rows: 20, terms: &first, scale: 1.0, bias: None, base: None, out: z };
         cpu.run(Op::Linear(&[linear, Linear { terms: &second, out, ..linear }])).unwrap();
         let between = product(&a, &down_values, (20, 16, 64), false);
         let expected = product(&between, &up_values, (20, 64, 16), false);
@@ -217,7 +224,8 @@ fn a_row_does_not_depend_on_others() {
                 let input = input.slice(first * k, count * k);
                 let terms = [Term { input, weight, transposed }];
                 let out = out.slice(first * n, count * n);
-                let linear = Linear { rows: count, terms: &terms, scale: 1.0, base: None, out };
+                let linear =
+                    Linear { rows: count, terms: &terms, scale: 1.0, bias: None, base: None, out };
                 cpu.run(Op::Linear(&[linear])).unwrap();
             };
             run(cpu, 0, m);
@@ -320,6 +328,7 @@ fn head_case(cpu: &mut Cpu, softcap: Option<f32>) -> (HeadCase, Vec<f64>, Vec<f6
             mean_logprob: Some(floats(cpu, &normal(14, READS))),
         },
         d_hidden: Some(d_hidden),
+        d_weight: None,
     };
     (HeadCase { op, results: vec![logprob, entropy, lse, mean, squares, d_hidden] }, h, w)
 }
@@ -469,6 +478,7 @@ fn a_head_of_blocks_is_one_of_its_values() {
                     ..HeadGradients::default()
                 },
                 d_hidden: Some(d_hidden),
+                d_weight: None,
             };
             let [of_blocks, of_values] = [weight, same].map(|weight| {
                 cpu.run(Op::Head(Head { weight, ..op })).unwrap();
@@ -502,7 +512,11 @@ fn rows_are_embedded_and_reordered() {
 
 fn trained(cpu: &mut Cpu) -> (Parameter, Vec<f32>) {
     let values = normal(1, 50 * 90);
-    (cpu.load_trained(50, 90, &values).unwrap(), values)
+    (
+        cpu.load_trained(crate::Shape::Matrix(50, 90), &values, crate::OptimizerKind::AdamW)
+            .unwrap(),
+        values,
+    )
 }
 
 #[test]
@@ -514,17 +528,16 @@ fn adamw_is_close_to_f64_and_refreshes() {
         for step in 1..=3 {
             let gradient = normal(u64::from(step) + 7, p.len());
             cpu.upload(&gradient, parameter.gradient).unwrap();
-            let op = AdamW {
+            let op = Optimize {
                 parameters: &[parameter],
                 gradient_scale: 0.5,
                 learning_rate: 0.01,
-                betas: [0.9, 0.99],
-                eps: 1e-8,
+                optimizer: crate::Optimizer::AdamW { betas: [0.9, 0.99], eps: 1e-8 },
                 weight_decay: 0.1,
                 step,
             };
-            cpu.run(Op::AdamW(op)).unwrap();
-            let [b1, b2] = op.betas.map(f64::from);
+            cpu.run(Op::Optimize(op)).unwrap();
+            let [b1, b2] = [0.9_f32, 0.99].map(f64::from);
             for i in 0..p.len() {
                 let g = 0.5 * f64::from(gradient[i]);
                 m[i] = b1 * m[i] + (1.0 - b1) * g;
@@ -538,9 +551,9 @@ fn adamw_is_close_to_f64_and_refreshes() {
         // The operand copy is the master, rounded.
         let tokens = integers(cpu, &[49]);
         let out = cpu.alloc(90, DType::F32).unwrap();
-        cpu.run(Op::Embed(Embed { weight: parameter.weight, tokens, scale: 1.0, out })).unwrap();
+        cpu.run(Op::Embed(Embed { weight: parameter.matrix(), tokens, scale: 1.0, out })).unwrap();
         assert_close(&read_f32(cpu, out), &p[49 * 90..], 4e-3);
-        cpu.unload(parameter.weight);
+        cpu.unload_trained(parameter);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use crate::Buffer;
-use crate::op::{Head, HeadGradients};
+use crate::op::{Head, HeadGradients, HeadWeightGradient};
 
 /// The gradients that came in, as numbers.
 struct Given {
@@ -68,7 +68,7 @@ fn log_sum_exp(x: &[f64]) -> f64 {
 }
 
 fn distribution(memory: &Memory, op: &Head, hidden: &[f64]) -> Distribution {
-    let weight = memory.weight(op.weight);
+    let weight = memory.factor(op.weight);
     let (scale, temperature) = (f64::from(op.scale), f64::from(op.temperature));
     let logit = |token| {
         let product: f64 = hidden.iter().zip(weight.row(token)).map(|(x, w)| x * w).sum();
@@ -98,23 +98,63 @@ pub(super) fn run(memory: &mut Memory, op: &Head) {
 
     let read = |read| distribution(memory, op, &hidden[read * cols..][..cols]);
     let distributions: Vec<Distribution> = (0..op.reads).map(read).collect();
+    assert!(op.d_weight.is_none() || given.any(), "`d_weight` wants gradients");
     let mut d_hidden = vec![0.0; op.reads * cols];
+    let mut d_weight = op.d_weight.map(|given| DWeight::new(memory, op, &given));
     let mut target = 0;
     for (read, distribution) in distributions.iter().enumerate() {
         let last = target + target_reads[target..].partition_point(|&r| r as usize == read);
         let dz = d_logits(distribution, &given, read, target..last, &target_tokens);
         for (token, dz) in dz.into_iter().enumerate() {
-            let row = memory.weight(op.weight).row(token);
+            let row = memory.factor(op.weight).row(token);
             let factor = dz * distribution.slopes[token];
             let d_hidden = d_hidden[read * cols..][..cols].iter_mut();
             d_hidden.zip(row).for_each(|(d_hidden, w)| *d_hidden += factor * w);
+            if let Some(d_weight) = &mut d_weight {
+                d_weight.add(token, factor, &hidden[read * cols..][..cols]);
+            }
         }
         target = last;
     }
     if let Some(out) = op.d_hidden {
         memory.write(out, &d_hidden);
     }
+    if let Some(DWeight { buffer, gradient, .. }) = d_weight {
+        memory.write(buffer, &gradient);
+    }
     write_outputs(memory, op, &distributions, &target_reads, &target_tokens);
+}
+
+/// The gradient by the weight, and where each token's row of it lies.
+struct DWeight {
+    buffer: Buffer,
+    places: Vec<Option<usize>>,
+    gradient: Vec<f64>,
+}
+
+impl DWeight {
+    fn new(memory: &mut Memory, op: &Head, given: &HeadWeightGradient) -> Self {
+        let groups = memory.integers(given.groups, given.groups.len);
+        assert!(groups.is_sorted() && groups.first() == Some(&0), "groups {groups:?} of reads");
+        assert_eq!(groups.last(), Some(&(op.reads as u32)), "groups end with the reads");
+        let vocab = op.weight.rows;
+        let rows = match given.rows {
+            Some(rows) => memory.integers(rows, rows.len),
+            None => (0..vocab as u32).collect(),
+        };
+        assert!(rows.is_sorted_by(|a, b| a < b), "trained rows ascend and are distinct");
+        let mut places = vec![None; vocab];
+        rows.iter().enumerate().for_each(|(place, &row)| places[row as usize] = Some(place));
+        let gradient = memory.present(given.gradient, rows.len() * op.weight.cols);
+        DWeight { buffer: given.gradient, places, gradient }
+    }
+
+    fn add(&mut self, token: usize, factor: f64, hidden: &[f64]) {
+        if let Some(place) = self.places[token] {
+            let row = self.gradient[place * hidden.len()..][..hidden.len()].iter_mut();
+            row.zip(hidden).for_each(|(row, x)| *row += factor * x);
+        }
+    }
 }
 
 /// d(loss)/d(logit) at one read.

@@ -15,6 +15,13 @@ pub(super) fn forward(memory: &mut Memory, op: &Linear<'_>) {
     for term in op.terms {
         add_product(memory, op.rows, term, &mut sum);
     }
+    if let Some(bias) = op.bias {
+        let Term { weight, transposed, .. } = op.terms[0];
+        let n = if transposed { weight.cols } else { weight.rows };
+        let bias = memory.numbers(bias, n);
+        let rows = sum.chunks_exact_mut(n);
+        rows.for_each(|row| row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias));
+    }
     for (out, sum) in out.iter_mut().zip(sum) {
         *out += f64::from(op.scale) * sum;
     }
@@ -30,7 +37,7 @@ fn add_product(memory: &mut Memory, rows: usize, term: &Term, sum: &mut [f64]) {
     };
     assert_eq!(sum.len(), rows * n, "output of a linear op of {rows} rows by {weight:?}");
     let input = memory.numbers(term.input, rows * k);
-    let weight = memory.weight(weight);
+    let weight = memory.factor(weight);
     for (input, sum) in input.chunks_exact(k).zip(sum.chunks_exact_mut(n)) {
         if term.transposed {
             for (k, input) in input.iter().enumerate() {

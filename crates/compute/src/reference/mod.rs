@@ -6,6 +6,7 @@
 //! are caught as the bugs they are.
 
 mod attention;
+mod columns;
 mod dropout;
 mod gated;
 mod head;
@@ -17,10 +18,10 @@ mod rope;
 mod rows;
 mod sample;
 
-use crate::dequant::dequantize;
+use crate::quantize::Quantized;
 use crate::{
-    Backend, Buffer, DType, Device, Error, Mark, Op, Parameter, Region, Result, Weight,
-    WeightSource,
+    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
+    Quantization, QuantizedSource, Region, Result, Shape, Weight, WeightSource,
 };
 use memory::Memory;
 
@@ -30,8 +31,6 @@ struct Matrix {
     cols: usize,
     /// `[rows, cols]`.
     values: Vec<f64>,
-    /// The allocations of a trained matrix.
-    statics: Vec<u32>,
 }
 
 impl Matrix {
@@ -82,6 +81,14 @@ impl Reference {
             command(&mut self.memory);
         }
         self.memory.begin();
+    }
+
+    /// Adds a matrix whose f32 numbers `read` writes.
+    fn add_matrix(&mut self, rows: usize, cols: usize, read: impl FnOnce(&mut [f32])) -> Weight {
+        let mut values = vec![0.0; rows * cols];
+        read(&mut values);
+        let values = values.into_iter().map(f64::from).collect();
+        self.add_weight(Matrix { rows, cols, values })
     }
 
     fn add_weight(&mut self, matrix: Matrix) -> Weight {
@@ -144,41 +151,81 @@ impl Backend for Reference {
     }
 
     fn load(&mut self, source: WeightSource<'_>) -> Result<Weight> {
-        let bytes = ordered_bytes(&source)?;
-        let mut values = vec![0.0; source.rows * source.cols];
-        dequantize(source.storage, &bytes, &mut values);
-        let values = values.into_iter().map(f64::from).collect();
+        source.check()?;
         let (rows, cols) = (source.rows, source.cols);
-        Ok(self.add_weight(Matrix { rows, cols, values, statics: Vec::new() }))
+        Ok(self.add_matrix(rows, cols, |out| source.read(0, out)))
     }
 
-    fn load_trained(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Parameter> {
-        assert_eq!(values.len(), rows * cols, "values of a trained matrix of {rows} x {cols}");
-        let mut buffers = Vec::with_capacity(4);
-        for _ in 0..4 {
-            buffers.push(self.alloc_static(rows * cols, DType::F32)?);
+    fn load_as(&mut self, source: WeightSource<'_>, to: Quantization) -> Result<Weight> {
+        let quantized = Quantized::new(source, to)?;
+        let (rows, cols) = (source.rows, source.cols);
+        self.load_quantized(QuantizedSource { rows, cols, values: quantized.values() })
+    }
+
+    fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
+        let QuantizedSource { rows, cols, values } = source;
+        values.check(rows, cols)?;
+        Ok(self.add_matrix(rows, cols, |out| values.read(cols, 0..rows * cols, out)))
+    }
+
+    fn load_lookup(&mut self, source: LookupSource) -> Result<Weight> {
+        source.check()?;
+        let (rows, cols) = (source.rows, source.cols);
+        let read = |out: &mut [f32]| {
+            let rows = out.chunks_exact_mut(cols).enumerate();
+            rows.for_each(|(row, out)| source.read_row(row, out));
+        };
+        let weight = self.add_matrix(rows, cols, read);
+        self.memory.lookups.insert(weight.id);
+        Ok(weight)
+    }
+
+    fn load_trained(
+        &mut self,
+        shape: Shape,
+        values: &[f32],
+        optimizer: OptimizerKind,
+    ) -> Result<Parameter> {
+        assert_eq!(values.len(), shape.len(), "values of a parameter");
+        let weight = match shape {
+            Shape::Matrix(rows, cols) => {
+                let values = values.iter().copied().map(f64::from).collect();
+                Some(self.add_weight(Matrix { rows, cols, values }))
+            }
+            Shape::Vector(_) => None,
+        };
+        let parameter = Parameter::new(self, shape, weight, optimizer)?;
+        self.upload(values, parameter.master)?;
+        Ok(parameter)
+    }
+
+    fn unload_trained(&mut self, parameter: Parameter) {
+        if let Some(weight) = parameter.weight {
+            self.unload(weight);
         }
-        let statics = (self.next_static - 4..self.next_static).collect();
-        let f64_values = values.iter().copied().map(f64::from).collect();
-        let weight = self.add_weight(Matrix { rows, cols, values: f64_values, statics });
-        self.upload(values, buffers[0])?;
-        Ok(Parameter {
-            weight,
-            master: buffers[0],
-            gradient: buffers[1],
-            first_moment: buffers[2],
-            second_moment: buffers[3],
-        })
+        parameter.buffers().for_each(|buffer| self.free_static(buffer));
     }
 
     fn unload(&mut self, weight: Weight) {
         self.defer(move |memory| {
             let matrix = memory.weights.remove(&weight.id);
-            let matrix = matrix.unwrap_or_else(|| panic!("{weight:?} is unloaded twice"));
-            for id in matrix.statics {
-                memory.remove_static(id);
-            }
+            assert!(matrix.is_some(), "{weight:?} is unloaded twice");
         });
+    }
+
+    fn upload_u8(&mut self, data: &[u8], out: Buffer) -> Result<()> {
+        assert_eq!(out.dtype, DType::U8, "bytes are written to {out:?}");
+        let data: Vec<u32> = data.iter().copied().map(u32::from).collect();
+        self.defer(move |memory| memory.write_integers(out, &data));
+        Ok(())
+    }
+
+    fn read_u8(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<()> {
+        assert_eq!(buffer.dtype, DType::U8, "bytes are read from {buffer:?}");
+        self.run_queue();
+        let codes = self.memory.present_integers(buffer, out.len());
+        out.iter_mut().zip(codes).for_each(|(out, code)| *out = code as u8);
+        Ok(())
     }
 
     fn upload(&mut self, data: &[f32], out: Buffer) -> Result<()> {
@@ -210,7 +257,7 @@ impl Backend for Reference {
         match op {
             Op::Fill { out, value } => self.defer(move |m| rows::fill(m, out, value)),
             Op::Accumulate { x, out } => self.defer(move |m| rows::accumulate(m, x, out)),
-            Op::Cast { x, out } => self.defer(move |m| rows::cast(m, x, out)),
+            Op::Cast { x, scale, out } => self.defer(move |m| rows::cast(m, x, scale, out)),
             Op::Gather(op) => self.defer(move |m| rows::gather(m, &op)),
             Op::Scatter(op) => self.defer(move |m| rows::scatter(m, &op)),
             Op::Embed(op) => self.defer(move |m| rows::embed(m, &op)),
@@ -218,12 +265,13 @@ impl Backend for Reference {
             Op::RmsNormBackward(op) => self.defer(move |m| norm::backward(m, &op)),
             Op::Linear(ops) => {
                 for op in ops {
-                    let (rows, scale, base, out) = (op.rows, op.scale, op.base, op.out);
+                    let (rows, scale, bias, base, out) =
+                        (op.rows, op.scale, op.bias, op.base, op.out);
                     let terms = op.terms.to_vec();
                     let own = move |m: &mut Memory| {
                         linear::forward(
                             m,
-                            &crate::op::Linear { rows, terms: &terms, scale, base, out },
+                            &crate::op::Linear { rows, terms: &terms, scale, bias, base, out },
                         );
                     };
                     self.defer(own);
@@ -247,11 +295,19 @@ impl Backend for Reference {
                 let inputs = inputs.to_vec();
                 self.defer(move |m| optimizer::sum_squares(m, &inputs, out));
             }
-            Op::AdamW(op) => {
-                let settings = optimizer::Settings::of(&op);
+            Op::Optimize(op) => {
+                let step = optimizer::Step::of(&op);
                 for &parameter in op.parameters {
-                    self.defer(move |m| optimizer::adamw(m, parameter, &settings));
+                    self.defer(move |m| optimizer::optimize(m, parameter, &step));
                 }
+            }
+            Op::ScatterAdd(op) => self.defer(move |m| columns::scatter_add(m, &op)),
+            Op::ColumnSums(op) => self.defer(move |m| columns::sums(m, &op)),
+            Op::ScaleColumns(op) => self.defer(move |m| columns::scale(m, &op)),
+            Op::DoraFactors(op) => self.defer(move |m| columns::dora_factors(m, &op)),
+            Op::RowSquares { weight, out } => self.defer(move |m| rows::squares(m, weight, out)),
+            Op::WriteRows { weight, index, values } => {
+                self.defer(move |m| rows::write(m, weight, index, values));
             }
             Op::Refresh(parameters) => {
                 for &parameter in parameters {
@@ -266,26 +322,6 @@ impl Backend for Reference {
         self.run_queue();
         Ok(())
     }
-}
-
-/// The bytes of a weight in the order of its rows.
-fn ordered_bytes(source: &WeightSource<'_>) -> Result<Vec<u8>> {
-    let row_bytes = source.storage.row_bytes(source.cols);
-    let expected = row_bytes.unwrap_or(0) * source.rows;
-    let (Some(row_bytes), true) = (row_bytes, expected == source.bytes.len()) else {
-        let WeightSource { rows, cols, storage, .. } = *source;
-        return Err(Error::WeightBytes {
-            storage,
-            rows,
-            cols,
-            expected,
-            actual: source.bytes.len(),
-        });
-    };
-    let Some(order) = source.row_order else { return Ok(source.bytes.to_vec()) };
-    assert_eq!(order.len(), source.rows, "row order of a matrix of {} rows", source.rows);
-    let row = |&row: &u32| source.bytes[row as usize * row_bytes..][..row_bytes].iter().copied();
-    Ok(order.iter().flat_map(row).collect())
 }
 
 #[cfg(test)]
@@ -314,6 +350,17 @@ mod tests {
         let mut out = [0.0; 3];
         reference.read(kept, &mut out).unwrap();
         assert_eq!(out, [2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn bytes_lie_side_by_side() {
+        let mut reference = reference();
+        let buffer = reference.alloc(5, DType::U8).unwrap();
+        reference.upload_u8(&[1, 2, 255, 4, 5], buffer).unwrap();
+        reference.upload_u8(&[9], buffer.slice(1, 1)).unwrap();
+        let mut out = [0; 3];
+        reference.read_u8(buffer.slice(1, 3), &mut out).unwrap();
+        assert_eq!(out, [9, 255, 4]);
     }
 
     #[test]

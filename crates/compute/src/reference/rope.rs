@@ -19,13 +19,15 @@ pub(super) fn table(memory: &mut Memory, op: &RopeTable) {
 }
 
 pub(super) fn rotate(memory: &mut Memory, op: &Rope) {
-    let (width, half) = (op.heads * op.head_dim, op.head_dim / 2);
+    let (width, half) = (op.heads * op.head_dim, op.rotary_dim / 2);
+    let fits = op.rotary_dim.is_multiple_of(2) && op.rotary_dim <= op.head_dim;
+    assert!(fits, "{} of {} numbers are rotated", op.rotary_dim, op.head_dim);
     let rows = op.x.len / width;
     let x = memory.numbers(op.x, rows * width);
     let cos = memory.numbers(op.cos, rows * half);
     let sin = memory.numbers(op.sin, rows * half);
     let sign = if op.inverse { -1.0 } else { 1.0 };
-    let mut out = vec![0.0; rows * width];
+    let mut out = x.clone();
     for row in 0..rows {
         for head in 0..op.heads {
             let at = row * width + head * op.head_dim;

@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use crate::op::{Embed, Rows};
-use crate::{Buffer, DType};
+use crate::{Buffer, DType, Weight};
 
 pub(super) fn fill(memory: &mut Memory, out: Buffer, value: f32) {
     memory.write(out, &vec![f64::from(value); out.len]);
@@ -14,9 +14,9 @@ pub(super) fn accumulate(memory: &mut Memory, x: Buffer, out: Buffer) {
     memory.write(out, &sum);
 }
 
-pub(super) fn cast(memory: &mut Memory, x: Buffer, out: Buffer) {
-    let x = memory.numbers(x, out.len);
-    memory.write(out, &x);
+pub(super) fn cast(memory: &mut Memory, x: Buffer, scale: f32, out: Buffer) {
+    let x = memory.numbers(x, out.len).into_iter().map(|x| f64::from(scale) * x);
+    memory.write(out, &x.collect::<Vec<f64>>());
 }
 
 pub(super) fn gather(memory: &mut Memory, op: &Rows) {
@@ -58,4 +58,23 @@ pub(super) fn embed(memory: &mut Memory, op: &Embed) {
         out.extend(row.iter().map(|value| value * f64::from(op.scale)));
     }
     memory.write(op.out, &out);
+}
+
+pub(super) fn squares(memory: &mut Memory, weight: Weight, out: Buffer) {
+    let matrix = memory.weight(weight);
+    let squares = |row| matrix.row(row).iter().map(|x| x * x).sum();
+    let squares: Vec<f64> = (0..weight.rows).map(squares).collect();
+    memory.write(out, &squares);
+}
+
+pub(super) fn write(memory: &mut Memory, weight: Weight, index: Buffer, values: Buffer) {
+    let cols = weight.cols;
+    let index = memory.integers(index, values.len / cols);
+    let distinct: std::collections::BTreeSet<u32> = index.iter().copied().collect();
+    assert_eq!(distinct.len(), index.len(), "rows that are written are distinct");
+    let values = memory.numbers(values, values.len);
+    let matrix = memory.weights.get_mut(&weight.id).expect("a loaded weight");
+    for (row, values) in index.into_iter().zip(values.chunks_exact(cols)) {
+        matrix.values[row as usize * cols..][..cols].copy_from_slice(values);
+    }
 }

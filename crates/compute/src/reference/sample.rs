@@ -5,7 +5,10 @@ use crate::op::Sample;
 
 pub(super) fn run(memory: &mut Memory, op: &Sample) {
     let rows = op.tokens.len;
-    let logits = memory.numbers(op.logits, rows * op.vocab);
+    let mut logits = memory.numbers(op.logits, rows * op.vocab);
+    if let Some(cap) = op.softcap.map(f64::from) {
+        logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+    }
     let settings = memory.numbers(op.settings, rows * 4);
     let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
     for (logits, settings) in logits.chunks_exact(op.vocab).zip(settings.chunks_exact(4)) {

@@ -20,7 +20,7 @@ fn storage(name: &str) -> Storage {
     all.into_iter().find(|storage| format!("{storage:?}") == name).expect("a known storage")
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
     (0..text.len()).step_by(2).map(byte).collect()
 }

@@ -3,4 +3,6 @@
 mod cpu;
 mod dequant;
 mod measure;
+mod optimizers;
+mod quantize;
 mod reference;

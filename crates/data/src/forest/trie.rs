@@ -67,18 +67,22 @@ impl Node {
 }
 
 /// Builds the trie of all sequences below a node without tokens, sharing runs
-/// of at least `min_shared` tokens; 0 shares nothing.
-pub(super) fn build(sequences: &[&[u32]], min_shared: usize) -> Node {
+/// of at least `min_shared` tokens; 0 shares nothing. Sequences of more than `apart_beyond` tokens share
+/// with each other only.
+pub(super) fn build(sequences: &[&[u32]], min_shared: usize, apart_beyond: Option<usize>) -> Node {
     if min_shared == 0 {
         let leaf = |index: usize| Node::new(0, sequences[index].len(), vec![index], Vec::new());
         return Node::new(0, 0, Vec::new(), (0..sequences.len()).map(leaf).collect());
     }
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by(|&a, &b| sequences[a].cmp(sequences[b]).then(a.cmp(&b)));
-    let shared: Vec<usize> = order
-        .windows(2)
-        .map(|pair| common_prefix(sequences[pair[0]], sequences[pair[1]]))
-        .collect();
+    let is_apart = |index: usize| apart_beyond.is_some_and(|limit| sequences[index].len() > limit);
+    let key = |index: usize| (is_apart(index), sequences[index], index);
+    order.sort_by_key(|&index| key(index));
+    let shared = |pair: &[usize]| match is_apart(pair[0]) == is_apart(pair[1]) {
+        true => common_prefix(sequences[pair[0]], sequences[pair[1]]),
+        false => 0,
+    };
+    let shared: Vec<usize> = order.windows(2).map(shared).collect();
     let trie = Trie { sequences, order, shared, min_shared };
     let mut roots = Vec::new();
     trie.grow(0, sequences.len(), 0, &mut roots);
@@ -92,7 +96,7 @@ pub(crate) fn common_prefix(left: &[u32], right: &[u32]) -> usize {
 
 struct Trie<'a> {
     sequences: &'a [&'a [u32]],
-    /// Sequences in lexicographic order: those with a common prefix are neighbours.
+    /// Sequences in lexicographic order, those apart last: those with a common prefix are neighbours.
     order: Vec<usize>,
     /// `shared[i]`: common prefix of the `i`-th and the next in that order.
     shared: Vec<usize>,

@@ -271,6 +271,31 @@ fn any_rows_make_a_faithful_forest() {
 }
 
 #[test]
+fn long_sequences_share_with_long_ones_only() {
+    let prompt = range(0, 20);
+    let tails = [2, 9, 3, 12];
+    let rows: Vec<Sequence> = tails
+        .iter()
+        .enumerate()
+        .map(|(row, &tail)| {
+            sequence(row, &[&prompt[..], &range(50 + row as u32, tail)].concat(), 20)
+        })
+        .collect();
+    let apart = Packing { apart_beyond: Some(25), ..packing(1000, 16) };
+    let micros = pack(&rows, &apart);
+    let expected = [(0, 20, None), (20, 2, Some(0)), (22, 3, Some(0)), (25, 20, None)];
+    assert_eq!(segments(&micros[0])[..4], expected);
+    assert_eq!(check_all(&rows, &apart), 20 + 2 + 3 + 20 + 9 + 12);
+    assert_eq!(check_all(&rows, &packing(1000, 16)), 20 + 2 + 3 + 9 + 12);
+    for seed in 0..100 {
+        let rows = random_rows(seed);
+        for apart_beyond in [Some(0), Some(9), Some(1000)] {
+            check_all(&rows, &Packing { apart_beyond, ..packing(40, 1) });
+        }
+    }
+}
+
+#[test]
 fn with_a_prefix_tree_of_ones_nothing_is_computed_twice() {
     for seed in 0..100 {
         let rows = random_rows(seed);

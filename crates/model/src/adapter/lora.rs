@@ -1,151 +1,32 @@
-//! LoRA, Hu et al. 2021: `y = W x + scaling * B A x`, and rsLoRA's scaling.
+//! LoRA, Hu et al. 2021: `y = W x + scaling * B A x`, on a device.
 
 use std::collections::BTreeMap;
 
-use compute::{Backend, Buffer, Parameter, Storage, Weight, WeightSource};
+use compute::op::{Embed, Op};
+use compute::{Backend, Buffer, DType, Parameter, Shape};
 
-use crate::{Config, Module, Result};
+use super::config::LoraConfig;
+use super::dora::{Dora, DoraInputs, DoraScratch};
+use crate::decoder::{constant, frozen};
+use crate::tensor::{Matrix, Optimizers, Role, TrainedTensor};
+use crate::{Decoder, Module, Result};
 
-/// How `scaling` follows from rank and alpha.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoraKind {
-    /// `alpha / rank`.
-    Lora,
-    /// `alpha / sqrt(rank)`, Kalajdzievski 2023.
-    RsLora,
-}
-
-/// What an adapter covers and how strongly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraConfig {
-    /// How scaling is computed.
-    pub kind: LoraKind,
-    /// Rank where no pattern says otherwise.
-    pub rank: usize,
-    /// Alpha where no pattern says otherwise.
-    pub alpha: f32,
-    /// Dropout on the inputs while training.
-    pub dropout: f32,
-    /// Rank and alpha of every adapted module, by layer.
-    pub modules: BTreeMap<(usize, Module), (usize, f32)>,
-}
-
-impl LoraConfig {
-    /// The same rank and alpha on `modules` of all layers.
-    pub fn uniform(
-        config: &Config,
-        kind: LoraKind,
-        rank: usize,
-        alpha: f32,
-        dropout: f32,
-        modules: &[Module],
-    ) -> Self {
-        let covered = (0..config.num_hidden_layers)
-            .flat_map(|layer| modules.iter().map(move |&module| ((layer, module), (rank, alpha))));
-        LoraConfig { kind, rank, alpha, dropout, modules: covered.collect() }
-    }
-
-    /// Factor on `B A x` for a module of this rank and alpha.
-    pub fn scaling(&self, rank: usize, alpha: f32) -> f32 {
-        match self.kind {
-            LoraKind::Lora => alpha / rank as f32,
-            LoraKind::RsLora => alpha / (rank as f32).sqrt(),
-        }
-    }
-
-    /// Numbers in all matrices.
-    pub fn parameter_count(&self, config: &Config) -> usize {
-        let modules = self.modules.iter();
-        modules
-            .map(|(&(_, module), &(rank, _))| {
-                let (rows, cols) = config.shape(module);
-                rank * (rows + cols)
-            })
-            .sum()
-    }
-
-    /// Every matrix in the order that files, optimizer and gradients keep.
-    pub fn matrices(&self, config: &Config) -> Vec<MatrixInfo> {
-        let mut matrices = Vec::with_capacity(2 * self.modules.len());
-        for (&(layer, module), &(rank, _)) in &self.modules {
-            let (rows, cols) = config.shape(module);
-            let name = |part| {
-                format!("base_model.model.model.layers.{layer}.{}.{part}.weight", module.path())
-            };
-            matrices.push(MatrixInfo { name: name("lora_A"), rows: rank, cols });
-            matrices.push(MatrixInfo { name: name("lora_B"), rows, cols: rank });
-        }
-        matrices
-    }
-
-    /// Initial values, matrix by matrix: A uniform in `±1 / sqrt(cols)` as PEFT draws it, B zero.
-    pub fn initial_values(&self, config: &Config, seed: u64) -> Vec<Vec<f32>> {
-        let matrices = self.matrices(config);
-        let values = matrices.iter().enumerate().map(|(index, matrix)| {
-            if index % 2 == 1 {
-                return vec![0.0; matrix.rows * matrix.cols];
-            }
-            let key = compute::random::key(&[seed, PURPOSE_INIT, index as u64]);
-            let bound = 1.0 / (matrix.cols as f32).sqrt();
-            let draw = |i| compute::random::uniform(compute::random::mix(key ^ i));
-            (0..(matrix.rows * matrix.cols) as u64).map(|i| (2.0 * draw(i) - 1.0) * bound).collect()
-        });
-        values.collect()
-    }
-}
-
-/// Keeps initial values apart from every other use of the seed.
-const PURPOSE_INIT: u64 = 0x6c6f_7261;
-
-/// One matrix of an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MatrixInfo {
-    /// PEFT's name for it.
-    pub name: String,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub cols: usize,
-}
-
-/// A matrix on the device, trained or not.
-#[derive(Clone, Copy, Debug)]
-enum Matrix {
-    Frozen(Weight),
-    Trained(Parameter),
-}
-
-impl Matrix {
-    fn weight(&self) -> Weight {
-        match self {
-            Matrix::Frozen(weight) => *weight,
-            Matrix::Trained(parameter) => parameter.weight,
-        }
-    }
-
-    fn gradient(&self) -> Option<Buffer> {
-        match self {
-            Matrix::Frozen(_) => None,
-            Matrix::Trained(parameter) => Some(parameter.gradient),
-        }
-    }
-}
-
-/// The two matrices over one module.
+/// The two matrices over one module that computes, and its magnitudes.
 #[derive(Clone, Copy, Debug)]
 pub struct Lora {
     a: Matrix,
     b: Matrix,
     rank: usize,
     scaling: f32,
+    dora: Option<Dora>,
 }
 
 impl Lora {
-    pub(crate) fn a(&self) -> Weight {
+    pub(crate) fn a(&self) -> compute::Weight {
         self.a.weight()
     }
 
-    pub(crate) fn b(&self) -> Weight {
+    pub(crate) fn b(&self) -> compute::Weight {
         self.b.weight()
     }
 
@@ -168,6 +49,29 @@ impl Lora {
     pub(crate) fn is_trained(&self) -> bool {
         matches!(self.a, Matrix::Trained(_))
     }
+
+    pub(crate) fn dora(&self) -> Option<&Dora> {
+        self.dora.as_ref()
+    }
+}
+
+/// Rows of embedding and head that take the place of the base's.
+#[derive(Clone, Debug)]
+pub struct TokenRows {
+    /// Ascending.
+    pub(crate) indices: Vec<u32>,
+    pub(crate) embedding: Matrix,
+    /// Where the head is apart from the embedding.
+    pub(crate) head: Option<Matrix>,
+    index: Buffer,
+}
+
+impl TokenRows {
+    /// For every token its row among the trained ones, `u32::MAX` where it is none of them.
+    pub(crate) fn rows_of(&self, tokens: &[u32]) -> Vec<u32> {
+        let row = |token| self.indices.binary_search(token).map_or(u32::MAX, |row| row as u32);
+        tokens.iter().map(row).collect()
+    }
 }
 
 /// An adapter on a device.
@@ -175,43 +79,33 @@ impl Lora {
 pub struct Adapter {
     config: LoraConfig,
     modules: BTreeMap<(usize, Module), Lora>,
+    tokens: Option<TokenRows>,
+    trained: Vec<TrainedTensor>,
+    scratch: Option<DoraScratch>,
+    /// A frozen adapter that this one stands on.
+    below: Option<Box<Adapter>>,
 }
 
 impl Adapter {
-    /// Puts the matrices `values` (in the order of [`LoraConfig::matrices`]) on a device, to be
-    /// trained or only used.
+    /// Puts the matrices `values` (in the order of [`LoraConfig::matrices`]) on the device of `decoder`, to
+    /// be trained or only used. An empty value that follows from the base is filled in.
     pub fn new(
         backend: &mut dyn Backend,
-        model: &Config,
+        decoder: &Decoder,
         config: LoraConfig,
         values: &[Vec<f32>],
-        trained: bool,
+        training: Option<Optimizers>,
     ) -> Result<Self> {
-        let infos = config.matrices(model);
-        assert_eq!(infos.len(), values.len(), "one value per matrix");
-        let mut matrices = Vec::with_capacity(values.len());
-        for (info, values) in infos.iter().zip(values) {
-            matrices.push(if trained {
-                Matrix::Trained(backend.load_trained(info.rows, info.cols, values)?)
-            } else {
-                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                Matrix::Frozen(backend.load(WeightSource {
-                    rows: info.rows,
-                    cols: info.cols,
-                    storage: Storage::F32,
-                    bytes: &bytes,
-                    row_order: None,
-                })?)
-            });
-        }
-        let pairs = config.modules.iter().zip(matrices.chunks_exact(2));
-        let modules = pairs
-            .map(|((&key, &(rank, alpha)), pair)| {
-                let scaling = config.scaling(rank, alpha);
-                (key, Lora { a: pair[0], b: pair[1], rank, scaling })
-            })
-            .collect();
-        Ok(Adapter { config, modules })
+        let builder = Builder { backend, decoder, config: &config, training, trained: Vec::new() };
+        let (modules, tokens, trained, scratch) = builder.build(values)?;
+        let adapter = Adapter { config, modules, tokens, trained, scratch, below: None };
+        adapter.write_tokens(backend, decoder)?;
+        Ok(adapter)
+    }
+
+    /// The same adapter over `below`, which stays as it is.
+    pub fn over(self, below: Adapter) -> Self {
+        Adapter { below: Some(Box::new(below)), ..self }
     }
 
     /// What it covers.
@@ -219,43 +113,328 @@ impl Adapter {
         &self.config
     }
 
-    /// The matrices over a module, if it is covered.
+    /// The matrices over a module that computes, if it is covered.
     pub fn get(&self, layer: usize, module: Module) -> Option<&Lora> {
         self.modules.get(&(layer, module))
     }
 
-    /// The lowest layer that is covered: nothing below it needs a gradient.
+    /// This adapter and those below it, the lowest first.
+    pub fn stack(&self) -> Vec<&Adapter> {
+        let mut stack = self.below.as_ref().map_or_else(Vec::new, |below| below.stack());
+        stack.push(self);
+        stack
+    }
+
+    /// The rows of tokens that it brings.
+    pub(crate) fn tokens(&self) -> Option<&TokenRows> {
+        self.tokens.as_ref()
+    }
+
+    /// The lowest layer with a trained matrix: nothing below it needs a gradient.
     pub fn lowest_layer(&self) -> usize {
+        if self.trained.is_empty() {
+            return usize::MAX;
+        }
         self.modules.keys().next().map_or(usize::MAX, |key| key.0)
     }
 
-    /// All trained matrices, in the order of [`LoraConfig::matrices`].
+    /// All that is trained, in the order of [`LoraConfig::matrices`].
+    pub fn trained(&self) -> &[TrainedTensor] {
+        &self.trained
+    }
+
+    /// The parameters of [`trained`](Adapter::trained).
     pub fn parameters(&self) -> Vec<Parameter> {
-        let matrices = self.modules.values().flat_map(|lora| [lora.a, lora.b]);
-        matrices
-            .filter_map(|matrix| match matrix {
-                Matrix::Trained(parameter) => Some(parameter),
-                Matrix::Frozen(_) => None,
-            })
-            .collect()
+        self.trained.iter().map(|tensor| tensor.parameter).collect()
     }
 
     /// Reads the f32 values of a trained adapter back, in the order of [`LoraConfig::matrices`].
-    pub fn values(&self, backend: &mut dyn Backend) -> Result<Vec<Vec<f32>>> {
-        let mut all = Vec::with_capacity(2 * self.modules.len());
-        for parameter in self.parameters() {
-            let mut values = vec![0.0; parameter.master.len];
-            backend.read(parameter.master, &mut values)?;
-            all.push(values);
+    pub fn values(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<Vec<Vec<f32>>> {
+        let mut tensors = crate::tensor::read_tensors(backend, &self.trained)?;
+        let infos = self.config.matrices(&decoder.config);
+        let take = |name: &str| tensors.remove(name).expect("every matrix is trained").1;
+        Ok(infos.iter().map(|info| &*info.name).map(take).collect())
+    }
+
+    /// Brings what follows from the trained matrices up to them: after a step, or after values were written.
+    pub fn refresh(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
+        if let Some(scratch) = &self.scratch {
+            for (&(layer, module), lora) in &self.modules {
+                let (Some(dora), Matrix::Trained(a), Matrix::Trained(b)) =
+                    (lora.dora, lora.a, lora.b)
+                else {
+                    continue;
+                };
+                let magnitude = dora.parameter().expect("trained with its matrices").master;
+                let inputs = DoraInputs {
+                    weight: decoder.module(layer, module).weight(),
+                    a: lora.a(),
+                    a_values: a.master,
+                    b_values: b.master,
+                    magnitude,
+                    scaling: lora.scaling,
+                };
+                scratch.refresh(backend, &dora, &inputs)?;
+            }
         }
-        Ok(all)
+        self.write_tokens(backend, decoder)
+    }
+
+    /// Writes trained rows of tokens into embedding and head.
+    fn write_tokens(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let index = tokens.index;
+        let pairs =
+            [(Some(tokens.embedding), decoder.embedding()), (tokens.head, decoder.head_matrix())];
+        for (rows, matrix) in pairs {
+            let Some(Matrix::Trained(rows)) = rows else { continue };
+            let (weight, values) = (matrix.weight(), rows.master);
+            backend.run(Op::WriteRows { weight, index, values })?;
+        }
+        Ok(())
     }
 
     /// Gives its device memory back.
     pub fn unload(self, backend: &mut dyn Backend) {
-        for lora in self.modules.values() {
-            backend.unload(lora.a());
-            backend.unload(lora.b());
+        let mut shared = Vec::new();
+        for lora in self.modules.into_values() {
+            // The parts of a fused module have one `lora_A`.
+            if !shared.contains(&lora.a()) {
+                shared.push(lora.a());
+                lora.a.unload(backend);
+            }
+            lora.b.unload(backend);
+            if let Some(dora) = lora.dora {
+                dora.unload(backend);
+            }
+        }
+        if let Some(tokens) = self.tokens {
+            tokens.embedding.unload(backend);
+            if let Some(head) = tokens.head {
+                head.unload(backend);
+            }
+            backend.free_static(tokens.index);
+        }
+        if let Some(scratch) = self.scratch {
+            scratch.free(backend);
+        }
+        if let Some(below) = self.below {
+            below.unload(backend);
         }
     }
+}
+
+type Built =
+    (BTreeMap<(usize, Module), Lora>, Option<TokenRows>, Vec<TrainedTensor>, Option<DoraScratch>);
+
+/// Puts matrices on a device, part by part.
+struct Builder<'a> {
+    backend: &'a mut dyn Backend,
+    decoder: &'a Decoder,
+    config: &'a LoraConfig,
+    training: Option<Optimizers>,
+    trained: Vec<TrainedTensor>,
+}
+
+impl Builder<'_> {
+    fn build(mut self, values: &[Vec<f32>]) -> Result<Built> {
+        let infos = self.config.matrices(&self.decoder.config);
+        assert_eq!(infos.len(), values.len(), "one value per matrix");
+        let mut matrices = infos.iter().zip(values);
+        let mut next = || {
+            let (info, values) = matrices.next().expect("as many as were counted");
+            (info.name.as_str(), values.as_slice())
+        };
+        let scratch = self.scratch()?;
+        let mut modules = BTreeMap::new();
+        for (&(layer, module), &(rank, alpha)) in &self.config.modules {
+            let scaling = self.config.scaling(rank, alpha);
+            let (a, b) = (next(), next());
+            let magnitude = self.config.dora.then(&mut next);
+            let cols = self.decoder.config.shape(module).1;
+            let a_matrix = self.matrix(a.0, 0, Role::LoraA, (rank, cols), a.1)?;
+            let mut first_row = 0;
+            for &part in module.parts() {
+                let rows = self.decoder.config.shape(part).0;
+                let b_values = part_of(b.1, first_row * rank, rows * rank);
+                let b_matrix = self.matrix(b.0, first_row, Role::LoraB, (rows, rank), b_values)?;
+                let mut lora = Lora { a: a_matrix, b: b_matrix, rank, scaling, dora: None };
+                if let (Some((name, magnitudes)), Some(scratch)) = (magnitude, &scratch) {
+                    let site = MagnitudeSite {
+                        name,
+                        first_row,
+                        magnitudes: part_of(magnitudes, first_row, rows),
+                        a: a.1,
+                        b: b_values,
+                    };
+                    lora.dora = Some(self.dora(scratch, (layer, part), &lora, &site)?);
+                }
+                modules.insert((layer, part), lora);
+                first_row += rows;
+            }
+        }
+        let tokens = match self.config.tokens.is_empty() {
+            true => None,
+            false => {
+                let has_head = self.config.token_modules(&self.decoder.config).len() > 1;
+                Some(self.tokens(next(), has_head.then(next))?)
+            }
+        };
+        if self.training.is_none() {
+            // The factors are made; what they were made of does not change.
+            if let Some(scratch) = scratch {
+                scratch.free(self.backend);
+            }
+            return Ok((modules, tokens, self.trained, None));
+        }
+        Ok((modules, tokens, self.trained, scratch))
+    }
+
+    fn scratch(&mut self) -> Result<Option<DoraScratch>> {
+        if !self.config.dora {
+            return Ok(None);
+        }
+        let config = &self.decoder.config;
+        let (mut rank, mut rows, mut cols) = (1, 1, 1);
+        for (&(_, module), &(own, _)) in &self.config.modules {
+            let shape = config.shape(module);
+            (rank, rows, cols) = (rank.max(own), rows.max(shape.0), cols.max(shape.1));
+        }
+        Ok(Some(DoraScratch::new(self.backend, rank, rows, cols)?))
+    }
+
+    fn matrix(
+        &mut self,
+        name: &str,
+        first_row: usize,
+        role: Role,
+        (rows, cols): (usize, usize),
+        values: &[f32],
+    ) -> Result<Matrix> {
+        if self.training.is_none() {
+            let weight = frozen(self.backend, rows, cols, values, None)?;
+            return Ok(Matrix::Frozen(weight));
+        }
+        let shape = Shape::Matrix(rows, cols);
+        Ok(Matrix::Trained(self.parameter(name, first_row, role, shape, values)?))
+    }
+
+    fn parameter(
+        &mut self,
+        name: &str,
+        first_row: usize,
+        role: Role,
+        shape: Shape,
+        values: &[f32],
+    ) -> Result<Parameter> {
+        let kind = self.training.expect("asked for what is trained").of(role);
+        let parameter = self.backend.load_trained(shape, values, kind)?;
+        self.trained.push(TrainedTensor { name: name.to_owned(), first_row, role, parameter });
+        Ok(parameter)
+    }
+
+    fn dora(
+        &mut self,
+        scratch: &DoraScratch,
+        (layer, module): (usize, Module),
+        lora: &Lora,
+        site: &MagnitudeSite<'_>,
+    ) -> Result<Dora> {
+        let weight = self.decoder.module(layer, module).weight();
+        let squares = self.backend.alloc_static(weight.rows, DType::F32)?;
+        self.backend.run(Op::RowSquares { weight, out: squares })?;
+        let magnitudes = match site.magnitudes.is_empty() {
+            false => site.magnitudes.to_vec(),
+            true => {
+                let mut norms = vec![0.0; squares.len];
+                self.backend.read(squares, &mut norms)?;
+                norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
+                norms
+            }
+        };
+        let shape = Shape::Vector(weight.rows);
+        let parameter = match self.training {
+            None => None,
+            Some(_) => Some(self.parameter(
+                site.name,
+                site.first_row,
+                Role::Magnitude,
+                shape,
+                &magnitudes,
+            )?),
+        };
+        let dora = Dora::new(self.backend, squares, parameter)?;
+        let given = [site.a, site.b, &magnitudes].map(|values| constant(self.backend, values));
+        let [a_values, b_values, magnitude] = given;
+        let (a_values, b_values, magnitude) = (a_values?, b_values?, magnitude?);
+        let (a, scaling) = (lora.a(), lora.scaling);
+        let inputs = DoraInputs { weight, a, a_values, b_values, magnitude, scaling };
+        scratch.refresh(self.backend, &dora, &inputs)?;
+        self.backend.sync()?;
+        for buffer in [a_values, b_values, magnitude] {
+            self.backend.free_static(buffer);
+        }
+        Ok(dora)
+    }
+
+    fn tokens(
+        &mut self,
+        embedding: (&str, &[f32]),
+        head: Option<(&str, &[f32])>,
+    ) -> Result<TokenRows> {
+        let indices = self.config.tokens.clone();
+        let index = self.backend.alloc_static(indices.len(), DType::U32)?;
+        self.backend.upload_u32(&indices, index)?;
+        let decoder = self.decoder;
+        let mut rows = |(name, values): (&str, &[f32]), matrix: Matrix| -> Result<Matrix> {
+            let cols = decoder.config.hidden_size;
+            let values = match values.is_empty() {
+                false => values.to_vec(),
+                true => rows_of(self.backend, matrix, index, cols)?,
+            };
+            let shape = (indices.len(), cols);
+            let made = self.matrix(name, 0, Role::Tokens, shape, &values)?;
+            if let Matrix::Frozen(_) = made {
+                let weight = matrix.weight();
+                let values = constant(self.backend, &values)?;
+                self.backend.run(Op::WriteRows { weight, index, values })?;
+                self.backend.sync()?;
+                self.backend.free_static(values);
+            }
+            Ok(made)
+        };
+        let embedding = rows(embedding, decoder.embedding())?;
+        let head = head.map(|head| rows(head, decoder.head_matrix())).transpose()?;
+        Ok(TokenRows { indices, embedding, head, index })
+    }
+}
+
+/// Where magnitudes stand in their file, and the matrices beside them.
+struct MagnitudeSite<'a> {
+    name: &'a str,
+    first_row: usize,
+    magnitudes: &'a [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+/// Rows of a matrix of the base, as it multiplies.
+fn rows_of(
+    backend: &mut dyn Backend,
+    matrix: Matrix,
+    tokens: Buffer,
+    cols: usize,
+) -> Result<Vec<f32>> {
+    let out = backend.alloc_static(tokens.len * cols, DType::F32)?;
+    let weight = matrix.weight();
+    backend.run(Op::Embed(Embed { weight, tokens, scale: 1.0, out }))?;
+    let mut values = vec![0.0; out.len];
+    backend.read(out, &mut values)?;
+    backend.free_static(out);
+    Ok(values)
+}
+
+/// A part of values that may be empty.
+fn part_of(values: &[f32], start: usize, len: usize) -> &[f32] {
+    if values.is_empty() { values } else { &values[start..start + len] }
 }

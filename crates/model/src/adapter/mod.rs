@@ -1,7 +1,19 @@
-//! Adapters: small trained matrices over a frozen decoder, and their files.
+//! Adapters: small trained matrices over a decoder, and their files.
 
+mod adapted;
+mod config;
+mod coverage;
+mod dora;
+mod eigen;
+mod initial;
 mod lora;
 mod peft;
+mod pissa;
+mod principal;
+mod stack;
 
-pub use lora::{Adapter, Lora, LoraConfig, LoraKind};
-pub use peft::PeftMetadata;
+pub use config::{LoraConfig, LoraKind, MatrixInfo};
+pub use coverage::{Coverage, Target};
+pub use dora::Dora;
+pub use lora::{Adapter, Lora, TokenRows};
+pub use peft::{LoadedAdapter, PeftMetadata};

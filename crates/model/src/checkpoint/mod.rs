@@ -1,30 +1,55 @@
 //! The files a base model is made of, whatever their format.
 
+mod bitsandbytes;
 mod gguf;
+mod part;
 mod safetensors;
+mod shapes;
 
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use compute::Storage;
+use ::safetensors::Dtype;
+use compute::{Owner, Storage};
 use memmap2::Mmap;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use text::{Date, Metadata};
+
+pub use bitsandbytes::Codes;
+pub use part::Part;
+pub(crate) use part::plain_name;
 
 use crate::{Config, Error, Result};
 
 /// A tensor where it lies in its file.
 pub struct Tensor<'a> {
+    /// Its name in the file's own spelling, for errors.
+    pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// How its numbers are stored.
-    pub storage: Storage,
-    /// Its bytes in the mapped file.
-    pub bytes: &'a [u8],
-    /// Row `i` is row `row_order[i]` of `bytes`.
-    pub row_order: Option<Vec<u32>>,
+    /// Its numbers.
+    pub stored: Stored<'a>,
     /// The file, for errors.
     pub path: &'a Path,
+    mapping: &'a Mapping,
+}
+
+/// How the numbers of a [`Tensor`] are stored.
+pub enum Stored<'a> {
+    /// Floats, or the blocks of a GGUF file.
+    Plain {
+        /// Which.
+        storage: Storage,
+        /// The bytes in the mapped file.
+        bytes: &'a [u8],
+        /// Row `i` is row `row_order[i]` of `bytes`.
+        row_order: Option<Vec<u32>>,
+    },
+    /// Codes of bitsandbytes.
+    Quantized(Codes<'a>),
 }
 
 /// Tensors by the names that Hugging Face gives them.
@@ -32,13 +57,42 @@ trait Tensors: Send + Sync {
     fn metadata(&self, date: Date) -> Result<Metadata>;
 
     fn get(&self, name: &str) -> Result<Option<Tensor<'_>>>;
+
+    /// As `get`, for who expects this shape.
+    fn get_as(&self, name: &str, _shape: &[usize]) -> Result<Option<Tensor<'_>>> {
+        self.get(name)
+    }
+
+    /// `config.json`, or what stands for it.
+    fn config_json(&self) -> Result<Value>;
+
+    /// The name that the files have for a tensor of the decoder.
+    fn stored_name(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// Gives back the memory of all pages of the files.
+    fn release(&self) {}
+
+    /// Every tensor of the files as bytes under its own name, where others may read it so.
+    fn file_tensors(&self) -> Vec<FileTensor<'_>> {
+        Vec::new()
+    }
+}
+
+/// A tensor as its file has it.
+pub(crate) struct FileTensor<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
 }
 
 /// A base model as it lies on disk: its shape read, its tensors mapped, nothing loaded.
 pub struct Base {
     /// The folder or file that it was opened from.
     pub path: PathBuf,
-    /// `folder` or `gguf`.
+    /// `folder`, `gguf` or `config`.
     pub format: &'static str,
     /// The decoder's shape.
     pub config: Config,
@@ -79,12 +133,17 @@ impl Base {
     /// weights. `path` is only named in errors.
     pub fn check_config(json: &serde_json::Value, path: &Path) -> Result<Config> {
         let config = Config::from_json(json, path)?;
-        let Some(quantization) = json.get("quantization_config").filter(|v| v.is_object()) else {
-            return Ok(config);
-        };
-        let method = quantization.get("quant_method").and_then(|v| v.as_str()).unwrap_or("?");
-        Err(Error::file(path, format!("weights quantised by `{method}` are not supported"))
-            .with_hint("use the 16-bit original or a GGUF file"))
+        check_quantization(json, path)?;
+        Ok(config)
+    }
+
+    /// A base that has shapes and no numbers, from what stands in a `config.json`: for a device that only
+    /// counts. Tokenizer and templates come from the folder of `path`, where they are asked for.
+    pub fn from_config(json: &Value, path: &Path) -> Result<Self> {
+        let config = Self::check_config(json, path)?;
+        let tensors = shapes::Shapes::new(json, &config, path.parent().unwrap_or(path))?;
+        let tensors = Box::new(tensors);
+        Ok(Base { path: path.into(), format: "config", config, tensors, files: Vec::new() })
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -126,7 +185,7 @@ impl Base {
 
     /// The tensor of this name and shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        let Some(tensor) = self.tensors.get(name)? else {
+        let Some(tensor) = self.tensors.get_as(name, shape)? else {
             return Err(Error::file(&self.path, format!("tensor `{name}` is missing")));
         };
         if tensor.shape != shape {
@@ -141,16 +200,36 @@ impl Base {
         Ok(tensor)
     }
 
+    /// `config.json`; of a GGUF file, the same keys made from its metadata.
+    pub fn config_json(&self) -> Result<Value> {
+        self.tensors.config_json()
+    }
+
+    /// The name that the files have for a tensor of the decoder.
+    pub(crate) fn stored_name(&self, name: &str) -> String {
+        self.tensors.stored_name(name)
+    }
+
+    /// Every tensor of a folder's files; none of a GGUF file, whose names are others.
+    pub(crate) fn file_tensors(&self) -> Vec<FileTensor<'_>> {
+        self.tensors.file_tensors()
+    }
+
+    /// Gives back the memory of all pages of the files; they are read again when they are touched. Systems
+    /// bring in neighbours of what is touched, so that giving back tensor by tensor is not enough.
+    pub fn release(&self) {
+        self.tensors.release();
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> Result<bool> {
         Ok(self.tensors.get(name)?.is_some())
     }
 
-    /// A short word for how most weights are stored: `bf16`, `q4_1`, ...
+    /// A short word for how most weights are stored: `bf16`, `q4_1`, `nf4`, ...
     pub fn storage_name(&self) -> Result<String> {
-        let name = "model.layers.0.mlp.down_proj.weight";
-        let storage = self.tensors.get(name)?.map(|t| t.storage);
-        Ok(storage.map_or_else(|| "unknown".into(), |s| format!("{s:?}").to_lowercase()))
+        let tensor = self.tensors.get("model.layers.0.mlp.down_proj.weight")?;
+        Ok(tensor.map_or_else(|| "unknown".into(), |tensor| tensor.stored.name()))
     }
 
     /// SHA-256 over names, sizes and contents of the weight files.
@@ -175,16 +254,88 @@ impl Base {
     }
 }
 
+impl Stored<'_> {
+    fn name(&self) -> String {
+        match self {
+            Stored::Plain { storage, .. } => format!("{storage:?}").to_lowercase(),
+            Stored::Quantized(codes) => codes.name().to_owned(),
+        }
+    }
+}
+
+/// Refuses weights quantised in a way that cannot be read.
+fn check_quantization(config: &serde_json::Value, path: &Path) -> Result<()> {
+    let Some(quantization) = config.get("quantization_config").filter(|v| v.is_object()) else {
+        return Ok(());
+    };
+    let is_set = |key: &str| quantization.get(key).and_then(|v| v.as_bool()) == Some(true);
+    match quantization.get("quant_method").and_then(|v| v.as_str()) {
+        Some("bitsandbytes") => Ok(()),
+        // Older files name no method.
+        None if is_set("load_in_4bit") || is_set("load_in_8bit") => Ok(()),
+        method => {
+            let method = method.unwrap_or("?");
+            let message = format!("weights quantised by `{method}` are not supported");
+            let hint = "use the 16-bit original, a bitsandbytes folder or a GGUF file";
+            Err(Error::file(path, message).with_hint(hint))
+        }
+    }
+}
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Maps a file into memory.
-fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    // SAFETY: the map is read only, and the file is a checkpoint that nobody
-    // rewrites while it is in use; cutting it short would end the process, not corrupt it.
-    #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+/// A file in memory, whose pages come when they are touched.
+#[derive(Clone)]
+struct Mapping(Arc<Mmap>);
+
+impl Mapping {
+    fn new(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: the map is read only, and the file is a checkpoint that nobody
+        // rewrites while it is in use; cutting it short would end the process, not corrupt it.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        Ok(Mapping(Arc::new(map)))
+    }
+
+    /// The mapping as a backend keeps it.
+    fn owner(&self) -> Owner {
+        self.0.clone()
+    }
+
+    /// Where bytes of the mapping lie in it.
+    fn offset(&self, bytes: &[u8]) -> usize {
+        bytes.as_ptr().addr() - self.0.as_ptr().addr()
+    }
+
+    /// Gives back the memory of the pages that hold these bytes of the mapping.
+    #[cfg(unix)]
+    fn release(&self, bytes: &[u8]) {
+        use memmap2::UncheckedAdvice::DontNeed;
+        if !self.0.as_ptr_range().contains(&bytes.as_ptr()) {
+            // Numbers that were changed on opening lie elsewhere.
+            return;
+        }
+        let offset = self.offset(bytes);
+        // SAFETY: the map is of a file and never written, so a page that was dropped comes back with
+        // the same bytes when it is touched.
+        #[allow(unsafe_code)]
+        let advised = unsafe { self.0.unchecked_advise_range(DontNeed, offset, bytes.len()) };
+        // Where the system does not take the advice, the pages stay until it wants them.
+        advised.ok();
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _bytes: &[u8]) {}
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }

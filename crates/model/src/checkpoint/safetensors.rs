@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use compute::Storage;
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
 use text::Date;
 
-use super::{Tensor, Tensors, map};
+use super::{FileTensor, Mapping, Stored, Tensor, Tensors, bitsandbytes, plain_name};
 use crate::{Error, Result};
 
 /// Where a tensor lies.
@@ -20,9 +20,18 @@ struct Entry {
     end: usize,
 }
 
+/// An entry of a file, which may be a part of a quantised tensor.
+pub(super) struct FilePart<'a> {
+    pub(super) shape: &'a [usize],
+    pub(super) dtype: Dtype,
+    pub(super) bytes: &'a [u8],
+    pub(super) path: &'a Path,
+    mapping: &'a Mapping,
+}
+
 pub(super) struct Folder {
     dir: PathBuf,
-    files: Vec<(PathBuf, Mmap)>,
+    files: Vec<(PathBuf, Mapping)>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -77,7 +86,7 @@ impl Folder {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
-        let bytes = map(&path)?;
+        let bytes = Mapping::new(&path)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| {
             Error::file(&path, format!("not a whole safetensors file: {error}"))
                 .with_hint("the download was probably cut off: fetch the file again")
@@ -99,29 +108,71 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// What the files have under exactly this name.
+    pub(super) fn part(&self, name: &str) -> Option<FilePart<'_>> {
+        let Entry { file, ref shape, dtype, start, end } = *self.entries.get(name)?;
+        let (path, mapping) = &self.files[file];
+        Some(FilePart { shape, dtype, bytes: &mapping[start..end], path, mapping })
+    }
+}
+
 impl Tensors for Folder {
     fn metadata(&self, date: Date) -> Result<text::Metadata> {
         Ok(text::Metadata::from_folder(&self.dir, date)?)
     }
 
+    fn config_json(&self) -> Result<Value> {
+        Ok(text::metadata::folder::config(&self.dir)?)
+    }
+
+    fn release(&self) {
+        for (_, mapping) in &self.files {
+            mapping.release(mapping);
+        }
+    }
+
+    fn stored_name(&self, name: &str) -> String {
+        if self.entries.contains_key(name) {
+            return name.to_owned();
+        }
+        let found = self.entries.keys().find(|stored| plain_name(stored) == name);
+        found.map_or(name, |stored| stored).to_owned()
+    }
+
+    fn file_tensors(&self) -> Vec<FileTensor<'_>> {
+        let entries = self.entries.iter().map(|(name, entry)| {
+            let (_, bytes) = &self.files[entry.file];
+            let bytes = &bytes[entry.start..entry.end];
+            FileTensor { name, dtype: entry.dtype, shape: &entry.shape, bytes }
+        });
+        entries.collect()
+    }
+
     fn get(&self, name: &str) -> Result<Option<Tensor<'_>>> {
-        let Some(entry) = self.entries.get(name) else { return Ok(None) };
-        let (path, bytes) = &self.files[entry.file];
-        let storage = match entry.dtype {
-            Dtype::F32 => Storage::F32,
-            Dtype::F16 => Storage::F16,
-            Dtype::BF16 => Storage::Bf16,
-            other => {
-                return Err(Error::file(path, format!("tensor `{name}` is stored as {other:?}"))
-                    .with_hint("supported: F32, F16, BF16"));
+        let name = &self.stored_name(name);
+        let Some(part) = self.part(name) else { return Ok(None) };
+        let (shape, stored) = match bitsandbytes::read(self, name, &part)? {
+            Some((shape, codes)) => (shape, Stored::Quantized(codes)),
+            None => {
+                let storage = storage(&part).ok_or_else(|| {
+                    let message = format!("tensor `{name}` is stored as {:?}", part.dtype);
+                    Error::file(part.path, message).with_hint("supported: F32, F16, BF16")
+                })?;
+                let bytes = part.bytes;
+                (part.shape.to_vec(), Stored::Plain { storage, bytes, row_order: None })
             }
         };
-        Ok(Some(Tensor {
-            shape: entry.shape.clone(),
-            storage,
-            bytes: &bytes[entry.start..entry.end],
-            row_order: None,
-            path,
-        }))
+        let mapping = part.mapping;
+        Ok(Some(Tensor { name: name.clone(), shape, stored, path: part.path, mapping }))
+    }
+}
+
+fn storage(part: &FilePart<'_>) -> Option<Storage> {
+    match part.dtype {
+        Dtype::F32 => Some(Storage::F32),
+        Dtype::F16 => Some(Storage::F16),
+        Dtype::BF16 => Some(Storage::Bf16),
+        _ => None,
     }
 }

@@ -1,10 +1,11 @@
 //! From the objective's derivatives down to the adapter's matrices.
 
-use compute::op::{Op, RmsNormBackward};
-use compute::{Backend, DType};
+use compute::op::{ColumnSums, Op, RmsNormBackward, ScatterAdd};
+use compute::{Backend, Buffer, DType};
 
 use super::forward::{Hidden, Kept, Pass};
 use super::head::HeadGradients;
+use super::inputs::upload;
 use super::layer::LayerContext;
 use super::{Decoder, ScalarHead};
 use crate::Result;
@@ -31,21 +32,15 @@ impl Decoder {
             hidden.release(backend);
             return Ok(());
         }
-        let d_normed = self.head_backward(backend, &mut hidden, gradients, scalar)?;
+        let d_normed = self.head_backward(backend, &mut hidden, gradients, scalar, pass)?;
         let size = self.config.hidden_size;
         let mut d_out = backend.alloc(hidden.reads() * size, DType::F32)?;
         backend.run(Op::Fill { out: d_out, value: 0.0 })?;
-        backend.run(Op::RmsNormBackward(RmsNormBackward {
-            cols: size,
-            dout: d_normed,
-            x: hidden.residual,
-            weight: self.norm,
-            rstd: hidden.rstd,
-            dx: d_out,
-        }))?;
+        self.backward_final_norm(backend, &hidden, d_normed, d_out)?;
         // The last layer turns a gradient at the reads into one of the whole stream; below it is changed in place.
         let d_stream = backend.alloc(hidden.uploaded.rows * size, DType::F32)?;
         let lowest = self.layers.len() - hidden.layers.len();
+        let wants_embedding = self.wants_embedding_gradient(pass);
         let kept = std::mem::take(&mut hidden.layers);
         for (index, Kept { input, saved }) in kept.into_iter().enumerate().rev() {
             let layer = lowest + index;
@@ -55,11 +50,62 @@ impl Decoder {
                 Some(saved) => saved,
                 None => self.recompute(backend, &context, input, d_out.len)?,
             };
-            context.backward(backend, input, &saved, d_out, d_stream, index > 0)?;
+            let wants_input = index > 0 || wants_embedding;
+            context.backward(backend, input, &saved, d_out, d_stream, wants_input)?;
             backend.release(mark);
             d_out = d_stream;
         }
+        if wants_embedding {
+            self.backward_embedding(backend, &hidden, d_stream, pass)?;
+        }
         hidden.release(backend);
+        Ok(())
+    }
+
+    fn backward_final_norm(
+        &self,
+        backend: &mut dyn Backend,
+        hidden: &Hidden,
+        dout: Buffer,
+        dx: Buffer,
+    ) -> Result<()> {
+        let (x, rstd, cols) = (hidden.residual, hidden.rstd, self.config.hidden_size);
+        if let Some(gradient) = self.norm.gradient() {
+            backend.run(Op::ColumnSums(ColumnSums {
+                cols,
+                a: dout,
+                b: Some(x),
+                row_scale: Some(rstd),
+                divisor: None,
+                groups: hidden.uploaded.read_groups,
+                rows_each: 1,
+                gradient,
+            }))?;
+        }
+        let (weight, offset) = (self.norm.buffer(), self.config.norm_offset);
+        let op = RmsNormBackward { cols, dout, x, weight, offset, rstd, dx };
+        Ok(backend.run(Op::RmsNormBackward(op))?)
+    }
+
+    /// Adds the gradient of the stream's beginning to the rows of the embedding that it was made of.
+    fn backward_embedding(
+        &self,
+        backend: &mut dyn Backend,
+        hidden: &Hidden,
+        x: Buffer,
+        pass: &Pass<'_>,
+    ) -> Result<()> {
+        let scale = self.config.embedding_scale;
+        let cols = self.config.hidden_size;
+        if let Some(out) = self.embedding.gradient() {
+            let index = hidden.uploaded.tokens;
+            backend.run(Op::ScatterAdd(ScatterAdd { cols, x, index, scale, out }))?;
+        }
+        if let Some(tokens) = pass.adapter.and_then(|adapter| adapter.tokens()) {
+            let Some(out) = tokens.embedding.gradient() else { return Ok(()) };
+            let index = upload(backend, &tokens.rows_of(&hidden.tokens))?;
+            backend.run(Op::ScatterAdd(ScatterAdd { cols, x, index, scale, out }))?;
+        }
         Ok(())
     }
 

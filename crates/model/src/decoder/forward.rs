@@ -29,6 +29,8 @@ pub struct Hidden {
     /// `[R, C]`, operand: the final norm's output at the reads.
     pub normed: Buffer,
     pub(super) uploaded: Uploaded,
+    /// The stream's tokens, where backward will ask for them.
+    pub(super) tokens: Vec<u32>,
     /// `[R, C]`, f32: the residual stream at the reads.
     pub(super) residual: Buffer,
     /// `[R]`, f32.
@@ -76,7 +78,7 @@ impl Decoder {
 
     /// Refuses positions that the rotary embedding cannot express.
     pub(crate) fn check_positions(&self, position: u32) -> Result<()> {
-        match self.config.rope.max_positions {
+        match self.config.ropes.iter().find_map(|rope| rope.max_positions) {
             Some(max) if position as usize >= max => Err(crate::Error::Input {
                 message: format!(
                     "a sequence of {} tokens, but `dynamic` rope scaling is supported \
@@ -89,6 +91,20 @@ impl Decoder {
         }
     }
 
+    /// The lowest layer that anything trained sits in; 0 where the embedding is.
+    pub(super) fn lowest_layer(&self, pass: &Pass<'_>) -> usize {
+        if self.wants_embedding_gradient(pass) {
+            return 0;
+        }
+        let adapter = pass.adapter.map_or(usize::MAX, Adapter::lowest_layer);
+        self.lowest_trained_layer().min(adapter)
+    }
+
+    /// Whether the gradient goes down to the embedding.
+    pub(super) fn wants_embedding_gradient(&self, pass: &Pass<'_>) -> bool {
+        self.trains_embedding() || pass.adapter.is_some_and(|adapter| adapter.tokens().is_some())
+    }
+
     pub(crate) fn forward_inputs(
         &self,
         backend: &mut dyn Backend,
@@ -97,8 +113,7 @@ impl Decoder {
     ) -> Result<Hidden> {
         let start = backend.mark();
         let hidden_size = self.config.hidden_size;
-        let uploaded =
-            Uploaded::new(backend, inputs, self.inv_freq, self.config.rope.attention_scale)?;
+        let uploaded = Uploaded::new(backend, inputs, &self.config, &self.ropes)?;
         let (rows, reads) = (uploaded.rows, uploaded.read_count);
         let operand = backend.operand();
         let residual = backend.alloc(reads * hidden_size, DType::F32)?;
@@ -107,14 +122,16 @@ impl Decoder {
 
         let mut stream = backend.alloc(rows * hidden_size, DType::F32)?;
         backend.run(Op::Embed(Embed {
-            weight: self.embedding,
+            weight: self.embedding.weight(),
             tokens: uploaded.tokens,
-            scale: 1.0,
+            scale: self.config.embedding_scale,
             out: stream,
         }))?;
         // Two buffers take turns where nothing is kept.
         let mut spare = None;
-        let lowest = pass.adapter.filter(|_| pass.keep).map(Adapter::lowest_layer);
+        let wants_tokens =
+            pass.keep && pass.adapter.is_some_and(|adapter| adapter.tokens().is_some());
+        let lowest = pass.keep.then(|| self.lowest_layer(pass));
         let mut kept = Vec::new();
         let last = self.layers.len() - 1;
         for index in 0..self.layers.len() {
@@ -142,7 +159,8 @@ impl Decoder {
             backend.run(Op::RmsNorm(RmsNorm {
                 cols: hidden_size,
                 x: residual,
-                weight: self.norm,
+                weight: self.norm.buffer(),
+                offset: self.config.norm_offset,
                 eps: self.config.rms_norm_eps,
                 out: normed,
                 rstd,
@@ -151,6 +169,7 @@ impl Decoder {
         Ok(Hidden {
             normed,
             uploaded,
+            tokens: if wants_tokens { inputs.tokens.clone() } else { Vec::new() },
             residual,
             rstd,
             d_normed: None,

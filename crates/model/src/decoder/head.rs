@@ -1,12 +1,14 @@
 //! What objectives see of a model: log-probabilities of tokens, statistics of
 //! the distribution, and a scalar per read.
 
+use std::ops::Range;
+
 use compute::op::{self, Linear, Op, Term, WeightGradient};
 use compute::{Backend, Buffer, DType, Parameter};
 use text::Target;
 
 use super::inputs::upload;
-use super::{Decoder, Hidden};
+use super::{Decoder, Hidden, Pass};
 use crate::Result;
 
 /// What an objective asks of the head.
@@ -14,9 +16,9 @@ use crate::Result;
 pub struct HeadRequest {
     /// The logits are divided by it.
     pub temperature: f32,
-    /// Soft cap on the logits.
+    /// Soft cap on the logits; the model's own where there is none.
     pub softcap: Option<f32>,
-    /// Factor on the logits.
+    /// Factor on the logits, beside the model's own.
     pub scale: f32,
     /// Which results.
     pub want: Want,
@@ -97,6 +99,7 @@ impl Decoder {
     ///
     /// `linear` are the derivatives of the loss by the targets' log-probabilities, where they are
     /// known before: then loss and gradient take one pass over the vocabulary.
+    #[allow(clippy::too_many_arguments, reason = "a question has so many parts")]
     pub fn head(
         &self,
         backend: &mut dyn Backend,
@@ -105,6 +108,7 @@ impl Decoder {
         request: &HeadRequest,
         scalar: Option<&ScalarHead>,
         linear: Option<&[f32]>,
+        pass: &Pass<'_>,
     ) -> Result<HeadOutputs> {
         let reads = hidden.reads();
         let mut outputs = HeadOutputs::default();
@@ -117,15 +121,16 @@ impl Decoder {
         let mut op = op::Head {
             reads,
             hidden: hidden.normed,
-            weight: self.head,
-            scale: request.scale,
-            softcap: request.softcap,
+            weight: self.head.weight(),
+            scale: request.scale * self.config.logit_scale,
+            softcap: request.softcap.or(self.config.logit_softcap),
             temperature: request.temperature,
             target_reads: upload(backend, &read_indices)?,
             target_tokens: upload(backend, &tokens)?,
             outputs: op::HeadOutputs::default(),
             gradients: op::HeadGradients::default(),
             d_hidden: None,
+            d_weight: None,
         };
         // Gradients come later, in a call of their own, unless they are linear.
         hidden.head = Some(op);
@@ -145,6 +150,7 @@ impl Decoder {
             let d_hidden = backend.alloc(reads * self.config.hidden_size, DType::F32)?;
             op.d_hidden = Some(d_hidden);
             hidden.d_normed = Some(d_hidden);
+            op.d_weight = self.head_gradient(backend, hidden, pass)?;
         }
         let wants_vocabulary = Want { value: false, ..want } != Want::default();
         if wants_vocabulary || linear.is_some() {
@@ -162,12 +168,13 @@ impl Decoder {
         if want.value {
             let scalar = scalar.expect("a value is wanted, so there is a scalar head");
             let out = backend.alloc(reads, DType::F32)?;
-            let weight = scalar.parameter.weight;
+            let weight = scalar.parameter.matrix();
             let terms = &[Term { input: hidden.normed, weight, transposed: false }];
             backend.run(Op::Linear(&[Linear {
                 rows: reads,
                 terms,
                 scale: 1.0,
+                bias: None,
                 base: None,
                 out,
             }]))?;
@@ -183,6 +190,7 @@ impl Decoder {
         hidden: &mut Hidden,
         gradients: &HeadGradients,
         scalar: Option<&ScalarHead>,
+        pass: &Pass<'_>,
     ) -> Result<Buffer> {
         let reads = hidden.reads();
         let size = self.config.hidden_size;
@@ -208,6 +216,7 @@ impl Decoder {
                 mean_logprob: given(mean_logprob)?,
             };
             op.d_hidden = Some(d_normed);
+            op.d_weight = self.head_gradient(backend, hidden, pass)?;
             backend.run(Op::Head(op))?;
         } else if hidden.d_normed.is_none() {
             backend.run(Op::Fill { out: d_normed, value: 0.0 })?;
@@ -224,9 +233,9 @@ impl Decoder {
                 groups: hidden.uploaded.read_groups,
                 gradient: parameter.gradient,
             }]))?;
-            let terms = &[Term { input: dy, weight: parameter.weight, transposed: true }];
+            let terms = &[Term { input: dy, weight: parameter.matrix(), transposed: true }];
             let base = Some(d_normed);
-            let linear = Linear { rows: reads, terms, scale: 1.0, base, out: d_normed };
+            let linear = Linear { rows: reads, terms, scale: 1.0, bias: None, base, out: d_normed };
             backend.run(Op::Linear(&[linear]))?;
         }
         if let Some(direct) = direct {
@@ -236,12 +245,47 @@ impl Decoder {
         Ok(d_normed)
     }
 
-    /// Logits at the reads, `[R, V]`, on the stack.
+    /// Where the gradient by the head's matrix goes, if it or rows of it are trained.
+    fn head_gradient(
+        &self,
+        backend: &mut dyn Backend,
+        hidden: &Hidden,
+        pass: &Pass<'_>,
+    ) -> Result<Option<op::HeadWeightGradient>> {
+        if !pass.keep {
+            return Ok(None);
+        }
+        let groups = hidden.uploaded.read_groups;
+        if let Some(gradient) = self.head.gradient() {
+            return Ok(Some(op::HeadWeightGradient { groups, rows: None, gradient }));
+        }
+        let Some(tokens) = pass.adapter.and_then(|adapter| adapter.tokens()) else {
+            return Ok(None);
+        };
+        let matrix = if self.shares_head() { Some(tokens.embedding) } else { tokens.head };
+        let Some(gradient) = matrix.and_then(|matrix| matrix.gradient()) else { return Ok(None) };
+        let rows = Some(upload(backend, &tokens.indices)?);
+        Ok(Some(op::HeadWeightGradient { groups, rows, gradient }))
+    }
+
+    /// Logits at the reads, `[R, V]`, on the stack, before their soft cap.
     pub(crate) fn logits(&self, backend: &mut dyn Backend, hidden: &Hidden) -> Result<Buffer> {
-        let rows = hidden.reads();
+        self.logits_at(backend, hidden, 0..hidden.reads())
+    }
+
+    /// Logits at some of the reads, `[reads, V]`, on the stack, before their soft cap.
+    pub(crate) fn logits_at(
+        &self,
+        backend: &mut dyn Backend,
+        hidden: &Hidden,
+        reads: Range<usize>,
+    ) -> Result<Buffer> {
+        let (rows, size) = (reads.len(), self.config.hidden_size);
+        let input = hidden.normed.slice(reads.start * size, rows * size);
         let out = backend.alloc(rows * self.config.vocab_size, DType::F32)?;
-        let terms = &[Term { input: hidden.normed, weight: self.head, transposed: false }];
-        backend.run(Op::Linear(&[Linear { rows, terms, scale: 1.0, base: None, out }]))?;
+        let terms = &[Term { input, weight: self.head.weight(), transposed: false }];
+        let scale = self.config.logit_scale;
+        backend.run(Op::Linear(&[Linear { rows, terms, scale, bias: None, base: None, out }]))?;
         Ok(out)
     }
 }

@@ -1,10 +1,13 @@
 //! A batch as the backend sees it: tokens, positions, who attends to whom.
 
+use std::ops::Range;
+
 use compute::op::{AttentionLayout, Op, Rows};
 use compute::{Backend, Buffer, DType};
 use text::Batch;
 
-use crate::Result;
+use super::RopeBuffers;
+use crate::{Config, Result};
 
 /// Everything about a batch that layers ask for, on the host.
 pub(crate) struct Inputs {
@@ -20,6 +23,8 @@ pub(crate) struct Inputs {
     pub(crate) spans: Spans,
     /// As `spans`, for the last layer: queries are the reads.
     pub(crate) read_spans: Spans,
+    /// For every token, the positions that its sequence may come to have: LongRoPE asks.
+    pub(crate) lengths: Vec<u32>,
     /// Where keys and values go when they are kept.
     pub(crate) cache: Option<CacheView>,
 }
@@ -75,6 +80,7 @@ impl Inputs {
             read_groups: Vec::new(),
             spans: Spans::default(),
             read_spans: Spans::default(),
+            lengths: Vec::new(),
             cache: None,
         };
         for tree in batch.trees().windows(2) {
@@ -89,6 +95,10 @@ impl Inputs {
 
     fn push_tree(&mut self, batch: &Batch, segments: std::ops::Range<usize>) {
         let first_token = batch.segments[segments.start].start;
+        let last = &batch.segments[segments.end - 1];
+        let end_token = last.start + last.len;
+        let longest = self.positions[first_token..end_token].iter().max().map_or(0, |p| p + 1);
+        self.lengths.resize(end_token, longest);
         self.groups.push(first_token as u32);
         self.read_groups.push(reads_before(batch, first_token) as u32);
         self.spans.begin_tree();
@@ -136,19 +146,19 @@ pub(super) struct Uploaded {
 }
 
 /// Rotary tables and attention layout of one set of queries.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Queries {
     pub(super) layout: AttentionLayout,
-    pub(super) cos: Buffer,
-    pub(super) sin: Buffer,
+    /// Cosines and sines, by rotary embedding of the model.
+    pub(super) tables: Vec<(Buffer, Buffer)>,
 }
 
 impl Uploaded {
     pub(super) fn new(
         backend: &mut dyn Backend,
         inputs: &Inputs,
-        inv_freq: Buffer,
-        rope_scale: f32,
+        config: &Config,
+        ropes: &[RopeBuffers],
     ) -> Result<Self> {
         let read_positions: Vec<u32> =
             inputs.reads.iter().map(|&read| inputs.positions[read as usize]).collect();
@@ -161,9 +171,13 @@ impl Uploaded {
             Some(cache) => Some(upload(backend, &cache.slots)?),
             None => None,
         };
-        let all = Queries::new(backend, &inputs.positions, &inputs.spans, inv_freq, rope_scale)?;
-        let last =
-            Queries::new(backend, &read_positions, &inputs.read_spans, inv_freq, rope_scale)?;
+        let read_lengths: Vec<u32> =
+            inputs.reads.iter().map(|&read| inputs.lengths[read as usize]).collect();
+        let mut queries = |positions: &[u32], lengths: &[u32], spans: &Spans| {
+            Queries::new(backend, positions, lengths, spans, config, ropes)
+        };
+        let all = queries(&inputs.positions, &inputs.lengths, &inputs.spans)?;
+        let last = queries(&read_positions, &read_lengths, &inputs.read_spans)?;
         Ok(Uploaded {
             rows: inputs.tokens.len(),
             read_count: inputs.reads.len(),
@@ -197,21 +211,30 @@ impl Queries {
     fn new(
         backend: &mut dyn Backend,
         positions: &[u32],
+        lengths: &[u32],
         spans: &Spans,
-        inv_freq: Buffer,
-        scale: f32,
+        config: &Config,
+        ropes: &[RopeBuffers],
     ) -> Result<Self> {
-        let table_len = positions.len() * inv_freq.len;
-        let cos = backend.alloc(table_len, DType::F32)?;
-        let sin = backend.alloc(table_len, DType::F32)?;
-        let positions = upload(backend, positions)?;
-        backend.run(Op::RopeTable(compute::op::RopeTable {
-            positions,
-            inv_freq,
-            scale,
-            cos,
-            sin,
-        }))?;
+        let uploaded = upload(backend, positions)?;
+        let mut tables = Vec::with_capacity(ropes.len());
+        for (rope, frequencies) in config.ropes.iter().zip(ropes) {
+            let half = frequencies.short.len;
+            let cos = backend.alloc(positions.len() * half, DType::F32)?;
+            let sin = backend.alloc(positions.len() * half, DType::F32)?;
+            for (rows, inv_freq) in frequencies.runs(lengths) {
+                let (start, len) = (rows.start * half, rows.len() * half);
+                backend.run(Op::RopeTable(compute::op::RopeTable {
+                    positions: uploaded.slice(rows.start, rows.len()),
+                    inv_freq,
+                    scale: rope.attention_scale,
+                    cos: cos.slice(start, len),
+                    sin: sin.slice(start, len),
+                }))?;
+            }
+            tables.push((cos, sin));
+        }
+        let positions = uploaded;
         let layout = AttentionLayout {
             query_positions: positions,
             spans: upload(backend, &spans.spans)?,
@@ -219,7 +242,25 @@ impl Queries {
             trees: upload(backend, &spans.trees)?,
             keys_max: spans.keys_max,
         };
-        Ok(Queries { layout, cos, sin })
+        Ok(Queries { layout, tables })
+    }
+}
+
+impl RopeBuffers {
+    /// Runs of rows whose sequences take the same frequencies.
+    fn runs(&self, lengths: &[u32]) -> Vec<(Range<usize>, Buffer)> {
+        let Some((limit, long)) = self.long else {
+            return vec![(0..lengths.len(), self.short)];
+        };
+        let mut runs: Vec<(Range<usize>, Buffer)> = Vec::new();
+        for (row, &length) in lengths.iter().enumerate() {
+            let chosen = if length as usize > limit { long } else { self.short };
+            match runs.last_mut() {
+                Some((run, buffer)) if *buffer == chosen => run.end = row + 1,
+                _ => runs.push((row..row + 1, chosen)),
+            }
+        }
+        runs
     }
 }
 

@@ -2,171 +2,106 @@
 //! grouped queries, gated MLP.
 //!
 //! `forward` runs a batch up to the final norm at its reads; `head` turns reads into
-//! log-probabilities; `backward` takes the objective's derivatives of those down to the
-//! adapter's matrices. Derivatives are written by hand; there is no tape.
+//! log-probabilities; `backward` takes the objective's derivatives of those down to all
+//! that is trained. Derivatives are written by hand; there is no tape.
 
 mod backward;
 mod forward;
 mod head;
 mod inputs;
 mod layer;
+mod load;
+mod module;
 
-use compute::{Backend, Buffer, DType, Weight, WeightSource};
+use compute::Buffer;
 
 pub use forward::{Hidden, Pass};
 pub use head::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
 pub(crate) use inputs::{CacheView, Inputs, Spans};
+pub use load::{LoadOptions, LowRank, Selection, Training};
+pub(crate) use load::{constant, frozen};
+pub use module::Module;
 
-use crate::checkpoint::{Base, Tensor};
-use crate::{Config, Error, Result};
-
-/// The linear layers of a decoder layer, in the order that they are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Module {
-    /// `self_attn.q_proj`
-    Q,
-    /// `self_attn.k_proj`
-    K,
-    /// `self_attn.v_proj`
-    V,
-    /// `self_attn.o_proj`
-    O,
-    /// `mlp.gate_proj`
-    Gate,
-    /// `mlp.up_proj`
-    Up,
-    /// `mlp.down_proj`
-    Down,
-}
-
-impl Module {
-    /// All of them, in order.
-    pub const ALL: [Module; 7] =
-        [Module::Q, Module::K, Module::V, Module::O, Module::Gate, Module::Up, Module::Down];
-
-    /// The name within a layer, as in checkpoints.
-    pub fn path(self) -> &'static str {
-        match self {
-            Module::Q => "self_attn.q_proj",
-            Module::K => "self_attn.k_proj",
-            Module::V => "self_attn.v_proj",
-            Module::O => "self_attn.o_proj",
-            Module::Gate => "mlp.gate_proj",
-            Module::Up => "mlp.up_proj",
-            Module::Down => "mlp.down_proj",
-        }
-    }
-
-    /// The last part of [`path`](Module::path), as in `target_modules`.
-    pub fn name(self) -> &'static str {
-        let path = self.path();
-        path.split_once('.').map_or(path, |(_, name)| name)
-    }
-
-    /// The module with this [`name`](Module::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Module::ALL.into_iter().find(|module| module.name() == name)
-    }
-}
+use crate::Config;
+use crate::tensor::{Matrix, Role, TrainedTensor, Vector};
 
 /// A decoder layer's weights.
 struct Layer {
-    input_norm: Buffer,
-    post_attention_norm: Buffer,
-    weights: [Weight; 7],
+    attention_in: Option<Vector>,
+    attention_out: Option<Vector>,
+    mlp_in: Option<Vector>,
+    mlp_out: Option<Vector>,
+    q_norm: Option<Vector>,
+    k_norm: Option<Vector>,
+    weights: [Matrix; 7],
+    biases: [Option<Vector>; 7],
+}
+
+/// Frequencies of rotary positions on a device.
+#[derive(Clone, Copy)]
+struct RopeBuffers {
+    /// `[R / 2]`.
+    short: Buffer,
+    /// Those of sequences of more positions than the number.
+    long: Option<(usize, Buffer)>,
 }
 
 /// A decoder whose weights a backend holds.
 pub struct Decoder {
     /// Its shape.
     pub config: Config,
-    embedding: Weight,
-    head: Weight,
-    norm: Buffer,
-    inv_freq: Buffer,
+    embedding: Matrix,
+    head: Matrix,
+    norm: Vector,
+    ropes: Vec<RopeBuffers>,
     layers: Vec<Layer>,
+    trained: Vec<TrainedTensor>,
 }
 
 impl Decoder {
-    /// Loads all weights of `base` into `backend`, one tensor at a time.
-    pub fn load(base: &Base, backend: &mut dyn Backend) -> Result<Self> {
-        let config = base.config.clone();
-        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let embedding = matrix(base, backend, "model.embed_tokens.weight", vocab, hidden)?;
-        let head = if config.tie_word_embeddings {
-            embedding
-        } else {
-            matrix(base, backend, "lm_head.weight", vocab, hidden)?
+    /// What of the base itself is trained.
+    pub fn trained(&self) -> &[TrainedTensor] {
+        &self.trained
+    }
+
+    /// Whether head and embedding are one matrix.
+    pub(crate) fn shares_head(&self) -> bool {
+        self.head.weight() == self.embedding.weight()
+    }
+
+    pub(crate) fn embedding(&self) -> Matrix {
+        self.embedding
+    }
+
+    pub(crate) fn head_matrix(&self) -> Matrix {
+        self.head
+    }
+
+    pub(crate) fn module(&self, layer: usize, module: Module) -> Matrix {
+        self.layers[layer].weights[module as usize]
+    }
+
+    /// The lowest layer with a trained tensor of its own: nothing below needs a gradient, unless the
+    /// embedding does. The number of layers where none has one.
+    fn lowest_trained_layer(&self) -> usize {
+        let has_own = |layer: &Layer| {
+            let norms = [
+                layer.attention_in,
+                layer.attention_out,
+                layer.mlp_in,
+                layer.mlp_out,
+                layer.q_norm,
+                layer.k_norm,
+            ];
+            let vectors = norms.into_iter().chain(layer.biases).flatten();
+            layer.weights.iter().any(|weight| weight.gradient().is_some())
+                || vectors.into_iter().any(|vector| vector.gradient().is_some())
         };
-        let mut layers = Vec::new();
-        for index in 0..config.num_hidden_layers {
-            layers.push(Layer::load(base, backend, &config, index)?);
-        }
-        let count = config.num_hidden_layers;
-        let surplus = format!("model.layers.{count}.input_layernorm.weight");
-        if base.contains(&surplus)? {
-            let plural = if count == 1 { "" } else { "s" };
-            let message = format!("has `{surplus}`, but the config asks for {count} layer{plural}");
-            return Err(Error::file(&base.path, message));
-        }
-        let norm = vector(base, backend, "model.norm.weight", hidden)?;
-        let inv_freq = constant(backend, &config.rope.inv_freq)?;
-        backend.sync()?;
-        Ok(Decoder { config, embedding, head, norm, inv_freq, layers })
+        self.layers.iter().position(has_own).unwrap_or(self.layers.len())
     }
 
-    /// The factor on scores, `1 / sqrt(D)`.
-    fn attention_scale(&self) -> f32 {
-        1.0 / (self.config.head_dim as f32).sqrt()
+    /// Whether the embedding as a whole is trained.
+    fn trains_embedding(&self) -> bool {
+        self.trained.iter().any(|tensor| tensor.role == Role::Embedding)
     }
-}
-
-impl Layer {
-    fn load(base: &Base, backend: &mut dyn Backend, config: &Config, index: usize) -> Result<Self> {
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let mut weights = Vec::with_capacity(Module::ALL.len());
-        for module in Module::ALL {
-            let (rows, cols) = config.shape(module);
-            weights.push(matrix(base, backend, &name(module.path()), rows, cols)?);
-        }
-        let hidden = config.hidden_size;
-        Ok(Layer {
-            input_norm: vector(base, backend, &name("input_layernorm"), hidden)?,
-            post_attention_norm: vector(base, backend, &name("post_attention_layernorm"), hidden)?,
-            weights: weights.try_into().expect("seven modules"),
-        })
-    }
-
-    fn weight(&self, module: Module) -> Weight {
-        self.weights[module as usize]
-    }
-}
-
-fn matrix(
-    base: &Base,
-    backend: &mut dyn Backend,
-    name: &str,
-    rows: usize,
-    cols: usize,
-) -> Result<Weight> {
-    let Tensor { storage, bytes, row_order, path, .. } = base.tensor(name, &[rows, cols])?;
-    let source = WeightSource { rows, cols, storage, bytes, row_order: row_order.as_deref() };
-    backend.load(source).map_err(|error| Error::file(path, format!("tensor `{name}`: {error}")))
-}
-
-fn vector(base: &Base, backend: &mut dyn Backend, name: &str, len: usize) -> Result<Buffer> {
-    let tensor = base.tensor(name, &[len])?;
-    let Some(bytes) = tensor.storage.row_bytes(len).filter(|&b| b == tensor.bytes.len()) else {
-        return Err(Error::file(tensor.path, format!("tensor `{name}` is cut off")));
-    };
-    let mut values = vec![0.0; len];
-    compute::dequant::dequantize(tensor.storage, &tensor.bytes[..bytes], &mut values);
-    constant(backend, &values)
-}
-
-/// A f32 buffer with these values that lives as long as the backend.
-fn constant(backend: &mut dyn Backend, values: &[f32]) -> Result<Buffer> {
-    let buffer = backend.alloc_static(values.len(), DType::F32)?;
-    backend.upload(values, buffer)?;
-    Ok(buffer)
 }

@@ -37,6 +37,8 @@ pub(super) struct Work {
     reads: Vec<u32>,
     spans: Spans,
     read_spans: Spans,
+    /// The most positions that any of the sequences may come to have.
+    length: u32,
     /// The lane of every read.
     pub(super) lanes: Vec<usize>,
     /// Key of the prompt and number of the new token, of every read.
@@ -64,9 +66,16 @@ impl<'a> Lanes<'a> {
         self.shared + self.lanes.len() * self.capacity
     }
 
+    /// Positions of the longest sequence once it is complete: all sequences of a call take the rotary
+    /// frequencies of that one, since they share a beginning.
+    fn length(&self) -> u32 {
+        let lengths = self.prompts.iter().map(|p| p.tokens.len() + p.max_new_tokens);
+        lengths.max().unwrap_or(0) as u32
+    }
+
     /// The next step: one token of every lane that generates, and up to `budget` tokens of prompts.
     pub(super) fn next_work(&mut self, budget: usize) -> Option<Work> {
-        let mut work = Work::default();
+        let mut work = Work { length: self.length(), ..Work::default() };
         if self.shared_cached < self.shared {
             let start = self.shared_cached;
             let end = self.shared.min(start + budget);
@@ -106,7 +115,7 @@ impl<'a> Lanes<'a> {
 
     /// A step at least as large as any that [`next_work`](Lanes::next_work) makes.
     pub(super) fn largest_work(&self, budget: usize) -> Work {
-        let mut work = Work::default();
+        let mut work = Work { length: self.length(), ..Work::default() };
         let end = self.shared + self.capacity;
         for lane in 0..self.lanes.len() {
             let runs = [(0, self.shared as u32), (0, self.capacity as u32)];
@@ -204,6 +213,7 @@ impl Work {
             read_groups: vec![0, self.reads.len() as u32],
             spans: self.spans.clone(),
             read_spans: self.read_spans.clone(),
+            lengths: vec![self.length; self.tokens.len()],
             cache: Some(CacheView { slots: self.slots.clone(), layers: cache.to_vec() }),
         }
     }

@@ -175,6 +175,7 @@ fn step(
         backend.run(Op::Sample(Sample {
             vocab: decoder.config.vocab_size,
             logits,
+            softcap: decoder.config.logit_softcap,
             settings,
             tokens: drawn,
             logprobs: drawn_logprobs,

@@ -111,7 +111,7 @@ fn llama3_gguf(store: impl FnOnce(&Numbers) -> Stored) -> GgufFile {
     let config = config("llama3");
     let mut file = as_gguf(&config, &mut weights("llama3"), |_, numbers| Stored::f32(numbers));
     let theta = config["rope_parameters"]["rope_theta"].as_f64().unwrap();
-    let scaled = tiny("llama3").0.config.rope.inv_freq;
+    let scaled = tiny("llama3").0.config.ropes.remove(0).inv_freq;
     let len = scaled.len();
     let unscaled = (0..len).map(|i| theta.powf(-(i as f64) / len as f64));
     let values = unscaled.zip(scaled).map(|(base, scaled)| (base / f64::from(scaled)) as f32);
@@ -224,12 +224,7 @@ fn a_config_that_does_not_fit_the_tensors_is_refused() {
         &["`model.layers.2.self_attn.q_proj.weight` is missing"],
     );
     check("num_hidden_layers", json!(1), "", &["`model.layers.1.", "1 layer"]);
-    check(
-        "num_hidden_layers",
-        json!(16_000_000),
-        "",
-        &["`model.layers.2.self_attn.q_proj.weight`"],
-    );
+    check("num_hidden_layers", json!(16_000_000), "config.json", &["`num_hidden_layers`"]);
     check("num_hidden_layers", json!("two"), "config.json", &["`num_hidden_layers`"]);
     check("model_type", json!("mamba"), "config.json", &["`model_type`", "`mamba`"]);
     check("model_type", json!(null), "config.json", &["`model_type`"]);
@@ -333,7 +328,7 @@ fn gguf_metadata_that_does_not_fit_is_refused() {
     check("llama.block_count", None, &["`llama.block_count`"]);
     check("llama.block_count", Some(Meta::Number(1)), &["`model.layers.1.", "1 layer"]);
     check("llama.block_count", Some(Meta::Text("two".into())), &["`llama.block_count`"]);
-    check("llama.attention.head_count", Some(Meta::Number(0)), &["head_count"]);
+    check("llama.attention.head_count", Some(Meta::Number(0)), &["num_attention_heads"]);
     check("llama.attention.head_count_kv", Some(Meta::Number(0)), &["num_key_value_heads"]);
     check("llama.attention.key_length", Some(Meta::Number(0)), &["head_dim"]);
 }

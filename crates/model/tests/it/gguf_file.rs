@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use compute::Storage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -65,6 +66,11 @@ impl GgufFile {
                 }
             }
         }
+        self.finish(out)
+    }
+
+    /// Appends the tensors to a header.
+    fn finish(&self, mut out: Vec<u8>) -> Vec<u8> {
         let mut data = Vec::new();
         for (name, tensor) in &self.tensors {
             put_text(&mut out, name);
@@ -83,6 +89,37 @@ impl GgufFile {
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, self.bytes()).unwrap();
     }
+}
+
+/// A GGUF file with every matrix of whole blocks in Q8_0, all else as it was in F32.
+pub(crate) fn in_blocks(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap();
+    let header = text::gguf::Metadata::parse(path, &bytes, bytes.len() as u64).unwrap();
+    let mut file = GgufFile::default();
+    for info in &header.tensors {
+        let stored = &bytes[info.offset as usize..][..info.bytes as usize];
+        let storage = match info.tensor_type.name() {
+            "F32" => Storage::F32,
+            "F16" => Storage::F16,
+            "BF16" => Storage::Bf16,
+            other => panic!("{other} in {path:?}"),
+        };
+        let shape: Vec<usize> = info.dims.iter().rev().map(|&dim| dim as usize).collect();
+        let mut values = vec![0.0; shape.iter().product()];
+        compute::dequant::dequantize(storage, stored, &mut values);
+        let mut numbers = Numbers { shape, values };
+        let has_blocks = info.dims.len() == 2 && info.dims[0] % 32 == 0;
+        let stored = match has_blocks {
+            true => Stored::q8_0(&mut numbers),
+            false => Stored::f32(&numbers),
+        };
+        file.tensors.insert(info.name.clone(), stored);
+    }
+    // The metadata end where the first tensor's entry begins.
+    let mut first = Vec::new();
+    put_text(&mut first, &header.tensors[0].name);
+    let end = bytes.windows(first.len()).position(|window| window == first).unwrap();
+    file.finish(bytes[..end].to_vec())
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

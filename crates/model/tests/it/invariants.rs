@@ -1,9 +1,9 @@
-//! What must not change a result: packing, sharing, accumulation, threads, checkpointing.
+//! What must not change a result, of a tiny Llama: dropout and packing, splitting, partial adapters. What
+//! holds for every family stands in `combinations`.
 
 use compute::cpu::Precision;
 use data::{Packing, Sequence, pack};
 use model::{LoraConfig, Module};
-use text::Batch;
 
 use crate::support::{
     How, Lora, Rig, batch, by_place, check_same, check_same_all, cpu, distance, random_sequence,
@@ -36,82 +36,6 @@ fn families() -> Vec<Sequence> {
     ];
     let rows = all.iter().enumerate();
     rows.map(|(row, tokens)| random_sequence(row as u64, tokens)).collect()
-}
-
-#[test]
-fn packed_equals_unpacked_bit_for_bit() {
-    let packed = batch(&rows(), 0);
-    let unpacked = split_trees(&packed);
-    assert_eq!(unpacked.len(), 7);
-    check_accumulation(&packed, &unpacked);
-}
-
-/// Micro-batches of whole trees, each with several segments.
-#[test]
-fn accumulated_equals_batched_bit_for_bit() {
-    let batched = batch(&families(), 16);
-    let trees = split_trees(&batched);
-    assert_eq!(trees.len(), 3);
-    assert!(trees.iter().any(|tree| tree.segments.len() > 4));
-    check_accumulation(&batched, &trees);
-}
-
-fn check_accumulation(whole: &Batch, parts: &[Batch]) {
-    for precision in BOTH {
-        for one_pass in [false, true] {
-            let how = How { one_pass, ..How::default() };
-            let mut rig = Rig::tiny(precision, 2);
-            let logprobs = rig.accumulate(whole, how);
-            let gradients = rig.take_gradients();
-            let parts = parts.iter().map(|part| rig.accumulate(part, how));
-            let parts = parts.collect::<Vec<_>>().concat();
-            check_same("log-probs", &parts, &logprobs);
-            check_same_all("gradient", &rig.take_gradients(), &gradients);
-        }
-    }
-}
-
-/// A row alone and among others, in any order.
-#[test]
-fn a_row_does_not_depend_on_its_neighbours() {
-    let rows = rows();
-    for precision in BOTH {
-        let mut rig = Rig::tiny(precision, 2);
-        let mut logprobs = |rows: &[Sequence]| {
-            let batch = batch(rows, 0);
-            by_place(rows, &batch, &rig.logprobs(&batch))
-        };
-        let all = logprobs(&rows);
-        let mut reversed = rows.clone();
-        reversed.reverse();
-        assert_eq!(logprobs(&reversed), all, "{precision:?}");
-        let mut alone = std::collections::BTreeMap::new();
-        for row in &rows {
-            alone.append(&mut logprobs(std::slice::from_ref(row)));
-        }
-        assert_eq!(alone, all, "{precision:?}");
-        assert_eq!(logprobs(&[&rows[..2], &rows[4..]].concat()).len(), 149 + 39 + 32 + 1 + 63);
-    }
-}
-
-#[test]
-fn a_shared_prefix_equals_a_repeated_one() {
-    let rows = families();
-    let (shared, repeated) = (batch(&rows, 16), batch(&rows, 0));
-    assert!(shared.tokens.len() + 150 < repeated.tokens.len());
-    for precision in BOTH {
-        let mut rig = Rig::tiny(precision, 2);
-        let shared = by_place(&rows, &shared, &rig.logprobs(&shared));
-        let repeated = by_place(&rows, &repeated, &rig.logprobs(&repeated));
-        assert_eq!(shared, repeated, "{precision:?}");
-    }
-    let mut rig = Rig::tiny(Precision::F32, 2);
-    let shared = rig.gradients(&shared, How::default());
-    let repeated = rig.gradients(&repeated, How::default());
-    for (shared, repeated) in shared.iter().zip(&repeated) {
-        let distance = distance(shared, repeated);
-        assert!(distance < 1e-5, "gradient: distance {distance:e}");
-    }
 }
 
 /// A family that is larger than the budget is split, and its prefix computed again.

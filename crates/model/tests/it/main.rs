@@ -1,11 +1,17 @@
 //! Decoders against PyTorch, and the invariants that PyTorch cannot show.
 
+mod adapters;
+mod architectures;
+mod bitsandbytes;
 mod checkpoint;
+mod combinations;
 mod differences;
 mod generation;
 mod gguf_file;
 mod invariants;
+mod merged;
 mod peft;
 mod smollm2;
+mod subject;
 mod support;
 mod tiny;

@@ -3,21 +3,23 @@
 use std::path::Path;
 
 use compute::cpu::Precision;
-use model::adapter::PeftMetadata;
+use std::collections::BTreeMap;
+
+use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::{Base, LoraConfig, Module};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Lora, Rig, TOLERANCE, check_same_all, cpu, distance, floats, golden, json, sequence, tokens,
+    Rig, TOLERANCE, check_same_all, cpu, distance, floats, golden, json, sequence, tokens,
 };
 
 fn base() -> Base {
     Base::open(&golden("tiny_llama/gqa")).unwrap()
 }
 
-fn logprobs(base: &Base, lora: &Lora, tokens: &[u32]) -> Vec<f32> {
-    let mut rig = Rig::new(Box::new(cpu(Precision::F32, 1)), base, lora);
+fn logprobs(base: &Base, loaded: LoadedAdapter, tokens: &[u32]) -> Vec<f32> {
+    let mut rig = Rig::load(Box::new(cpu(Precision::F32, 1)), base, loaded);
     let mut weights = vec![1.0; tokens.len()];
     weights[0] = 0.0;
     let batch = crate::support::batch(&[sequence(0, tokens, &weights)], 0);
@@ -54,10 +56,10 @@ fn every_spelling_gives_pefts_numbers_or_is_refused() {
     assert_eq!(cases.len(), 15);
     for case in cases {
         let name = case["case"].as_str().unwrap();
-        let loaded = LoraConfig::load(&golden(&format!("peft/{name}")), &base.config);
+        let loaded = LoadedAdapter::read(&golden(&format!("peft/{name}")), &base.config);
         match (case["expect"].as_str().unwrap(), loaded) {
             ("load" | "load_or_refuse", Ok(lora)) => {
-                let actual = logprobs(&base, &lora, &tokens);
+                let actual = logprobs(&base, lora, &tokens);
                 let distance = distance(&actual, &floats(&case["logprobs"]));
                 assert!(distance < TOLERANCE, "{name}: distance {distance:e}");
             }
@@ -65,8 +67,6 @@ fn every_spelling_gives_pefts_numbers_or_is_refused() {
             ("load_or_refuse" | "refuse", Err(error)) => {
                 let message = error.to_string();
                 let key = match name {
-                    "modules_to_save" => "`modules_to_save`",
-                    "dora" => "`use_dora`",
                     "bias_all" => "`bias`",
                     "lora_bias" => "`lora_bias`",
                     "lm_head" => "lm_head",
@@ -90,15 +90,19 @@ fn what_is_saved_is_loaded_again() {
             continue;
         }
         let name = case["case"].as_str().unwrap();
-        let (config, values) =
-            LoraConfig::load(&golden(&format!("peft/{name}")), &base.config).unwrap();
+        let LoadedAdapter { config, values, replaced } =
+            LoadedAdapter::read(&golden(&format!("peft/{name}")), &base.config).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let metadata =
-            PeftMetadata { base_model: "owner/name".into(), base_hash: Some("c0ffee".into()) };
-        config.save(dir.path(), &base.config, &values, &metadata).unwrap();
-        let (config_again, values_again) = LoraConfig::load(dir.path(), &base.config).unwrap();
-        assert_eq!(config_again, config, "{name}");
-        check_same_all(name, &values_again, &values);
+        let metadata = PeftMetadata {
+            base_model: "owner/name".into(),
+            revision: Some("v1".into()),
+            base_hash: Some("c0ffee".into()),
+        };
+        config.save(dir.path(), &base.config, &values, &replaced, &metadata).unwrap();
+        let again = LoadedAdapter::read(dir.path(), &base.config).unwrap();
+        assert_eq!(again.config, config, "{name}");
+        assert_eq!(again.replaced, replaced, "{name}");
+        check_same_all(name, &again.values, &values);
         assert_eq!(PeftMetadata::read(dir.path()).unwrap(), metadata, "{name}");
     }
 }
@@ -120,17 +124,19 @@ fn odd_adapters_survive_their_file() {
     for config in [mixed, top] {
         let values = config.initial_values(&base.config, 7);
         let dir = tempfile::tempdir().unwrap();
-        config.save(dir.path(), &base.config, &values, &PeftMetadata::default()).unwrap();
-        let again = LoraConfig::load(dir.path(), &base.config).unwrap();
-        assert_eq!(again.0, config);
-        check_same_all("values", &again.1, &values);
+        config
+            .save(dir.path(), &base.config, &values, &BTreeMap::new(), &PeftMetadata::default())
+            .unwrap();
+        let again = LoadedAdapter::read(dir.path(), &base.config).unwrap();
+        assert_eq!(again.config, config);
+        check_same_all("values", &again.values, &values);
     }
 }
 
 #[track_caller]
 fn check_refused(dir: &Path, base: &Base, parts: &[&str]) {
-    let error = match LoraConfig::load(dir, &base.config) {
-        Ok((config, _)) => panic!("loaded {config:?}; expected an error with {parts:?}"),
+    let error = match LoadedAdapter::read(dir, &base.config) {
+        Ok(loaded) => panic!("loaded {:?}; expected an error with {parts:?}", loaded.config),
         Err(error) => error,
     };
     let message = error.to_string();
@@ -144,14 +150,31 @@ fn check_refused(dir: &Path, base: &Base, parts: &[&str]) {
 fn an_adapter_of_another_base_is_refused_with_a_hint() {
     // `tied` has half the hidden size; `subset` covers layer 1, which a model of one layer lacks.
     let other = Base::open(&golden("tiny_llama/tied")).unwrap();
-    let error = LoraConfig::load(&golden("peft/subset"), &other.config).unwrap_err();
-    assert!(error.to_string().contains("does not fit a 32 x 32 layer"), "{error}");
+    let error = LoadedAdapter::read(&golden("peft/subset"), &other.config).unwrap_err();
+    assert!(error.to_string().ends_with("shape [4, 64] does not fit, [4, 32] would"), "{error}");
     assert_eq!(error.hint().unwrap(), "the adapter belongs to another base");
 
     let mut shallow = base();
     shallow.config.num_hidden_layers = 1;
-    let error = LoraConfig::load(&golden("peft/subset"), &shallow.config).unwrap_err();
-    assert!(error.to_string().contains("layer 1 of a model with 1 layers"), "{error}");
+    let error = LoadedAdapter::read(&golden("peft/subset"), &shallow.config).unwrap_err();
+    assert!(error.to_string().ends_with("is of layer 1, but the model has 1"), "{error}");
+    assert_eq!(error.hint().unwrap(), "the adapter belongs to another base");
+
+    let mut fused = base();
+    fused.config.is_fused = true;
+    let error = LoadedAdapter::read(&golden("peft/subset"), &fused.config).unwrap_err();
+    assert!(error.to_string().ends_with("the model has no `q_proj`"), "{error}");
+    assert_eq!(error.hint().unwrap(), "the adapter belongs to another base");
+
+    // Norms are saved whole, and of another size.
+    let norms = golden("adapters/norms");
+    let error = LoadedAdapter::read(&norms, &other.config).unwrap_err();
+    assert!(error.to_string().contains("does not fit"), "{error}");
+    let mut narrow = base();
+    narrow.config.norms = model::config::Norms::After;
+    let error = LoadedAdapter::read(&norms, &narrow.config).unwrap_err();
+    let message = "`model.layers.0.input_layernorm.weight` has no place in the model";
+    assert!(error.to_string().ends_with(message), "{error}");
     assert_eq!(error.hint().unwrap(), "the adapter belongs to another base");
 }
 
@@ -190,9 +213,21 @@ fn what_the_config_says_is_honoured_or_refused() {
     };
     check("peft_type", json!("LOHA"), &["`peft_type`", "`LOHA`"]);
     check("fan_in_fan_out", json!(true), &["`fan_in_fan_out`"]);
-    check("init_lora_weights", json!("pissa"), &["`init_lora_weights`"]);
+    // These begin with something taken off the base, which nobody could put back.
+    check("init_lora_weights", json!("olora"), &["`init_lora_weights`", "olora"]);
+    check("init_lora_weights", json!("corda"), &["`init_lora_weights`"]);
+    check("init_lora_weights", json!("loftq"), &["`init_lora_weights`"]);
     check("layer_replication", json!([[0, 1]]), &["`layer_replication`"]);
-    check("trainable_token_indices", json!([5]), &["`trainable_token_indices`"]);
+    // What the config announces must be there.
+    let rows = "embed_tokens.token_adapter.trainable_tokens_delta` is missing";
+    check("trainable_token_indices", json!([5]), &[rows]);
+    check("trainable_token_indices", json!({"lm_head": [5]}), &["`trainable_token_indices`"]);
+    check("trainable_token_indices", json!([7, 5]), &["`trainable_token_indices`", "[7,5]"]);
+    let differ = json!({"embed_tokens": [5], "lm_head": [6]});
+    check("trainable_token_indices", differ, &["`trainable_token_indices`"]);
+    check("modules_to_save", json!(["lm_head"]), &["`base_model.model.lm_head.weight` is missing"]);
+    check("use_dora", json!(true), &["q_proj.lora_magnitude_vector` is missing"]);
+    check("bias", json!("lora_only"), &["`bias`", "lora_only"]);
     check("something_new", json!(0.5), &["`something_new`"]);
     check("r", json!(null), &["`r`"]);
     check("r", json!(-4), &["`r`"]);

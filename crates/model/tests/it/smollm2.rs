@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use compute::cpu::Precision;
-use compute::op::AdamW;
+use compute::op::Optimize;
 use compute::{Backend as _, DType, Op};
 use data::Sequence;
 use model::adapter::LoraKind;
@@ -84,22 +84,12 @@ fn in_bf16(gguf: &Base) -> Base {
 /// A tensor in the rows' Hugging Face order, rounded to the nearest bf16.
 fn bf16_bytes(base: &Base, name: &str, shape: &[usize]) -> Vec<u8> {
     let tensor = base.tensor(name, shape).unwrap();
-    let cols = *shape.last().unwrap();
-    let size = tensor.storage.row_bytes(cols).unwrap();
-    let rows = shape.iter().product::<usize>() / cols;
-    let mut values = vec![0.0; cols];
-    let mut bytes = Vec::with_capacity(2 * rows * cols);
-    for row in 0..rows {
-        let source = tensor.row_order.as_ref().map_or(row, |order| order[row] as usize);
-        let stored = &tensor.bytes[source * size..][..size];
-        compute::dequant::dequantize(tensor.storage, stored, &mut values);
-        for value in &values {
-            let bits = value.to_bits();
-            let rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-            bytes.extend((rounded as u16).to_le_bytes());
-        }
-    }
-    bytes
+    let values = tensor.values(0..shape[0]).unwrap();
+    let rounded = values.into_iter().map(|value| {
+        let bits = value.to_bits();
+        ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    });
+    rounded.flat_map(u16::to_le_bytes).collect()
 }
 
 fn rig(base: &Base, lora: &Lora, precision: Precision) -> Rig {
@@ -117,10 +107,10 @@ fn hashed(base: &Base, expected: &Value) -> Lora {
     let matrices = config.matrices(&base.config);
     let values = matrices.iter().enumerate().map(|(index, matrix)| {
         let (module, part) = (index / 2, index % 2);
-        let bound = if part == 0 { (matrix.cols as f64).powf(-0.5) as f32 } else { bound_b };
+        let bound = if part == 0 { (matrix.shape[1] as f64).powf(-0.5) as f32 } else { bound_b };
         let key = compute::random::key(&[module as u64, part as u64]);
         let draw = |i| compute::random::uniform(compute::random::mix(key ^ i)) - 0.5;
-        (0..(matrix.rows * matrix.cols) as u64).map(|i| draw(i) * 2.0 * bound).collect()
+        (0..(matrix.shape[0] * matrix.shape[1]) as u64).map(|i| draw(i) * 2.0 * bound).collect()
     });
     let values = values.collect();
     (config, values)
@@ -362,12 +352,14 @@ fn train_step(rig: &mut Rig, expected: &Value, step: usize, rows: &Value) -> (f3
     let adamw = &expected["adamw"];
     let number = |value: &Value| value.as_f64().unwrap() as f32;
     rig.backend
-        .run(Op::AdamW(AdamW {
+        .run(Op::Optimize(Optimize {
             parameters: &parameters,
             gradient_scale: (number(&expected["max_grad_norm"]) / (norm + 1e-6)).min(1.0),
             learning_rate: number(&adamw["lr"]),
-            betas: [number(&adamw["betas"][0]), number(&adamw["betas"][1])],
-            eps: number(&adamw["eps"]),
+            optimizer: compute::Optimizer::AdamW {
+                betas: [number(&adamw["betas"][0]), number(&adamw["betas"][1])],
+                eps: number(&adamw["eps"]),
+            },
             weight_decay: number(&adamw["weight_decay"]),
             step: step as u32 + 1,
         }))

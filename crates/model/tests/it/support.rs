@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use compute::cpu::{Cpu, CpuConfig, Precision};
 use compute::{Backend, Op, Reference};
 use data::{Packing, Place, Sequence, pack};
+use model::adapter::LoadedAdapter;
 use model::{
-    Adapter, Base, Decoder, HeadGradients, HeadOutputs, HeadRequest, LoraConfig, Pass, Want,
+    Adapter, Base, Decoder, HeadGradients, HeadOutputs, HeadRequest, LoraConfig, Optimizers, Pass,
+    Want,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -119,14 +121,20 @@ pub(crate) fn tensors(path: &Path) -> BTreeMap<String, Vec<f32>> {
     all.collect()
 }
 
+/// An adapter folder's shape and values.
+pub(crate) fn lora(dir: &Path, base: &Base) -> Lora {
+    let loaded = LoadedAdapter::read(dir, &base.config).unwrap();
+    (loaded.config, loaded.values)
+}
+
 /// An adapter's shape and values.
 pub(crate) type Lora = (LoraConfig, Vec<Vec<f32>>);
 
 /// A tiny model and the adapter that was made for it.
 pub(crate) fn tiny(name: &str) -> (Base, Lora) {
     let base = Base::open(&golden(&format!("tiny_llama/{name}"))).unwrap();
-    let lora = LoraConfig::load(&golden(&format!("tiny_llama/{name}/adapter")), &base.config);
-    (base, lora.unwrap())
+    let lora = lora(&golden(&format!("tiny_llama/{name}/adapter")), &base);
+    (base, lora)
 }
 
 /// A model on a backend, with an adapter to be trained.
@@ -145,10 +153,15 @@ pub(crate) struct How {
 }
 
 impl Rig {
-    pub(crate) fn new(mut backend: Box<dyn Backend>, base: &Base, lora: &Lora) -> Self {
-        let decoder = Decoder::load(base, &mut *backend).unwrap();
+    pub(crate) fn new(backend: Box<dyn Backend>, base: &Base, lora: &Lora) -> Self {
         let (config, values) = lora.clone();
-        let adapter = Adapter::new(&mut *backend, &decoder.config, config, &values, true).unwrap();
+        Self::load(backend, base, LoadedAdapter { config, values, replaced: BTreeMap::new() })
+    }
+
+    /// An adapter folder over its base.
+    pub(crate) fn load(mut backend: Box<dyn Backend>, base: &Base, loaded: LoadedAdapter) -> Self {
+        let training = Some(Optimizers::ADAMW);
+        let (decoder, adapter) = loaded.load(base, &mut *backend, None, training).unwrap();
         Rig { backend, decoder, adapter }
     }
 
@@ -167,8 +180,10 @@ impl Rig {
     ) -> HeadOutputs {
         let backend = &mut *self.backend;
         let mut hidden = self.decoder.forward(backend, batch, pass).unwrap();
-        let outputs =
-            self.decoder.head(backend, &mut hidden, &batch.targets, request, None, None).unwrap();
+        let outputs = self
+            .decoder
+            .head(backend, &mut hidden, &batch.targets, request, None, None, pass)
+            .unwrap();
         hidden.release(backend);
         outputs
     }
@@ -203,7 +218,7 @@ impl Rig {
         let mut hidden = self.decoder.forward(backend, batch, &pass).unwrap();
         let linear = one_pass.then_some(weights.as_slice());
         let outputs =
-            self.decoder.head(backend, &mut hidden, &batch.targets, &request, None, linear);
+            self.decoder.head(backend, &mut hidden, &batch.targets, &request, None, linear, &pass);
         let gradients =
             HeadGradients { logprob: (!one_pass).then(|| weights.clone()), ..Default::default() };
         self.decoder.backward(backend, hidden, &gradients, None, &pass).unwrap();
@@ -220,6 +235,15 @@ impl Rig {
             all.push(gradient);
         }
         all
+    }
+
+    /// Sets the gradients of all that is trained to zero.
+    pub(crate) fn zero_gradients(&mut self) {
+        let own = self.adapter.trained().iter();
+        for tensor in own.chain(self.decoder.trained()) {
+            let out = tensor.parameter.gradient;
+            self.backend.run(Op::Fill { out, value: 0.0 }).unwrap();
+        }
     }
 
     /// The gradient of one batch.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use compute::Backend;
-use model::{Adapter, Base, Decoder, HeadGradients, HeadRequest, LoraConfig, Pass};
+use model::{Adapter, Base, Decoder, HeadGradients, HeadRequest, LoraConfig, Optimizers, Pass};
 use safetensors::SafeTensors;
 use text::Batch;
 
 use crate::support::{
-    batch, check_close, floats, golden, json, on_exact_backends, sequence, tokens,
+    batch, check_close, floats, golden, json, lora, on_exact_backends, sequence, tokens,
 };
 
 struct Case {
@@ -25,9 +25,9 @@ struct Case {
 fn case(name: &str) -> Case {
     let dir = format!("tiny_llama/{name}");
     let base = Base::open(&golden(&dir)).unwrap();
-    let lora = LoraConfig::load(&golden(&format!("{dir}/adapter")), &base.config).unwrap();
+    let lora = lora(&golden(&format!("{dir}/adapter")), &base);
     let expected = json(&format!("{dir}/golden.json"));
-    let limit = base.config.rope.max_positions.unwrap_or(usize::MAX);
+    let limit = base.config.ropes[0].max_positions.unwrap_or(usize::MAX);
     let mut sequences = Vec::new();
     let mut by_sequence = Vec::new();
     for (row, entry) in expected["sequences"].as_array().unwrap().iter().enumerate() {
@@ -86,12 +86,14 @@ fn check_on(case: &Case, backend: &mut dyn Backend, checkpoint: bool, one_pass: 
     let decoder = Decoder::load(&case.base, backend).unwrap();
     let config = &decoder.config;
     let (lora, values) = case.lora.clone();
-    let adapter = Adapter::new(backend, config, lora, &values, true).unwrap();
+    let adapter = Adapter::new(backend, &decoder, lora, &values, Some(Optimizers::ADAMW)).unwrap();
     let request = HeadRequest::logprobs();
     let targets = &case.batch.targets;
 
     let mut hidden = decoder.forward(backend, &case.batch, &Pass::default()).unwrap();
-    let outputs = decoder.head(backend, &mut hidden, targets, &request, None, None).unwrap();
+    let outputs = decoder
+        .head(backend, &mut hidden, targets, &request, None, None, &Pass::default())
+        .unwrap();
     check_close(&format!("{kind} log-probs"), &outputs.logprob, &case.logprobs);
     hidden.release(backend);
 
@@ -99,7 +101,8 @@ fn check_on(case: &Case, backend: &mut dyn Backend, checkpoint: bool, one_pass: 
     let weights = gradient_weights(&case.batch);
     let mut hidden = decoder.forward(backend, &case.batch, &pass).unwrap();
     let linear = one_pass.then_some(weights.as_slice());
-    let outputs = decoder.head(backend, &mut hidden, targets, &request, None, linear).unwrap();
+    let outputs =
+        decoder.head(backend, &mut hidden, targets, &request, None, linear, &pass).unwrap();
     check_close(&format!("{kind} LoRA log-probs"), &outputs.logprob, &case.lora_logprobs);
     let gradients =
         HeadGradients { logprob: (!one_pass).then(|| weights.clone()), ..Default::default() };

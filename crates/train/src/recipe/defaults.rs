@@ -3,6 +3,8 @@
 
 use keys::{Document, Settings as _};
 
+use super::trained::{OF_ADAPTERS, optimizer_keys, trains_base};
+
 /// Rows from which on the larger adapter of the practical stack is the default.
 const MANY_ROWS: usize = 2000;
 
@@ -10,16 +12,10 @@ const MANY_ROWS: usize = 2000;
 const STEPS_MIN: usize = 50;
 
 /// Fills every key that the recipe left open and that depends on what there is to learn from.
-pub fn fill_by_data(document: &mut Document, rows: usize) {
-    let (rank, why) = match rows {
-        0..MANY_ROWS => (16, format!("{rows} rows: under {MANY_ROWS} a small adapter is enough")),
-        _ => (64, format!("{rows} rows: {MANY_ROWS} or more carry a larger adapter")),
-    };
-    document.fill("adapter.rank", rank as i64, &why);
-    let rank = document.get_usize("adapter.rank");
-    document.fill("adapter.alpha", 2.0 * rank as f64, "twice the rank");
-    document.fill("adapter.from", "continue", "an adapter that the model brings is trained on");
-    document.fill("train.learning_rate", 2e-4, "sft with an adapter");
+pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
+    fill_adapter(document, rows);
+    fill_learning_rate(document, parameters);
+    fill_optimizer(document);
     if document.opt_usize("train.max_steps").is_none() {
         document.fill("train.epochs", 3.0, "sft");
     }
@@ -35,6 +31,56 @@ pub fn fill_by_data(document: &mut Document, rows: usize) {
         every as i64,
         "about ten times in the run, every 50 steps at least",
     );
+}
+
+fn fill_adapter(document: &mut Document, rows: usize) {
+    if trains_base(document) {
+        for key in OF_ADAPTERS {
+            document.leave_out(key);
+        }
+        return;
+    }
+    let (rank, why) = match rows {
+        0..MANY_ROWS => (16, format!("{rows} rows: under {MANY_ROWS} a small adapter is enough")),
+        _ => (64, format!("{rows} rows: {MANY_ROWS} or more carry a larger adapter")),
+    };
+    document.fill("adapter.rank", rank as i64, &why);
+    let rank = document.get_usize("adapter.rank");
+    document.fill("adapter.alpha", 2.0 * rank as f64, "twice the rank");
+}
+
+/// A model below this size takes a higher rate when it is trained as a whole.
+const SMALL_MODEL: usize = 1_000_000_000;
+
+fn fill_learning_rate(document: &mut Document, parameters: usize) {
+    let (rate, why) = match trains_base(document) {
+        false => (2e-4, "sft with an adapter"),
+        true if parameters < SMALL_MODEL => (5e-5, "sft of a whole model under 1B"),
+        true => (1e-5, "sft of a whole model"),
+    };
+    // Lion's updates have the size of the rate itself, SGD's that of the gradient.
+    let (factor, of) = match document.get_str("train.optimizer.type") {
+        "lion" => (0.1, ", a tenth with lion"),
+        "sgd" => (100.0, ", times 100 with sgd"),
+        _ => (1.0, ""),
+    };
+    document.fill("train.learning_rate", rate * factor, &format!("{why}{of}"));
+}
+
+fn fill_optimizer(document: &mut Document) {
+    let kind = document.get_str("train.optimizer.type").to_owned();
+    let second = if kind == "lion" { 0.99 } else { 0.999 };
+    let betas = vec![keys::Value::from(0.9), keys::Value::from(second)];
+    let (momentum, nesterov) = if kind == "muon" { (0.95, true) } else { (0.9, false) };
+    for &name in optimizer_keys(&kind) {
+        let value = match name {
+            "betas" => keys::Value::List(betas.clone()),
+            "momentum" => momentum.into(),
+            "nesterov" => nesterov.into(),
+            _ => 1e-8.into(),
+        };
+        document.fill(&format!("train.optimizer.{name}"), value, &kind);
+    }
 }
 
 /// 16, or less so that a small set still makes [`STEPS_MIN`] steps.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keys::{Document, Settings as _, Value};
-use model::adapter::{LoraKind, PeftMetadata};
+use model::adapter::{LoadedAdapter, LoraKind, PeftMetadata};
 use model::{Base, LoraConfig, Module};
 
 use crate::{Error, Result};
@@ -18,23 +18,87 @@ pub(super) fn load(
     dir: &Path,
     base: &Base,
     now: &PeftMetadata,
-) -> Result<(LoraConfig, Vec<Vec<f32>>)> {
-    let (lora, values) = LoraConfig::load(dir, &base.config)?;
-    let shape = [
-        ("adapter.type", Value::from(kind_name(lora.kind))),
+) -> Result<LoadedAdapter> {
+    let loaded = LoadedAdapter::read(dir, &base.config)?;
+    let lora = &loaded.config;
+    refuse_pissa(dir, lora)?;
+    if lora.alpha <= 0.0 {
+        let message = format!("{}: `lora_alpha` = {} trains nothing", dir.display(), lora.alpha);
+        return Err(Error::refused(message, "start from the base"));
+    }
+    let mut shape = vec![
+        ("adapter.type", Value::from(kind_name(lora))),
         ("adapter.rank", Value::from(lora.rank)),
         ("adapter.alpha", Value::from(f64::from(lora.alpha))),
-        ("adapter.target_modules", target_modules(&lora)),
+        ("adapter.modules_to_save", modules_to_save(document, lora)),
     ];
+    if !lora.modules.is_empty() {
+        shape.push(("adapter.target_modules", target_modules(lora)));
+    }
     for (key, value) in shape {
         let mut adopted = document.clone();
         adopted.choose(key, value, WHY);
         let differs = document.value(key) != adopted.value(key);
-        if differs && document.is_given(key) && !covers_all_the_same(document, key, &lora) {
+        if differs && document.is_given(key) && !covers_all_the_same(document, key, lora) {
             return Err(contradiction(document, &adopted, key, base));
         }
         *document = adopted;
     }
+    refuse_more(document, base)?;
+    check_base(dir, base, now)?;
+    Ok(loaded)
+}
+
+/// Refuses a PiSSA adapter as others write it.
+pub(super) fn refuse_pissa(dir: &Path, lora: &LoraConfig) -> Result<()> {
+    if !lora.pissa {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{}: a PiSSA adapter is over a base without its beginning", dir.display()),
+        "merge it first: `tunesmith merge`; or save it with PEFT's \
+         `path_initial_model_for_weight_conversion`",
+    ))
+}
+
+/// Refuses keys that would change which parts of the adapter are trained, or add some.
+fn refuse_more(document: &Document, base: &Base) -> Result<()> {
+    let asks = |key: &&&str| {
+        let is_empty = document.opt_items(key).is_some_and(<[Value]>::is_empty);
+        document.is_given(key) && !is_empty && !document.is_word(key, "added")
+    };
+    let keys = [
+        "adapter.rank_pattern",
+        "adapter.alpha_pattern",
+        "adapter.trainable_tokens",
+        "train.layers",
+        "tokenizer.add_tokens",
+        "tokenizer.add_special_tokens",
+    ];
+    let Some(key) = keys.iter().find(asks) else { return Ok(()) };
+    let message = format!("`{key}` says how a new adapter is, and the model brings one");
+    let hint = format!(
+        "leave it out, put a new adapter over it with `adapter.from: stack`, or start from the base {}",
+        base.path.display()
+    );
+    Err(Error::Recipe(document.problem(key, message, Some(hint)).into()))
+}
+
+/// The modules that are trained as a whole, in the recipe's order where they are the same.
+fn modules_to_save(document: &Document, lora: &LoraConfig) -> Value {
+    let sorted = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names
+    };
+    let asked = document.opt_strs("adapter.modules_to_save").unwrap_or_default();
+    let asked: Vec<String> = asked.into_iter().map(str::to_owned).collect();
+    let brought = lora.modules_to_save.clone();
+    let names = if sorted(asked.clone()) == sorted(brought.clone()) { asked } else { brought };
+    Value::List(names.into_iter().map(Value::from).collect())
+}
+
+/// Refuses an adapter that was trained over another base.
+pub(super) fn check_base(dir: &Path, base: &Base, now: &PeftMetadata) -> Result<()> {
     let before = PeftMetadata::read(dir)?;
     if before.base_hash.is_some() && before.base_hash != now.base_hash {
         return Err(Error::refused(
@@ -46,7 +110,7 @@ pub(super) fn load(
             "give the base that it was trained over",
         ));
     }
-    Ok((lora, values))
+    Ok(())
 }
 
 fn contradiction(asked: &Document, brought: &Document, key: &str, base: &Base) -> Error {
@@ -62,10 +126,11 @@ fn contradiction(asked: &Document, brought: &Document, key: &str, base: &Base) -
     Error::Recipe(asked.problem(key, message, Some(hint)).into())
 }
 
-fn kind_name(kind: LoraKind) -> &'static str {
-    match kind {
-        LoraKind::Lora => "lora",
-        LoraKind::RsLora => "rslora",
+fn kind_name(lora: &LoraConfig) -> &'static str {
+    match (lora.dora, lora.kind) {
+        (true, _) => "dora",
+        (false, LoraKind::Lora) => "lora",
+        (false, LoraKind::RsLora) => "rslora",
     }
 }
 
@@ -79,7 +144,12 @@ fn covered(lora: &LoraConfig) -> Vec<Module> {
 
 fn target_modules(lora: &LoraConfig) -> Value {
     match covered(lora) {
-        modules if modules == Module::ALL => "all-linear".into(),
+        modules
+            if modules == Module::ALL
+                || modules == [Module::O, Module::Down, Module::Qkv, Module::GateUp] =>
+        {
+            "all-linear".into()
+        }
         modules => Value::List(modules.into_iter().map(|module| module.name().into()).collect()),
     }
 }

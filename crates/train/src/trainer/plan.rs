@@ -1,9 +1,11 @@
-//! How much memory a step takes, found by running it on a device that only counts.
+//! How a run fits into memory, and what would help where it does not.
 
-use compute::{Backend, DType, Measure};
-use model::{Adapter, Base, Decoder, HeadGradients, HeadRequest, LoraConfig, Pass};
-use text::{Batch, Segment, Target};
+use compute::OptimizerKind;
+use keys::{Document, Settings as _};
+use serde::Serialize;
 
+use super::demand::{Demand, Rows};
+use crate::trainee::Blueprint;
 use crate::{Error, Result};
 
 /// Micro-batches that are tried, largest first, where the recipe leaves the size open.
@@ -11,14 +13,68 @@ use crate::{Error, Result};
 /// Beyond the first of them matrix products get no faster, and memory only grows.
 const CANDIDATES: [usize; 6] = [1024, 768, 512, 384, 256, 128];
 
-/// A micro-batch size that fits.
+/// A micro-batch size, and what the run takes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
+    /// Most tokens computed at a time.
     pub(super) micro_batch_tokens: usize,
+    /// Whether layers are computed twice.
     pub(super) checkpoint: bool,
-    pub(super) stack_bytes: usize,
-    /// Weights, adapter and optimizer.
-    pub(super) resident_bytes: usize,
+    /// What the run's own steps take.
+    pub(super) memory: Memory,
+    /// The same where micro-batches are full and every token is read: what is reserved, and what has to fit.
+    pub(super) worst: Memory,
+    /// Bytes that the run may take.
+    pub(super) limit: usize,
+}
+
+impl Plan {
+    /// Whether the worst case fits.
+    pub(super) fn fits(&self) -> bool {
+        self.worst.total() <= self.limit
+    }
+}
+
+/// Bytes by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Frozen weights, operand copies of trained ones, and looked-up rows of an embedding left in its file.
+    pub weights: usize,
+    /// f32 values of what is trained.
+    pub trained: usize,
+    /// f32 gradients.
+    pub gradients: usize,
+    /// What the optimizer keeps, and what its step needs.
+    pub optimizer: usize,
+    /// A step's activations: the height of the stack.
+    pub activations: usize,
+    /// What kernels work in.
+    pub workspace: usize,
+    /// What is on its way to disk while a checkpoint, the adapter or the model is written.
+    pub saving: usize,
+    /// The program, the rows and the tokenizer.
+    pub process: usize,
+}
+
+impl Memory {
+    /// Every kind by name, in this order.
+    pub fn kinds(&self) -> [(&'static str, usize); 8] {
+        [
+            ("weights", self.weights),
+            ("trained", self.trained),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("workspace", self.workspace),
+            ("saving", self.saving),
+            ("process", self.process),
+        ]
+    }
+
+    /// All together.
+    pub fn total(&self) -> usize {
+        self.kinds().iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// What the recipe says about memory, and what the data needs.
@@ -34,21 +90,42 @@ pub(super) struct Wishes {
     pub(super) sequences: usize,
     /// Bytes that the run may take.
     pub(super) limit: usize,
+    /// Bytes of the program itself with its rows.
+    pub(super) process: usize,
 }
 
-/// Chooses the largest micro-batch that fits, activations kept before recomputed.
-pub(super) fn choose(
-    base: &Base,
-    lora: &LoraConfig,
-    operand: DType,
-    wishes: &Wishes,
-) -> Result<Plan> {
-    let mut measure = Measure::new(operand);
-    let decoder = Decoder::load(base, &mut measure)?;
-    // Only shapes count here.
-    let values = vec![Vec::new(); lora.matrices(&base.config).len()];
-    let adapter = Adapter::new(&mut measure, &base.config, lora.clone(), &values, true)?;
-    let resident = measure.report().static_bytes + measure.report().weight_bytes;
+impl Wishes {
+    /// What the recipe says; the rest is open.
+    pub(super) fn of(document: &Document) -> Self {
+        Wishes {
+            micro_batch_tokens: document.opt_usize("micro_batch_tokens"),
+            checkpoint: match document.get_str("activation_checkpointing") {
+                "none" => Some(false),
+                "block" => Some(true),
+                _ => None,
+            },
+            longest: 1,
+            sequences: 1,
+            limit: usize::MAX,
+            process: 0,
+        }
+    }
+}
+
+/// Writes what was chosen into the recipe, where that left it open.
+pub(super) fn write_choices(document: &mut Document, wishes: &Wishes, plan: &Plan) {
+    if wishes.micro_batch_tokens.is_none() {
+        document.choose("micro_batch_tokens", plan.micro_batch_tokens, "fits in memory");
+    }
+    if wishes.checkpoint.is_none() {
+        let word = if plan.checkpoint { "block" } else { "none" };
+        document.choose("activation_checkpointing", word, "fits in memory");
+    }
+}
+
+/// Chooses the largest micro-batch that fits, activations kept before recomputed; the smallest there is
+/// where none does.
+pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> Result<Plan> {
     let sizes: Vec<usize> = match wishes.micro_batch_tokens {
         Some(tokens) => vec![tokens.max(wishes.longest)],
         None => CANDIDATES.iter().map(|&tokens| tokens.max(wishes.longest)).collect(),
@@ -58,72 +135,83 @@ pub(super) fn choose(
         Some(false) => &[false],
         None => &[false, true],
     };
-    let mut least = usize::MAX;
+    let weights = demand.resident.weights + demand.looked_up(rows);
+    let resident = Memory { weights, process: wishes.process, ..demand.resident };
+    let limit = wishes.limit;
+    let mut smallest: Option<Plan> = None;
     for &checkpoint in modes {
         for &tokens in &sizes {
-            let sequences = wishes.sequences;
-            let stack = stack_bytes(&decoder, &adapter, operand, tokens, sequences, checkpoint)?;
-            if resident + stack <= wishes.limit {
-                return Ok(Plan {
-                    micro_batch_tokens: tokens,
-                    checkpoint,
-                    stack_bytes: stack,
-                    resident_bytes: resident,
-                });
+            let worst = demand.worst(tokens, wishes.sequences, checkpoint)?.over(resident);
+            let plan = Plan { micro_batch_tokens: tokens, checkpoint, memory: worst, worst, limit };
+            if smallest.is_none_or(|other| plan.fits() || worst.total() < other.worst.total()) {
+                smallest = Some(plan);
             }
-            least = least.min(stack);
+            if plan.fits() {
+                break;
+            }
+        }
+        if smallest.is_some_and(|plan| plan.fits()) {
+            break;
         }
     }
-    Err(Error::refused(
-        format!(
-            "the run does not fit: weights, adapter and optimizer take {} MB and a step over rows \
-             of {} tokens {} MB, of {} MB",
-            resident.div_ceil(1 << 20),
-            wishes.longest,
-            least.div_ceil(1 << 20),
-            wishes.limit >> 20
-        ),
-        "set `data.max_seq_len` lower, lower `micro_batch_tokens`, or set \
-         `activation_checkpointing: block`",
-    ))
+    let mut plan = smallest.expect("at least one size is tried");
+    let own = demand.own(rows, plan.micro_batch_tokens, plan.checkpoint)?;
+    plan.memory = own.over(resident);
+    // Reserved is what is needed, whatever the worst case forgot.
+    plan.worst.activations = plan.worst.activations.max(own.stack);
+    Ok(plan)
 }
 
-/// The height that the stack reaches in a step over micro-batches of so many tokens.
-///
-/// Counted for the worst case: every token read, every sequence for itself.
-fn stack_bytes(
-    decoder: &Decoder,
-    adapter: &Adapter,
-    operand: DType,
-    tokens: usize,
-    sequences: usize,
-    checkpoint: bool,
-) -> Result<usize> {
-    let batch = worst_batch(tokens, sequences);
-    let mut measure = Measure::new(operand);
-    let pass = Pass { adapter: Some(adapter), keep: true, checkpoint, dropout_key: Some(0) };
-    let backend: &mut dyn Backend = &mut measure;
-    let weights = vec![0.0; batch.targets.len()];
-    let request = HeadRequest::logprobs();
-    let mut hidden = decoder.forward(backend, &batch, &pass)?;
-    decoder.head(backend, &mut hidden, &batch.targets, &request, None, Some(&weights))?;
-    decoder.backward(backend, hidden, &HeadGradients::default(), None, &pass)?;
-    Ok(measure.report().stack_peak_bytes)
-}
-
-/// A batch in which nothing is shared and everything is read.
-fn worst_batch(tokens: usize, sequences: usize) -> Batch {
-    // A tree has at most twice as many segments as sequences.
-    let count = (2 * sequences).clamp(1, tokens);
-    let mut segments = Vec::with_capacity(count);
-    for index in 0..count {
-        let (start, end) = (tokens * index / count, tokens * (index + 1) / count);
-        segments.push(Segment { start, len: end - start, parent: None, row: 0 });
+/// Refuses a plan that does not fit.
+pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, blueprint: &Blueprint) -> Result<()> {
+    if plan.fits() {
+        return Ok(());
     }
-    let reads: Vec<u32> = (0..tokens as u32).collect();
-    let target = |read| Target { read, token: 0, sequence: 0, role: 0, weight: 1.0 };
-    let mut targets: Vec<Target> = reads.iter().map(|&read| target(read)).collect();
-    // A shared last token predicts the first token of every child.
-    targets.extend((0..sequences).map(|_| target(tokens as u32 - 1)));
-    Batch { tokens: vec![0; tokens], segments, reads, targets }
+    let cures = cures(plan, blueprint).join("; ");
+    let hint = format!("what helps most, in this order: {cures}");
+    Err(Error::refused(does_not_fit(&plan.worst, wishes), hint))
+}
+
+fn does_not_fit(memory: &Memory, wishes: &Wishes) -> String {
+    let kinds: Vec<String> = memory
+        .kinds()
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(name, bytes)| format!("{name} {} MB", bytes.div_ceil(1 << 20)))
+        .collect();
+    format!(
+        "the run does not fit: over rows of {} tokens it takes {} MB ({}), of {} MB",
+        wishes.longest,
+        memory.total().div_ceil(1 << 20),
+        kinds.join(", "),
+        wishes.limit >> 20
+    )
+}
+
+/// What to change where it does not fit, the largest share first.
+pub(super) fn cures(plan: &Plan, blueprint: &Blueprint) -> Vec<String> {
+    let memory = &plan.worst;
+    let smaller = match plan.checkpoint {
+        true => "a lower `data.max_seq_len` or `micro_batch_tokens`",
+        false => {
+            "a lower `data.max_seq_len` or `micro_batch_tokens`, or `activation_checkpointing: block`"
+        }
+    };
+    let mut cures: Vec<(usize, &str)> = vec![(memory.activations, smaller)];
+    let trained = memory.trained + memory.gradients;
+    if blueprint.adapter.is_none() {
+        cures.push((trained, "an adapter in place of the whole model: `adapter: {type: lora}`"));
+    } else {
+        cures.push((trained, "a lower `adapter.rank`"));
+        let smaller = match blueprint.quantization {
+            None => "`quantization: nf4`",
+            Some(_) => "a smaller model",
+        };
+        cures.push((memory.weights, smaller));
+    }
+    if blueprint.optimizers.matrices == OptimizerKind::AdamW {
+        cures.push((memory.optimizer, "`train.optimizer.type: adamw8bit`"));
+    }
+    cures.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    cures.into_iter().map(|(_, text)| text.to_owned()).collect()
 }

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use compute::op::AdamW;
-use compute::{Backend, Op};
+use compute::Backend;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use text::{Message, RenderOptions};
 
 use super::setup::Run;
-use super::{Control, Summary, report};
+use super::{Control, Summary, output, report};
+use crate::checkpoint::Contents;
 use crate::engine::Engine;
 use crate::events::{Event, StepEvent};
 use crate::objective::Sft;
@@ -51,8 +51,8 @@ pub(super) fn run(
             break;
         }
     }
-    if run.state.best.is_none() || !run.folder.adapter().is_dir() {
-        report::write_adapter(run, backend)?;
+    if run.state.best.is_none() || !run.output().is_dir() {
+        output::write(run, backend)?;
     }
     let seconds = begun.elapsed().as_secs_f64();
     let finished = Event::Finished { status: status.into(), step: run.state.step, seconds };
@@ -73,11 +73,12 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
-    let parameters = run.adapter.parameters();
+    let trained = run.trainee.trained();
+    let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
     let mut engine = Engine {
         backend,
-        decoder: &run.decoder,
-        adapter: &run.adapter,
+        decoder: &run.trainee.decoder,
+        adapter: run.trainee.adapter.as_ref(),
         scalar: None,
         reference: None,
         checkpoint: run.plan.checkpoint,
@@ -89,16 +90,12 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     // As torch.nn.utils.clip_grad_norm_ shortens.
     let gradient_scale =
         run.recipe.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-    backend.run(Op::AdamW(AdamW {
-        parameters: &parameters,
-        gradient_scale: gradient_scale as f32,
-        learning_rate: learning_rate as f32,
-        betas: run.recipe.betas,
-        eps: run.recipe.eps,
-        weight_decay: run.recipe.weight_decay,
-        step: number as u32 + 1,
-    }))?;
+    let optimizer = &run.recipe.optimizer;
+    optimizer.step(backend, &trained, learning_rate, gradient_scale, number + 1)?;
+    run.trainee.refresh(backend)?;
     backend.sync()?;
+    // Of an embedding that is left in its file, pages of rows that were looked up.
+    run.base.release();
 
     let seconds = begun.elapsed().as_secs_f64();
     let state = &mut run.state;
@@ -172,8 +169,8 @@ fn validate(
     let plan = StepPlan::new(&run.validation, &run.packing);
     let mut engine = Engine {
         backend,
-        decoder: &run.decoder,
-        adapter: &run.adapter,
+        decoder: &run.trainee.decoder,
+        adapter: run.trainee.adapter.as_ref(),
         scalar: None,
         reference: None,
         checkpoint: run.plan.checkpoint,
@@ -187,7 +184,7 @@ fn validate(
     run.state.validation_last = Some(validation_loss);
     if best {
         run.state.best = Some((step, validation_loss));
-        report::write_adapter(run, backend)?;
+        output::write(run, backend)?;
     }
     run.tell(&Event::Evaluated { step, validation_loss, best }, observer)
 }
@@ -220,8 +217,8 @@ fn sample(
         ..GenerateConfig::default()
     };
     let mut ignore = |_, _| Flow::Continue;
-    let adapter = Some(&run.adapter);
-    let completions = generate(&run.decoder, backend, adapter, &prompts, &generation, &mut ignore)?;
+    let (decoder, adapter) = (&run.trainee.decoder, run.trainee.adapter.as_ref());
+    let completions = generate(decoder, backend, adapter, &prompts, &generation, &mut ignore)?;
     let questions = config.prompts.clone();
     for (prompt, completion) in questions.into_iter().zip(completions) {
         let decoded = run.metadata.tokenizer.decode(&completion.tokens, true);
@@ -232,10 +229,11 @@ fn sample(
 }
 
 fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Event)) -> Result<()> {
-    let model = &run.decoder.config;
-    let adapter = run.folder.adapter();
-    let best = run.state.best.is_some().then_some(adapter.as_path());
-    let path = run.store.save(backend, &run.adapter, model, &run.peft, &run.state, best)?;
+    let output = run.output();
+    let best = run.state.best.is_some().then_some(output.as_path());
+    let Run { trainee, blueprint, peft: metadata, .. } = &*run;
+    let contents = Contents { trainee, blueprint, metadata };
+    let path = run.store.save(backend, &contents, &run.state, best)?;
     let event = Event::Saved { step: run.state.step, path: path.display().to_string() };
     run.tell(&event, observer)
 }
@@ -260,6 +258,6 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         validation_best: state.best.map(|(_, loss)| loss),
         validation_last: state.validation_last,
         findings: run.findings.clone(),
-        adapter: run.folder.adapter(),
+        adapter: run.output(),
     }
 }

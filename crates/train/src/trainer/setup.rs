@@ -1,23 +1,28 @@
 //! Everything before the first step: folder, data, defaults, model, adapter, memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use compute::Backend;
+use compute::{Backend, DType, Device};
+use data::prepare::FileSummary;
 use data::supervision::Supervisor;
 use data::{Cursor, Extent, Finding, Level, Order, Packing, Sequence};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
-use model::{Adapter, Base, Decoder};
+use model::{Base, Config, TrainedTensor};
 use serde_json::{Value, json};
 use text::{ChatTemplate, Date, Metadata};
 
+use super::blueprint::{Sources, blueprint, take_start};
+use super::demand::{self, Demand, Rows};
 use super::plan::{self, Plan, Wishes};
-use super::{Job, brought, report, resume};
+use super::stand_in::{self, StandIn};
+use super::{Job, output, resume};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
-use crate::recipe::{Recipe, fill_by_data};
+use crate::recipe::{Recipe, check, fill_by_data, quantization, trains_base};
 use crate::run::{EventLog, Occupied, RunFolder};
 use crate::schedule::Schedule;
+use crate::trainee::{Blueprint, Trainee};
 use crate::{Error, Result};
 
 /// A run that is ready for its next step.
@@ -26,12 +31,17 @@ pub(super) struct Run {
     pub(super) folder: RunFolder,
     pub(super) log: EventLog,
     pub(super) store: Store,
+    pub(super) base: Base,
     pub(super) metadata: Metadata,
     pub(super) peft: PeftMetadata,
+    /// How the base's file stores most weights, and how they are kept.
+    pub(super) storage: String,
+    pub(super) quantization: Option<&'static str>,
     pub(super) date: Date,
     pub(super) template_kwargs: serde_json::Map<String, Value>,
-    pub(super) decoder: Decoder,
-    pub(super) adapter: Adapter,
+    pub(super) threads: usize,
+    pub(super) blueprint: Blueprint,
+    pub(super) trainee: Trainee,
     pub(super) train: Vec<Sequence>,
     pub(super) validation: Vec<Sequence>,
     pub(super) findings: Vec<Finding>,
@@ -43,129 +53,215 @@ pub(super) struct Run {
     pub(super) state: State,
 }
 
-pub(super) fn prepare(
+/// What a recipe is looked at for.
+pub(super) enum Purpose<'a> {
+    /// To be carried out, or gone on with in this folder.
+    Train(Option<&'a RunFolder>),
+    /// To be planned, over these rows in place of those that it names. No weight is read.
+    Plan(Option<StandIn>),
+}
+
+/// A recipe with everything that it leaves open decided, before anything is on a device.
+pub(super) struct Prepared {
+    pub(super) document: Document,
+    pub(super) recipe: Recipe,
+    pub(super) base: Base,
+    pub(super) metadata: Metadata,
+    pub(super) peft: PeftMetadata,
+    pub(super) date: Date,
+    /// Null in a plan.
+    pub(super) manifest: Value,
+    pub(super) notes: Vec<String>,
+    pub(super) latest: Option<PathBuf>,
+    pub(super) blueprint: Blueprint,
+    pub(super) train: Vec<Sequence>,
+    pub(super) validation: Vec<Sequence>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) order: Order,
+    pub(super) demand: Demand,
+    pub(super) wishes: Wishes,
+    pub(super) plan: Plan,
+}
+
+/// Reads data and recipe and decides what is trained, in how much memory. Nothing is written.
+pub(super) fn decide(
     job: Job,
-    backend: &mut dyn Backend,
-    observer: &mut dyn FnMut(&Event),
-) -> Result<Run> {
-    let Job { mut document, base, start, base_name, output, occupied, memory_limit, date, threads } =
-        job;
-    let folder = RunFolder::open(&output, occupied)?;
-    let resumed = occupied == Occupied::Resume;
+    device: &Device,
+    operand: DType,
+    purpose: Purpose<'_>,
+) -> Result<Prepared> {
+    let Job { mut document, base, start, base_name, revision, date, threads, .. } = job;
     let mut notes = Vec::new();
     let mut date = date;
-    let manifest_before = if resumed { Some(folder.read_manifest()?) } else { None };
-    if let Some(manifest) = &manifest_before {
-        notes = resume::take_over(&mut document, &folder)?;
+    let resumed = match purpose {
+        Purpose::Train(folder) => folder,
+        Purpose::Plan(_) => None,
+    };
+    let manifest_before = resumed.map(RunFolder::read_manifest).transpose()?;
+    if let (Some(manifest), Some(folder)) = (&manifest_before, resumed) {
+        notes = resume::take_over(&mut document, folder)?;
         let text = manifest["date"].as_str().unwrap_or_default();
         date = text.parse().unwrap_or(date);
     }
 
-    let (metadata, supervisor) = supervisor(&document, &base, start.as_deref(), date)?;
-    let seed = document.get_i64("seed") as u64;
-    let config = data::recipe::config(&document, seed, threads)
-        .map_err(|problem| Error::Recipe(problem.into()))?;
-    let prepared = data::prepare(&config, &supervisor)?;
-    let findings: Vec<Finding> = prepared.findings.iter().cloned().collect();
-    refuse_errors(&findings)?;
-    let (train, validation) = (prepared.train, prepared.validation);
-
-    let peft = PeftMetadata { base_model: base_name, base_hash: Some(base.hash()?) };
-    let manifest = manifest(&base, &metadata, &peft, &prepared.files, seed, date, backend)?;
-    if let Some(before) = &manifest_before {
-        resume::check_manifest(folder.path(), before, &manifest)?;
-    }
-    check_tokens(&base, &train, &validation)?;
-
-    let latest = resumed.then(|| Store::new(folder.checkpoints(), 1).latest()).flatten();
-    let brought = match (&start, &latest) {
-        (Some(dir), None) => Some(brought::load(&mut document, dir, &base, &peft)?),
-        _ => None,
+    check(&document)?;
+    let shapes_only = matches!(purpose, Purpose::Plan(_));
+    let stand_in = match purpose {
+        Purpose::Plan(stand_in) => stand_in,
+        Purpose::Train(_) => None,
     };
-    fill_by_data(&mut document, train.len());
-    let recipe = Recipe::read(&document)?;
-    let (mut lora, values) = match (&latest, brought) {
-        (Some(path), _) => Store::load_adapter(path, &base.config)?,
-        (None, Some(brought)) => brought,
-        (None, None) => {
-            let lora = recipe.lora(&base.config);
-            let values = lora.initial_values(&base.config, recipe.seed);
-            (lora, values)
+    let metadata = match base.metadata_with(start.as_deref(), date) {
+        Err(_) if stand_in.is_some() => stand_in::metadata(&base)?,
+        metadata => metadata?,
+    };
+    let (metadata, added) = with_tokens_and_template(&document, metadata, date)?;
+    let data = match &stand_in {
+        Some(stand_in) => stand_in.rows(base.config.vocab_size),
+        None => {
+            let supervisor = Supervisor::from_metadata(&metadata, template_kwargs(&document))?;
+            let seed = document.get_i64("seed") as u64;
+            let config = data::recipe::config(&document, seed, threads)
+                .map_err(|problem| Error::Recipe(problem.into()))?;
+            data::prepare(&config, &supervisor)?
         }
     };
-    lora.dropout = recipe.dropout;
+    let mut findings: Vec<Finding> = data.findings.iter().cloned().collect();
+    refuse_errors(&findings)?;
+    findings.extend(quantised_base(&document, &base)?);
+    let (train, validation) = (data.train, data.validation);
+    let process = (job.resident_bytes)();
+
+    let base_hash = match (shapes_only, &start) {
+        (false, _) => Some(base.hash()?),
+        // Taken to be the right one.
+        (true, Some(adapter)) => PeftMetadata::read(adapter)?.base_hash,
+        (true, None) => None,
+    };
+    let peft = PeftMetadata { base_model: base_name, revision, base_hash };
+    let manifest = match shapes_only {
+        true => Value::Null,
+        false => manifest(&document, &base, &metadata, &peft, &data.files, date, device, operand)?,
+    };
+    if let (Some(before), Some(folder)) = (&manifest_before, resumed) {
+        resume::check_manifest(folder.path(), before, &manifest)?;
+    }
+    let latest = resumed.and_then(|folder| Store::new(folder.checkpoints(), 1).latest());
+    let sources = Sources {
+        base: &base,
+        start: start.as_deref(),
+        peft: &peft,
+        tokenizer: &metadata.tokenizer,
+        added: &added,
+        checkpoint: latest.as_deref(),
+        shapes_only,
+        threads,
+    };
+    let brought = take_start(&mut document, &sources)?;
+    fill_by_data(&mut document, train.len(), base.config.parameter_count());
+    let recipe = Recipe::read(&document)?;
+    let blueprint = blueprint(&document, &recipe, &sources, brought)?;
+    check_tokens(&blueprint.config(&base), &train, &validation)?;
 
     let mut order = Order::new(&train, recipe.seed, recipe.step_size, recipe.extent);
     let longest = train.iter().chain(&validation).map(Sequence::len).max().unwrap_or(1);
     let sequences = order.step(Cursor::default()).map_or(1, |step| step.rows.len());
     let wishes = Wishes {
-        micro_batch_tokens: document.opt_usize("micro_batch_tokens"),
-        checkpoint: match document.get_str("activation_checkpointing") {
-            "none" => Some(false),
-            "block" => Some(true),
-            _ => None,
-        },
-        longest,
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
-        limit: memory_limit,
+        longest,
+        limit: job.memory_limit,
+        process: process + blueprint.kept_bytes(),
+        ..Wishes::of(&document)
     };
-    let plan = plan::choose(&base, &lora, backend.operand(), &wishes)?;
-    if wishes.micro_batch_tokens.is_none() {
-        let tokens = plan.micro_batch_tokens;
-        document.choose("micro_batch_tokens", tokens, "fits in memory");
-    }
-    if wishes.checkpoint.is_none() {
-        let word = if plan.checkpoint { "block" } else { "none" };
-        document.choose("activation_checkpointing", word, "fits in memory");
-    }
-
-    let decoder = Decoder::load(&base, backend)?;
-    let (adapter, state, best) = match &latest {
-        Some(path) => {
-            let (adapter, state) = Store::load(path, backend, &decoder.config, recipe.dropout)?;
-            (adapter, state, Store::best(path, &decoder.config)?)
-        }
-        None => {
-            let adapter = Adapter::new(backend, &decoder.config, lora, &values, true)?;
-            (adapter, State::default(), None)
-        }
-    };
-    backend.reserve(plan.stack_bytes)?;
-    let total_steps = total_steps(&mut order, recipe.extent, &state);
-
-    // Everything is checked: only now is anything written or removed.
-    folder.begin(occupied)?;
-    // The manifest first: a folder that has one is a run.
-    folder.write_manifest(&manifest)?;
-    folder.supersede_after(state.step)?;
-    folder.write_recipe(&document.to_yaml())?;
-    let mut run = Run {
-        schedule: recipe.schedule(total_steps),
-        packing: Packing { drop_unread: true, ..Packing::new(plan.micro_batch_tokens) },
-        log: folder.event_log()?,
-        store: Store::new(folder.checkpoints(), recipe.keep),
-        template_kwargs: template_kwargs(&document),
+    let demand = Demand::new(&base, &blueprint, &recipe.optimizer, device, operand)?;
+    let mut rows = Rows { train: &train, validation: &validation, order: &mut order };
+    let plan = plan::choose(&demand, &mut rows, &wishes)?;
+    plan::write_choices(&mut document, &wishes, &plan);
+    Ok(Prepared {
+        document,
         recipe,
-        folder,
+        base,
         metadata,
         peft,
         date,
-        decoder,
-        adapter,
+        manifest,
+        notes,
+        latest,
+        blueprint,
         train,
         validation,
         findings,
         order,
+        demand,
+        wishes,
+        plan,
+    })
+}
+
+pub(super) fn prepare(
+    job: Job,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+) -> Result<Run> {
+    let (occupied, threads) = (job.occupied, job.threads);
+    let folder = RunFolder::open(&job.output, occupied)?;
+    let resumed = occupied == Occupied::Resume;
+    let (device, operand) = (backend.device(), backend.operand());
+    let purpose = Purpose::Train(resumed.then_some(&folder));
+    let mut prepared = decide(job, &device, operand, purpose)?;
+    plan::require_fit(&prepared.plan, &prepared.wishes, &prepared.blueprint)?;
+    let trainee = prepared.blueprint.load(&prepared.base, backend)?;
+    let (state, best) = match &prepared.latest {
+        Some(path) => (Store::resume(path, backend, &trainee)?, Store::best(path)),
+        None => (State::default(), None),
+    };
+    prepared.blueprint.forget_values();
+    let plan = prepared.plan;
+    backend.reserve(plan.worst.activations)?;
+    let total_steps = total_steps(&mut prepared.order, prepared.recipe.extent, &state);
+
+    // Everything is checked: only now is anything written or removed.
+    let document = &prepared.document;
+    folder.begin(occupied)?;
+    // The manifest first: a folder that has one is a run.
+    folder.write_manifest(&prepared.manifest)?;
+    folder.supersede_after(state.step)?;
+    folder.write_recipe(&document.to_yaml())?;
+    let quantization = match document.get_str("quantization") {
+        "nf4" => Some("nf4"),
+        "int8" => Some("int8"),
+        _ => None,
+    };
+    let mut run = Run {
+        schedule: prepared.recipe.schedule(total_steps),
+        packing: demand::packing(&trainee.decoder.config, plan.micro_batch_tokens),
+        log: folder.event_log()?,
+        store: Store::new(folder.checkpoints(), prepared.recipe.keep),
+        template_kwargs: template_kwargs(document),
+        storage: prepared.base.storage_name()?,
+        quantization,
+        threads,
+        recipe: prepared.recipe,
+        folder,
+        base: prepared.base,
+        metadata: prepared.metadata,
+        peft: prepared.peft,
+        date: prepared.date,
+        blueprint: prepared.blueprint,
+        trainee,
+        train: prepared.train,
+        validation: prepared.validation,
+        findings: prepared.findings,
+        order: prepared.order,
         total_steps,
         plan,
         state,
     };
-    if let (Some(values), Some((step, _))) = (best, run.state.best) {
+    if let (Some(best), Some(_)) = (best, run.state.best) {
         // The run may have found a better one after the checkpoint, which is now superseded.
-        report::write_values(&run, &values, step)?;
+        output::restore(&run, &best)?;
     }
-    announce(&mut run, resumed, &notes, observer)?;
+    announce(&mut run, resumed, &prepared.notes, observer)?;
     Ok(run)
 }
 
@@ -175,8 +271,8 @@ fn announce(
     notes: &[String],
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
-    let parameters_trained = run.adapter.config().parameter_count(&run.decoder.config);
-    let parameters = run.decoder.config.parameter_count();
+    let parameters_trained = run.trainee.trained().iter().map(TrainedTensor::len).sum();
+    let parameters = run.trainee.decoder.config.parameter_count();
     let started = Event::Started {
         run: run.folder.path().display().to_string(),
         method: "sft".into(),
@@ -189,7 +285,8 @@ fn announce(
         parameters,
         parameters_trained,
         micro_batch_tokens: run.packing.budget_tokens,
-        planned_bytes: run.plan.resident_bytes + run.plan.stack_bytes,
+        planned_bytes: run.plan.memory.total(),
+        memory: run.plan.memory.kinds().into_iter().map(|(k, b)| (k.into(), b)).collect(),
     };
     run.tell(&started, observer)?;
     for finding in run.findings.clone() {
@@ -214,6 +311,14 @@ fn announce(
 }
 
 impl Run {
+    /// Where the best adapter or model goes.
+    pub(super) fn output(&self) -> PathBuf {
+        match self.trainee.adapter {
+            Some(_) => self.folder.adapter(),
+            None => self.folder.model(),
+        }
+    }
+
     /// Writes an event to the folder and shows it to the observer.
     pub(super) fn tell(&mut self, event: &Event, observer: &mut dyn FnMut(&Event)) -> Result<()> {
         self.log.write(event)?;
@@ -222,19 +327,66 @@ impl Run {
     }
 }
 
-/// The model's metadata with the template that the recipe names, and what supervises with it.
-fn supervisor(
+/// Metadata with the template and the tokens that the recipe names, and the ids of the tokens that it
+/// adds.
+fn with_tokens_and_template(
     document: &Document,
-    base: &Base,
-    start: Option<&Path>,
+    mut metadata: Metadata,
     date: Date,
-) -> Result<(Metadata, Supervisor)> {
-    let mut metadata = base.metadata_with(start, date)?;
+) -> Result<(Metadata, Vec<u32>)> {
+    let mut added = Vec::new();
+    for (key, special) in [("tokenizer.add_tokens", false), ("tokenizer.add_special_tokens", true)]
+    {
+        let tokens = document.opt_strs(key).unwrap_or_default();
+        let problem = |message: String, hint: &str| {
+            Error::Recipe(document.problem(key, message, Some(hint.to_owned())).into())
+        };
+        for (index, &token) in tokens.iter().enumerate() {
+            if token.is_empty() {
+                return Err(problem("an empty text is no token".into(), "leave it out"));
+            }
+            if metadata.tokenizer.id(token).is_some() || tokens[..index].contains(&token) {
+                let message = format!("`{token}` is a token already");
+                let hint = "leave it out; `adapter.trainable_tokens` trains a token that there is";
+                return Err(problem(message, hint));
+            }
+        }
+        if tokens.is_empty() {
+            continue;
+        }
+        let tokens: Vec<String> = tokens.into_iter().map(str::to_owned).collect();
+        let (tokenizer, ids) =
+            metadata.tokenizer.with_tokens(&tokens, special).map_err(model::Error::from)?;
+        metadata.tokenizer = tokenizer;
+        added.extend(ids);
+    }
     if let Some(name) = document.opt_str("model.chat_template") {
         metadata.chat_template = Some(named_template(document, &metadata, name, date)?);
     }
-    let supervisor = Supervisor::from_metadata(&metadata, template_kwargs(document))?;
-    Ok((metadata, supervisor))
+    Ok((metadata, added))
+}
+
+/// A base that is quantised in its file, and shall be quantised again or be trained itself.
+fn quantised_base(document: &Document, base: &Base) -> Result<Option<Finding>> {
+    let storage = base.storage_name()?;
+    if matches!(storage.as_str(), "f32" | "f16" | "bf16") {
+        return Ok(None);
+    }
+    let to = document.get_str("quantization");
+    let (id, message, hint) = if quantization(document).is_some() && base.format == "folder" {
+        let message = format!("the base is stored as {storage} and stays so, whatever {to} says");
+        ("quantised-already", message, "leave `quantization` out")
+    } else if quantization(document).is_some() {
+        let message = format!("the base is stored as {storage} and is quantised again to {to}");
+        ("quantised-twice", message, "leave `quantization` out: the base keeps its own blocks")
+    } else if trains_base(document) {
+        let message = format!("the base is stored as {storage}: what is lost there stays lost");
+        ("quantised-start", message, "train its 16-bit original where there is one")
+    } else {
+        return Ok(None);
+    };
+    let (places, hint) = (Vec::new(), hint.into());
+    Ok(Some(Finding { id, level: Level::Warning, count: 1, places, message, hint }))
 }
 
 /// ChatML: the simplest of the common forms, for base models whose tokenizer has its tokens.
@@ -286,7 +438,7 @@ fn refuse_errors(findings: &[Finding]) -> Result<()> {
 ///
 /// Counted from where the run stands: a run that is made longer goes on behind the last step of the
 /// shorter one, which may have been short.
-fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u64 {
+pub(super) fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u64 {
     if let Extent::Steps(steps) = extent {
         return steps;
     }
@@ -299,8 +451,8 @@ fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u64 {
 }
 
 /// Every token must be one of the model's.
-fn check_tokens(base: &Base, train: &[Sequence], validation: &[Sequence]) -> Result<()> {
-    let vocab = base.config.vocab_size;
+fn check_tokens(config: &Config, train: &[Sequence], validation: &[Sequence]) -> Result<()> {
+    let vocab = config.vocab_size;
     for sequence in train.iter().chain(validation) {
         if let Some(token) = sequence.tokens.iter().find(|&&token| token as usize >= vocab) {
             return Err(Error::refused(
@@ -308,7 +460,7 @@ fn check_tokens(base: &Base, train: &[Sequence], validation: &[Sequence]) -> Res
                 "the tokenizer does not belong to this model",
             ));
         }
-        let longest = base.config.max_position_embeddings;
+        let longest = config.max_position_embeddings;
         if sequence.len() > longest {
             return Err(Error::refused(
                 format!(
@@ -323,16 +475,17 @@ fn check_tokens(base: &Base, train: &[Sequence], validation: &[Sequence]) -> Res
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments, reason = "everything that makes a run what it is")]
 fn manifest(
+    document: &Document,
     base: &Base,
     metadata: &Metadata,
     peft: &PeftMetadata,
-    files: &[data::prepare::FileSummary],
-    seed: u64,
+    files: &[FileSummary],
     date: Date,
-    backend: &dyn Backend,
+    device: &Device,
+    operand: DType,
 ) -> Result<Value> {
-    let device = backend.device();
     let template = metadata.chat_template.as_ref().map(ChatTemplate::hash);
     let path = std::path::absolute(&base.path).unwrap_or_else(|_| PathBuf::from(&base.path));
     Ok(json!({
@@ -345,9 +498,9 @@ fn manifest(
         "tokenizer_hash": metadata.tokenizer.hash(),
         "template_hash": template,
         "data": files,
-        "seed": seed,
+        "seed": document.get_i64("seed"),
         "date": date.to_string(),
         // Bits are the same within one instruction set, whatever the number of threads.
-        "machine": {"device": device.kind, "isa": device.isa, "operand": format!("{:?}", backend.operand())},
+        "machine": {"device": device.kind, "isa": device.isa, "operand": format!("{operand:?}")},
     }))
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use compute::cpu::{Cpu, CpuConfig, Precision};
 use compute::{Backend, Reference};
 use data::{Packing, Place, Sequence};
-use model::{Adapter, Base, Decoder, LoraConfig, ScalarHead};
+use model::adapter::LoadedAdapter;
+use model::{Adapter, Base, Decoder, LoraConfig, Optimizers, ScalarHead};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::{Engine, StepOutcome};
@@ -33,7 +34,8 @@ impl Setup {
     fn new() -> Self {
         let base = Base::open(&model_golden("tiny_llama/gqa")).unwrap();
         let adapter = model_golden("tiny_llama/gqa/adapter");
-        let (lora, values) = LoraConfig::load(&adapter, &base.config).unwrap();
+        let loaded = LoadedAdapter::read(&adapter, &base.config).unwrap();
+        let (lora, values) = (loaded.config, loaded.values);
         Setup { base, lora, values, score: None, checkpoint: false }
     }
 
@@ -46,15 +48,22 @@ impl Setup {
     ) -> (StepOutcome, BTreeMap<String, Vec<f32>>) {
         let decoder = Decoder::load(&self.base, backend).unwrap();
         let config = &decoder.config;
-        let adapter = Adapter::new(backend, config, self.lora.clone(), &self.values, true).unwrap();
+        let (lora, training) = (self.lora.clone(), Some(Optimizers::ADAMW));
+        let adapter = Adapter::new(backend, &decoder, lora, &self.values, training).unwrap();
         let scalar = self.score.as_ref().map(|score| {
-            let parameter = backend.load_trained(1, score.len(), score).unwrap();
+            let parameter = backend
+                .load_trained(
+                    compute::Shape::Matrix(1, score.len()),
+                    score,
+                    compute::OptimizerKind::AdamW,
+                )
+                .unwrap();
             ScalarHead { parameter }
         });
         let mut engine = Engine {
             backend: &mut *backend,
             decoder: &decoder,
-            adapter: &adapter,
+            adapter: Some(&adapter),
             scalar: scalar.as_ref(),
             reference: None,
             checkpoint: self.checkpoint,

@@ -1,11 +1,15 @@
 //! Objectives and schedules against PyTorch, gradients of whole steps, and whole runs on a small
 //! model: finished, stopped, killed, resumed, refused.
 
+mod breadth;
 mod engine;
 mod mistakes;
 mod objectives;
+mod optimizer;
+mod plan;
 mod recipe;
 mod resume;
 mod run;
 mod start;
 mod support;
+mod whole;

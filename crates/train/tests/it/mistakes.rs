@@ -1,13 +1,15 @@
 //! What cannot work is refused with place and cure, before anything is written or lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use compute::Backend as _;
 use safetensors::SafeTensors;
 use serde_json::json;
 use train::run::Occupied;
 
-use crate::support::{CHATML, Fixture, How, read_json, write_json};
+use crate::support::{CHATML, Fixture, How, cpu, read_json, write_json};
 
 /// A run that cannot begin: the error says so, and the output is as it was.
 #[track_caller]
@@ -54,18 +56,31 @@ fn a_refused_run_overwrites_nothing() {
 fn too_little_memory_is_said_before_the_start() {
     let fixture = Fixture::new();
     let how = How { memory_limit: 1 << 20, ..How::default() };
-    check_refused(&fixture, &how, "the run does not fit: weights", "`data.max_seq_len`");
-    // The weights count too: what the stack alone would need is not enough.
-    let how = How { memory_limit: 1 << 30, ..How::default() };
-    let mut planned = 0;
+    check_refused(&fixture, &how, "it takes", "`data.max_seq_len`");
+    // Everything counts: without room for its gradients, say, the run does not begin.
+    let (total, kinds) = planned(&fixture, "roomy", &["micro_batch_tokens=64"]);
+    for kind in ["weights", "trained", "gradients", "optimizer", "activations", "workspace"] {
+        assert!(kinds[kind] > 0, "{kind}");
+    }
+    assert_eq!(kinds.values().sum::<usize>(), total);
+    let overrides = ["micro_batch_tokens=64", "activation_checkpointing=none"];
+    let memory_limit = total - kinds["gradients"];
+    let how = How { memory_limit, overrides: &overrides, ..How::default() };
+    check_refused(&fixture, &how, "the run does not fit", "adamw8bit");
+}
+
+/// Planned bytes of a run with room: all, and by kind.
+fn planned(fixture: &Fixture, run: &str, overrides: &[&str]) -> (usize, BTreeMap<String, usize>) {
+    let mut planned = (0, BTreeMap::new());
     let mut watch = |event: &train::events::Event| {
-        if let train::events::Event::Started { planned_bytes, .. } = event {
-            planned = *planned_bytes;
+        if let train::events::Event::Started { planned_bytes, memory, .. } = event {
+            planned = (*planned_bytes, memory.clone().into_iter().collect());
         }
     };
     let stop = &mut |_| train::trainer::Control::Stop;
-    fixture.watch("roomy", &how, &mut watch, stop).unwrap();
-    assert!(planned > 400_000, "{planned}");
+    let how = How { overrides, ..How::default() };
+    fixture.watch(run, &how, &mut watch, stop).unwrap();
+    planned
 }
 
 #[test]
@@ -76,7 +91,12 @@ fn less_memory_takes_smaller_micro_batches_and_changes_no_loss() {
         fixture.train(name, &how).unwrap();
         fs::read_to_string(fixture.path(name).join("recipe.yaml")).unwrap()
     };
-    let (large, small) = (run("large", 1 << 30), run("small", 3 << 20));
+    let how = How { overrides: &["micro_batch_tokens=256"], ..How::default() };
+    let device = cpu(how.threads, how.precision);
+    let job = fixture.job("tight", &how);
+    let plan = train::trainer::plan(job, &device.device(), device.operand(), None).unwrap();
+    let tight = plan.worst_bytes;
+    let (large, small) = (run("large", 1 << 30), run("small", tight));
     assert!(large.contains("micro_batch_tokens: 1024"), "{large}");
     assert!(!small.contains("micro_batch_tokens: 1024"), "{small}");
     for (a, b) in fixture.steps("large").iter().zip(fixture.steps("small")) {
@@ -173,7 +193,7 @@ fn a_model_that_lacks_a_tensor() {
 fn modules_that_do_not_exist() {
     let fixture = Fixture::new();
     let how = How { overrides: &["adapter.target_modules=[q_proj, c_attn]"], ..How::default() };
-    check_refused(&fixture, &how, "`c_attn` is no linear layer", "q_proj, k_proj");
+    check_refused(&fixture, &how, "`c_attn` matches no module of the model", "q_proj, k_proj");
 }
 
 /// Sets the embedding of a token to NaN.
@@ -352,4 +372,113 @@ fn a_run_that_began_with_another_version_is_not_resumed() {
     write_json(&path, &manifest);
     let error = fixture.train("run", &How::resumed()).unwrap_err();
     assert!(error.to_string().contains("another `version`: \"0.0.1\""), "{error}");
+}
+
+/// A recipe that the data and the model refuse, key by key: nothing is written.
+#[track_caller]
+fn check_key(overrides: &[&str], message: &str, hint: &str) {
+    let mut fixture = Fixture::new();
+    fixture.recipe = fixture.recipe.replace("adapter: {rank: 4}\n", "");
+    let how = How { overrides, ..How::default() };
+    let error = fixture.train("run", &how).unwrap_err();
+    let place = overrides.last().and_then(|text| text.split('=').next()).unwrap();
+    let shown = error.to_string();
+    assert!(shown.contains(place), "no place in: {shown}");
+    assert!(shown.contains(message), "{shown}");
+    assert!(error.hint().unwrap_or_default().contains(hint), "hint: {:?}", error.hint());
+    assert!(!fixture.path("run").exists(), "a refused run left a folder");
+}
+
+#[test]
+fn adapters_that_the_model_cannot_have() {
+    let none = "`adapter.type` is none";
+    check_key(&["adapter.type=none", "quantization=nf4"], none, "leave `quantization` out");
+    check_key(&["adapter.type=none", "adapter.rank=4"], none, "set `adapter.type`");
+    check_key(&["adapter.from=stack"], "brings no adapter", "leave it out");
+    check_key(&["adapter.rank_pattern={q_proj: two}"], "`q_proj` = \"two\" cannot be", "whole one");
+    check_key(&["adapter.rank_pattern={q_proj: 1.5}"], "`q_proj` = 1.5 cannot be", "whole one");
+    check_key(&["adapter.rank_pattern={q_proj: 0}"], "`q_proj` = 0 cannot be", "whole one");
+    check_key(&["adapter.alpha_pattern={q_proj: -1}"], "`q_proj` = -1 cannot be", "a positive");
+    let matches = "`qq_proj` matches no adapted module";
+    check_key(&["adapter.rank_pattern={qq_proj: 2}"], matches, "adapted are");
+    check_key(&["adapter.alpha_pattern={qq_proj: 2}"], matches, "adapted are");
+    check_key(&["adapter.rank_pattern={\"q_(\": 2}"], "is not a regular expression", "");
+    let layers = "the model has layers 0 to 1";
+    check_key(&["train.layers=[2]"], "`2` names no layers", layers);
+    check_key(&["train.layers=[last 3]"], "`last 3` names no layers", layers);
+    check_key(&["adapter.type=none", "train.layers=[0-2]"], "`0-2` names no layers", layers);
+}
+
+#[test]
+fn modules_and_tokens_that_the_model_has_not() {
+    let no_module = "`lm_haed` is no module of the model";
+    check_key(&["adapter.modules_to_save=[lm_haed]"], no_module, "lm_head");
+    let at_once = "`q_proj` is adapted and saved as a whole at once";
+    check_key(&["adapter.modules_to_save=[q_proj]"], at_once, "one of the two");
+    let no_token = "`<x>` is no token of the model";
+    check_key(&["adapter.trainable_tokens=[<x>]"], no_token, "tokenizer: {add_tokens");
+    let twice = "the embedding is trained as a whole";
+    check_key(
+        &["adapter.modules_to_save=[embed_tokens]", "adapter.trainable_tokens=[e]"],
+        twice,
+        "leave it out",
+    );
+    check_key(&["tokenizer.add_tokens=[\"\"]"], "an empty text is no token", "leave it out");
+    check_key(&["tokenizer.add_tokens=[e]"], "`e` is a token already", "trainable_tokens");
+    check_key(&["tokenizer.add_tokens=[<a>, <a>]"], "`<a>` is a token already", "");
+    check_key(&["tokenizer.add_special_tokens=[<s>]"], "`<s>` is a token already", "");
+}
+
+#[test]
+fn adapters_that_do_not_go_together() {
+    let fixture = Fixture::new();
+    let start = |name: &str, overrides: &[&str]| {
+        let overrides = [&["train.max_steps=1"], overrides].concat();
+        let how = How { overrides: &overrides, ..How::default() };
+        fixture.train(name, &how).unwrap().adapter
+    };
+    let (plain, dora) = (start("plain", &[]), start("dora", &["adapter.type=dora"]));
+    let tokens = start("tokens", &["adapter.trainable_tokens=[e]"]);
+    let check = |start: &std::path::PathBuf, overrides: &[&str], message: &str, hint: &str| {
+        let how = How { start: Some(start.clone()), overrides, ..How::default() };
+        check_refused(&fixture, &how, message, hint);
+    };
+    let together = "cannot be put together";
+    check(&dora, &["adapter.from=stack"], together, "tunesmith merge");
+    check(&tokens, &["adapter.from=stack"], together, "tunesmith merge");
+    check(&plain, &["adapter.from=stack", "adapter.type=dora"], together, "tunesmith merge");
+    let mut whole = Fixture::at(&fixture.path(""));
+    whole.recipe = whole.recipe.replace("adapter: {rank: 4}\n", "");
+    let how = How { start: Some(plain), overrides: &["adapter.type=none"], ..How::default() };
+    check_refused(&whole, &how, "the model brings an adapter", "tunesmith merge");
+}
+
+/// Findings of a short run over a base.
+fn findings(base: &Path, overrides: &[&str]) -> Vec<&'static str> {
+    let mut fixture = Fixture::new();
+    for entry in fs::read_dir(base).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            fs::copy(&path, fixture.path("model").join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let mut config = read_json(&base.join("config.json"));
+    config["max_position_embeddings"] = 128.into();
+    write_json(&fixture.path("model/config.json"), &config);
+    fixture.recipe = fixture.recipe.replace("adapter: {rank: 4}\n", "");
+    let overrides = [&["train.max_steps=1"], overrides].concat();
+    let summary = fixture.train("run", &How { overrides: &overrides, ..How::default() }).unwrap();
+    summary.findings.iter().map(|finding| finding.id).collect()
+}
+
+#[test]
+fn what_is_quantised_already_is_said() {
+    let nf4 = crate::support::model_golden("bnb/nf4");
+    let none: [&str; 0] = [];
+    assert_eq!(findings(&nf4, &[]), none);
+    assert_eq!(findings(&nf4, &["quantization=nf4"]), ["quantised-already"]);
+    assert_eq!(findings(&nf4, &["quantization=int8"]), ["quantised-already"]);
+    assert_eq!(findings(&nf4, &["adapter.type=none"]), ["quantised-start"]);
+    let plain = crate::support::model_golden("tiny_llama/gqa");
+    assert_eq!(findings(&plain, &["quantization=nf4"]), none);
 }

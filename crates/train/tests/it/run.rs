@@ -6,8 +6,8 @@ use std::path::Path;
 use compute::cpu::Precision;
 use compute::{Backend as _, Reference};
 use keys::Surroundings;
+use model::adapter::LoadedAdapter;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
-use model::{Adapter, Decoder, LoraConfig};
 use text::{Date, Message, RenderOptions};
 use train::recipe::schema;
 use train::run::Occupied;
@@ -21,9 +21,8 @@ fn answer(fixture: &Fixture, run: &str, question: &str) -> (String, bool) {
     let metadata = base.metadata_with(Some(&dir), Date::new(2026, 3, 1).unwrap()).unwrap();
     let mut backend = cpu(2, Precision::F32);
     backend.reserve(1 << 20).unwrap();
-    let decoder = Decoder::load(&base, &mut backend).unwrap();
-    let (lora, values) = LoraConfig::load(&dir, &base.config).unwrap();
-    let adapter = Adapter::new(&mut backend, &base.config, lora, &values, false).unwrap();
+    let loaded = LoadedAdapter::read(&dir, &base.config).unwrap();
+    let (decoder, adapter) = loaded.load(&base, &mut backend, None, None).unwrap();
     let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
     let template = metadata.chat_template.unwrap();
     let text = template.render(&[Message::new("user", question)], &options).unwrap();
@@ -82,9 +81,14 @@ fn the_oracle_takes_the_same_steps() {
 fn a_run_folder_is_complete() {
     let fixture = Fixture::with_validation();
     let overrides = ["train.sample.prompts=[\"sky?\", \"bye\"]", "train.sample.max_new_tokens=4"];
-    let how = How { overrides: &overrides, ..How::default() };
+    let how = How { overrides: &overrides, revision: Some("v1".into()), ..How::default() };
     let summary = fixture.train("run", &how).unwrap();
     let run = fixture.path("run");
+    let config = read_json(&run.join("adapter/adapter_config.json"));
+    assert_eq!(
+        (&config["base_model_name_or_path"], &config["revision"]),
+        (&"org/tiny".into(), &"v1".into())
+    );
 
     // The recipe as resolved reads back to the same document.
     let text = fs::read_to_string(run.join("recipe.yaml")).unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use model::LoraConfig;
+use model::adapter::LoadedAdapter;
 
 use crate::support::{Fixture, How, model_golden};
 
@@ -23,12 +23,12 @@ fn an_adapter_of_peft_goes_on_with_its_patterns() {
     let fixture = fixture();
     let peft = model_golden("peft/rank_and_alpha_pattern");
     let config = fixture.base().config;
-    let (before, values) = LoraConfig::load(&peft, &config).unwrap();
+    let before = LoadedAdapter::read(&peft, &config).unwrap();
     let summary = fixture.train("run", &with_start(peft.clone(), &[])).unwrap();
     assert!(summary.loss_last < summary.loss_first);
-    let (after, trained) = LoraConfig::load(&summary.adapter, &config).unwrap();
-    assert_eq!(after, before);
-    assert!(trained != values);
+    let after = LoadedAdapter::read(&summary.adapter, &config).unwrap();
+    assert_eq!(after.config, before.config);
+    assert!(after.values != before.values);
     let recipe = fs::read_to_string(fixture.path("run/recipe.yaml")).unwrap();
     assert!(recipe.contains("rank: 4") && recipe.contains("alpha: 8"), "{recipe}");
 
@@ -66,7 +66,7 @@ fn a_recipe_that_contradicts_the_adapter() {
         assert!(error.hint().unwrap().contains("start from the base"), "{:?}", error.hint());
         assert!(!fixture.path("run").exists());
     };
-    let (lora, _) = LoraConfig::load(&peft, &fixture.base().config).unwrap();
+    let lora = LoadedAdapter::read(&peft, &fixture.base().config).unwrap().config;
     let rank = format!("is {}, not 99", lora.rank);
     check(
         "adapter.rank=99",
@@ -75,6 +75,12 @@ fn a_recipe_that_contradicts_the_adapter() {
     check("adapter.alpha=99", "`adapter.alpha`");
     check("adapter.type=lora", "`adapter.type` of the adapter that the model brings is \"rslora\"");
     check("adapter.target_modules=[q_proj]", "`adapter.target_modules`");
+    check("adapter.modules_to_save=[lm_head]", "`adapter.modules_to_save`");
+    check("adapter.rank_pattern={q_proj: 2}", "`adapter.rank_pattern` says how a new adapter is");
+    check("adapter.alpha_pattern={q_proj: 2}", "`adapter.alpha_pattern` says how");
+    check("adapter.trainable_tokens=[e]", "`adapter.trainable_tokens` says how");
+    check("train.layers=[0]", "`train.layers` says how");
+    check("tokenizer.add_tokens=[hi]", "`tokenizer.add_tokens` says how");
     // To ask for what there is is no contradiction.
     let (rank, alpha) =
         (format!("adapter.rank={}", lora.rank), format!("adapter.alpha={}", lora.alpha));
@@ -95,4 +101,36 @@ fn an_adapter_of_another_base() {
     let tied = model_golden("tiny_llama/tied/adapter");
     let error = fixture.train("third", &with_start(tied, &[])).unwrap_err();
     assert!(error.hint().unwrap().contains("another base"), "{error}");
+}
+
+/// What an adapter trains beside its matrices is trained on, and no key of the recipe is needed for it.
+#[test]
+fn tokens_and_whole_modules_of_an_adapter_go_on() {
+    let fixture = fixture();
+    let many: Vec<String> = (0..30).map(|i| format!("\"<{i}>\"")).collect();
+    let tokens = format!("tokenizer.add_tokens=[hi, {}]", many.join(", "));
+    for (name, overrides) in [
+        ("tokens", vec![tokens.as_str()]),
+        ("modules", vec![tokens.as_str(), "adapter.modules_to_save=[embed_tokens, lm_head]"]),
+        ("trained", vec!["adapter.trainable_tokens=[e]", "adapter.modules_to_save=[model.norm]"]),
+        ("dora", vec!["adapter.type=dora"]),
+    ] {
+        let how = How { overrides: &overrides, ..How::default() };
+        let first = fixture.train(name, &how).unwrap();
+        let second = format!("{name}-on");
+        let again = fixture.train(&second, &with_start(first.adapter.clone(), &[])).unwrap();
+        assert!(again.loss_first < first.loss_first, "{name}: {first:?} {again:?}");
+        let config = fixture.base().config;
+        let read = |dir| LoadedAdapter::read(dir, &config).unwrap();
+        let (before, after) = (read(&first.adapter), read(&again.adapter));
+        assert_eq!(
+            (after.config.tokens, after.config.modules_to_save.len()),
+            (before.config.tokens, before.config.modules_to_save.len()),
+            "{name}"
+        );
+        assert!(before.replaced.iter().all(|(key, tensor)| after.replaced[key] != *tensor));
+        assert!(before.values.iter().zip(&after.values).all(|(a, b)| a.is_empty() || a != b));
+        let how = How { start: Some(first.adapter), ..How::resumed() };
+        fixture.train(&second, &How { overrides: &["train.max_steps=11"], ..how }).unwrap();
+    }
 }

@@ -99,6 +99,8 @@ pub(crate) struct How<'a> {
     pub(crate) precision: Precision,
     /// An adapter that the model brings.
     pub(crate) start: Option<PathBuf>,
+    /// The base's revision on the hub.
+    pub(crate) revision: Option<String>,
 }
 
 impl Default for How<'_> {
@@ -110,6 +112,7 @@ impl Default for How<'_> {
             memory_limit: 1 << 30,
             precision: Precision::F32,
             start: None,
+            revision: None,
         }
     }
 }
@@ -221,17 +224,7 @@ impl Fixture {
         observer: &mut dyn FnMut(&Event),
         control: &mut dyn FnMut(u64) -> Control,
     ) -> Result<Summary> {
-        let job = Job {
-            document: self.document(how.overrides),
-            base: self.base(),
-            start: how.start.clone(),
-            base_name: "org/tiny".into(),
-            output: self.path(run),
-            occupied: how.occupied,
-            memory_limit: how.memory_limit,
-            date: Date::new(2026, 3, 1).unwrap(),
-            threads: how.threads,
-        };
+        let job = self.job(run, how);
         let step = std::cell::Cell::new(0);
         let mut watch = |event: &Event| {
             if let Event::Step(event) = event {
@@ -240,6 +233,23 @@ impl Fixture {
             observer(event);
         };
         train(job, backend, &mut watch, &mut || control(step.get()))
+    }
+
+    /// What a run is asked to do.
+    pub(crate) fn job(&self, run: &str, how: &How<'_>) -> Job {
+        Job {
+            document: self.document(how.overrides),
+            base: self.base(),
+            start: how.start.clone(),
+            base_name: "org/tiny".into(),
+            revision: how.revision.clone(),
+            output: self.path(run),
+            occupied: how.occupied,
+            memory_limit: how.memory_limit,
+            resident_bytes: || 0,
+            date: Date::new(2026, 3, 1).unwrap(),
+            threads: how.threads,
+        }
     }
 
     /// The weights of a run's adapter, as they lie on disk.

@@ -48,7 +48,8 @@ impl Draft<'_> {
         let train_rows = rows - kept_back;
         // The defaults of `train` itself, with its own reasons.
         let mut document = self.parse(&self.first_half(kept_back), context)?;
-        fill_by_data(&mut document, train_rows);
+        // An adapter's defaults do not depend on the model's size.
+        fill_by_data(&mut document, train_rows, 0);
         let batch = document.get_usize("train.batch_size");
         let epochs = document.get_f64("train.epochs");
         let steps = (train_rows as f64 * epochs / batch as f64).ceil() as usize;

@@ -8,7 +8,7 @@ use data::demo::{Example, SYSTEM_SHORT};
 use data::{Packing, Place, Sequence};
 use model::adapter::LoraKind;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
-use model::{Adapter, LoraConfig, Module};
+use model::{Adapter, LoraConfig, Module, Optimizers};
 use train::engine::Engine;
 use train::objective::Sft;
 use train::step::StepPlan;
@@ -56,7 +56,8 @@ pub(super) fn train_pace(stage: &mut Stage, rows: &[Example]) -> Result<f64> {
     let config = &stage.decoder.config;
     let lora = LoraConfig::uniform(config, LoraKind::Lora, RANK, ALPHA, 0.0, &Module::ALL);
     let values = lora.initial_values(config, 1);
-    let adapter = Adapter::new(&mut stage.backend, config, lora, &values, true)?;
+    let adapter =
+        Adapter::new(&mut stage.backend, &stage.decoder, lora, &values, Some(Optimizers::ADAMW))?;
     let timed = train_pace_of(stage, &adapter, rows);
     adapter.unload(&mut stage.backend);
     timed
@@ -89,8 +90,14 @@ fn step(
     adapter: &Adapter,
     plan: &StepPlan,
 ) -> Result<()> {
-    let mut engine =
-        Engine { backend, decoder, adapter, scalar: None, reference: None, checkpoint: false };
+    let mut engine = Engine {
+        backend,
+        decoder,
+        adapter: Some(adapter),
+        scalar: None,
+        reference: None,
+        checkpoint: false,
+    };
     engine.accumulate(plan, &Sft, None)?;
     engine.backend.sync()?;
     Ok(())

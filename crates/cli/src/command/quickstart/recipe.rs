@@ -76,9 +76,10 @@ mod tests {
         );
         assert_eq!(document.opt_path("output"), Some(Path::new("/q/run")));
         assert_eq!(document.get_i64("seed"), 7);
-        train::recipe::fill_by_data(&mut document, TRAIN_ROWS);
+        train::recipe::fill_by_data(&mut document, TRAIN_ROWS, 135_000_000);
         let recipe = train::recipe::Recipe::read(&document).unwrap();
-        assert_eq!((recipe.rank, recipe.alpha), (RANK, ALPHA));
+        assert_eq!(document.get_usize("adapter.rank"), RANK);
+        assert_eq!(document.get_f64("adapter.alpha"), f64::from(ALPHA));
         assert_eq!(recipe.extent, data::Extent::Steps(FULL_STEPS));
         assert_eq!(recipe.step_size, data::StepSize::Rows(BATCH_SIZE));
         assert_eq!(

@@ -5,8 +5,9 @@ use std::path::Path;
 use compute::cpu::{Cpu, Precision};
 use eval::answer::{Answer, Language, Progress, Settings, answers};
 use eval::grader::read_object;
+use model::adapter::LoadedAdapter;
 use model::generate::Flow;
-use model::{Adapter, Base, Decoder, LoraConfig};
+use model::{Adapter, Base, Decoder};
 use text::{ChatTemplate, Message, Metadata};
 
 use crate::context::Context;
@@ -46,12 +47,14 @@ impl Stage {
                 .hint("the quickstart needs a chat model; without `TUNESMITH_MODEL` it gets one"));
         };
         let mut backend = context.cpu(Precision::Bf16)?;
-        let decoder = Decoder::load(&base, &mut backend)?;
-        let load = |folder: &Path, backend: &mut Cpu| -> Result<Adapter> {
-            let (config, values) = LoraConfig::load(folder, &base.config)?;
-            Ok(Adapter::new(backend, &base.config, config, &values, false)?)
+        let (decoder, adapter) = match adapter {
+            None => (Decoder::load(&base, &mut backend)?, None),
+            Some(folder) => {
+                let loaded = LoadedAdapter::read(folder, &base.config)?;
+                let (decoder, adapter) = loaded.load(&base, &mut backend, None, None)?;
+                (decoder, Some(adapter))
+            }
         };
-        let adapter = adapter.map(|folder| load(folder, &mut backend)).transpose()?;
         let (storage, format) = (base.storage_name()?, base.format);
         Ok(Stage { backend, decoder, metadata, adapter, template, storage, format })
     }

@@ -139,7 +139,7 @@ impl<'a> Files<'a> {
         let architecture = self.commit.gguf.as_ref().and_then(|gguf| gguf.architecture.as_deref());
         let Some(architecture) = architecture else { return Ok(file) };
         // Names of architectures are those of configs, or begin them: `gemma3`, `gemma3_text`.
-        let supported = model::config::SUPPORTED;
+        let supported: Vec<&str> = model::architecture::supported().collect();
         if supported.iter().any(|name| name.starts_with(architecture)) {
             return Ok(file);
         }
@@ -149,7 +149,7 @@ impl<'a> Files<'a> {
             .hint(format!("supported: {}", supported.join(", "))))
     }
 
-    fn needed(&self, name: &str) -> Result<&'a Sibling> {
+    pub(super) fn needed(&self, name: &str) -> Result<&'a Sibling> {
         self.get(name).ok_or_else(|| {
             let message = format!("{}: the hub has no `{name}` of it", self.id.name);
             Failure::wrong("model_not_found", message).hint("take a model with safetensors")

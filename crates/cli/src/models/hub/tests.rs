@@ -99,6 +99,34 @@ fn get(server: &Server, home: &Path, id: &str, offline: bool) -> Result<PathBuf>
     hub.model(&HubId::parse(id).unwrap())
 }
 
+#[test]
+fn a_plan_fetches_no_weights() {
+    let server = hub_with(|_, _, _| panic!("weights were asked for"));
+    let home = home();
+    let config = |id: &str, offline: bool| {
+        let variables = [
+            ("HF_HOME", home.path().to_str().unwrap()),
+            ("HF_ENDPOINT", server.endpoint.as_str()),
+            ("HF_TOKEN", "secret"),
+        ];
+        let environment = Environment::of(Path::new("/"), &variables);
+        let terminal = Terminal::new(&environment, false);
+        let hub = Hub::new(&environment, &terminal, offline);
+        hub.config(&HubId::parse(id).unwrap())
+    };
+    let offline = config("owner/tiny", true).unwrap_err();
+    assert!(offline.message.ends_with("the network is forbidden"), "{}", offline.message);
+    let path = config("owner/tiny", false).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), CONFIG.as_bytes());
+    assert!(path.with_file_name("tokenizer.json").is_file());
+    assert_eq!(config("owner/tiny", true).unwrap(), path);
+    // What has no weights is no model yet.
+    let whole = get(&server, home.path(), "owner/tiny", true).unwrap_err();
+    assert!(whole.message.ends_with("the network is forbidden"), "{}", whole.message);
+    let file = config("owner/tiny:a.gguf", false).unwrap_err();
+    assert_eq!(file.message, "owner/tiny: `a.gguf` has no `config.json` of its own");
+}
+
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }

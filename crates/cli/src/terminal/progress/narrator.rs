@@ -91,6 +91,7 @@ impl Narrator {
             parameters_trained,
             micro_batch_tokens,
             planned_bytes,
+            memory,
         } = event
         else {
             return Vec::new();
@@ -115,12 +116,12 @@ impl Narrator {
                 number(tokens_supervised)
             ),
             format!(
-                "model  {} parameters, {} trained; up to {} tokens at a time, {} of memory planned",
+                "model  {} parameters, {} trained; up to {} tokens at a time",
                 number(parameters),
                 number(parameters_trained),
                 number(micro_batch_tokens),
-                bytes(*planned_bytes as u64)
             ),
+            format!("memory {} planned: {}", bytes(*planned_bytes as u64), largest_first(memory)),
         ]
     }
 
@@ -239,6 +240,15 @@ impl Narrator {
     }
 }
 
+/// Bytes by kind, what there is none of left out.
+fn largest_first(memory: &std::collections::BTreeMap<String, usize>) -> String {
+    let mut kinds: Vec<(&String, usize)> =
+        memory.iter().map(|(kind, bytes)| (kind, *bytes)).filter(|(_, bytes)| *bytes > 0).collect();
+    kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let kinds = kinds.iter().map(|(kind, size)| format!("{kind} {}", bytes(*size as u64)));
+    kinds.collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +267,9 @@ mod tests {
             parameters_trained: 4_884_480,
             micro_batch_tokens: 2048,
             planned_bytes: 1_020_000_000,
+            memory: [("weights", 300_000_000), ("activations", 720_000_000), ("saving", 0)]
+                .map(|(kind, bytes)| (kind.to_owned(), bytes))
+                .into(),
         }
     }
 
@@ -279,8 +292,8 @@ mod tests {
         let expected = [
             "runs/a-001: sft, 200 steps",
             "data   900 rows to train on, 100 for validation; 45,000 tokens, 12,000 of them supervised",
-            "model  134,515,008 parameters, 4,884,480 trained; up to 2,048 tokens at a time, \
-             1.02 GB of memory planned",
+            "model  134,515,008 parameters, 4,884,480 trained; up to 2,048 tokens at a time",
+            "memory 1.02 GB planned: activations 720 MB, weights 300 MB",
         ];
         assert_eq!(narrator.lines(&started(200), 0.0), expected);
     }

@@ -57,6 +57,14 @@ pub(crate) fn attention_backward<T: Operand>(
     });
 }
 
+/// Words that a task takes, by use. No span has more than `queries` queries.
+pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 11] {
+    let (group, padded) = (shape.group(), shape.padded());
+    let rows = (shape.block() * group).next_multiple_of(ROWS);
+    let (rows, scores, tile) = (rows * padded, rows * TILE, TILE * padded);
+    [rows, rows, rows, scores, scores, tile, tile, tile, tile, tile, queries * group]
+}
+
 /// All spans of a tree, and the heads that share one head of keys.
 struct Tree<'a, T> {
     shape: Shape,
@@ -73,17 +81,9 @@ impl<T: Operand> Kernel for Tree<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Tree { shape, layout, spans, kv_head, inputs, outputs, scratch } = self;
-        let (group, padded) = (shape.group(), shape.padded());
-        let rows = (shape.block() * group).next_multiple_of(ROWS);
         let most = spans.clone().map(|span| layout.span(span).queries).max().unwrap_or(0);
-        let tile = TILE * padded;
-        let lens = [rows * padded, rows * TILE, tile, most * group];
-        let [l_rows, l_scores, l_tile, l_deltas] = lens;
         let [queries, douts, dq, weights, dscores, keys, keys_t, values_t, dk, dv, deltas] =
-            scratch.split([
-                l_rows, l_rows, l_rows, l_scores, l_scores, l_tile, l_tile, l_tile, l_tile, l_tile,
-                l_deltas,
-            ]);
+            scratch.split(backward_words(shape, most));
         let mut pass = Pass {
             shape,
             kv_head,

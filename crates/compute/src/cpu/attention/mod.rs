@@ -12,7 +12,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use backward::{Gradients, attention_backward};
+pub(crate) use backward::{Gradients, attention_backward, backward_words};
 pub(crate) use forward::attention;
 
 /// Positions in a tile of keys.

@@ -6,36 +6,52 @@ use crate::cpu::operand::Operand;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 
 /// Steps of a panel that are packed and multiplied at a time.
-const STEPS: usize = 1024;
+pub(crate) const STEPS: usize = 1024;
 
-/// What `Op::WeightGradient` asks for, with pointers in place of buffers.
+/// Two matrices of as many rows, with pointers in place of buffers.
 #[derive(Clone, Copy)]
-pub(crate) struct Gradient<'a> {
+pub(crate) struct Source<'a> {
     /// `[rows, n]`.
     pub(crate) dy: *const u8,
     /// `[rows, k]`.
     pub(crate) x: *const u8,
-    pub(crate) n: usize,
-    pub(crate) k: usize,
     /// `[groups + 1]`.
     pub(crate) groups: &'a [u32],
+}
+
+/// A matrix that products of all sources are added to: the first group of every source, in order, then
+/// the second of every source, and so on.
+pub(crate) struct Gradient<'a> {
+    pub(crate) sources: Vec<Source<'a>>,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
     /// `[n, k]`.
     pub(crate) out: *mut f32,
 }
 
-/// Columns of a row-major operand matrix: one side of the product.
-#[derive(Clone, Copy, PartialEq)]
-struct Side {
-    start: *const u8,
+/// Rows of a source: a pair where the format has pairs, a single row (twice) elsewhere. The
+/// second of a pair is `u32::MAX` where a group ends before it.
+#[derive(Clone, Copy)]
+struct Step {
+    source: u32,
+    rows: [u32; 2],
+}
+
+/// Columns of row-major operand matrices: one side of the product.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    sources: &'a [Source<'a>],
+    /// Whether it is the side of `dy`.
+    dy: bool,
     cols: usize,
 }
 
 /// The smaller side is packed whole, the larger panel by panel.
 struct Job<'a> {
-    steps: &'a [[u32; 2]],
+    steps: &'a [Step],
     blocks: Packed,
-    block_side: Side,
-    panel_side: Side,
+    block_side: Side<'a>,
+    panel_side: Side<'a>,
     output: Output,
 }
 
@@ -48,8 +64,8 @@ pub(crate) unsafe fn weight_gradient(
     packing: &mut Packing,
     gradients: &[Gradient<'_>],
 ) {
-    let lists: Vec<Vec<[u32; 2]>> =
-        gradients.iter().map(|gradient| steps_of(machine.format, gradient.groups)).collect();
+    let lists: Vec<Vec<Step>> =
+        gradients.iter().map(|gradient| steps_of(machine.format, &gradient.sources)).collect();
     let mut jobs: Vec<Job<'_>> = gradients
         .iter()
         .zip(&lists)
@@ -81,18 +97,23 @@ pub(crate) unsafe fn weight_gradient(
     });
 }
 
-/// The rows of each step: a pair where the format has pairs, a single row (twice) elsewhere. The
-/// second of a pair is `u32::MAX` where a group ends before it.
-fn steps_of(format: Format, groups: &[u32]) -> Vec<[u32; 2]> {
+fn steps_of(format: Format, sources: &[Source<'_>]) -> Vec<Step> {
     let mut steps = Vec::new();
-    for group in groups.windows(2) {
-        let rows = group[0]..group[1];
-        match format {
-            Format::Pairs => steps.extend(
-                rows.step_by(2)
-                    .map(|row| [row, if row + 1 < group[1] { row + 1 } else { u32::MAX }]),
-            ),
-            Format::Halves | Format::Floats => steps.extend(rows.map(|row| [row, row])),
+    let groups = sources.iter().map(|source| source.groups.len()).max().unwrap_or(0);
+    for group in 0..groups {
+        for (index, source) in (0..).zip(sources) {
+            let Some(&[first, last]) = source.groups.get(group..group + 2) else { continue };
+            let step = |rows: [u32; 2]| Step { source: index, rows };
+            match format {
+                Format::Pairs => steps.extend(
+                    (first..last)
+                        .step_by(2)
+                        .map(|row| step([row, if row + 1 < last { row + 1 } else { u32::MAX }])),
+                ),
+                Format::Halves | Format::Floats => {
+                    steps.extend((first..last).map(|row| step([row, row])));
+                }
+            }
         }
     }
     steps
@@ -113,9 +134,9 @@ fn find<'a, 'b>(
 }
 
 impl<'a> Job<'a> {
-    fn new(machine: Machine<'_>, gradient: &Gradient<'_>, steps: &'a [[u32; 2]]) -> Self {
-        let &Gradient { dy, x, n, k, out, .. } = gradient;
-        let (dy, x) = (Side { start: dy, cols: n }, Side { start: x, cols: k });
+    fn new(machine: Machine<'_>, gradient: &'a Gradient<'a>, steps: &'a [Step]) -> Self {
+        let &Gradient { ref sources, n, k, out } = gradient;
+        let (dy, x) = (Side { sources, dy: true, cols: n }, Side { sources, dy: false, cols: k });
         let transposed = n > k;
         let (block_side, panel_side) = if transposed { (x, dy) } else { (dy, x) };
         let most = block_rows(machine.isa);
@@ -173,8 +194,8 @@ impl<'a> Job<'a> {
 /// Packs columns as a block of [`Packed`].
 struct PackColumns<'a> {
     format: Format,
-    side: Side,
-    steps: &'a [[u32; 2]],
+    side: Side<'a>,
+    steps: &'a [Step],
     /// First, and how many.
     columns: (usize, usize),
     out: *mut f32,
@@ -215,8 +236,8 @@ impl Kernel for PackColumns<'_> {
 /// Packs columns as a panel.
 struct PackPanel<'a> {
     format: Format,
-    side: Side,
-    steps: &'a [[u32; 2]],
+    side: Side<'a>,
+    steps: &'a [Step],
     /// First, and how many.
     columns: (usize, usize),
     out: *mut f32,
@@ -271,12 +292,13 @@ impl PackPanel<'_> {
     }
 }
 
-impl Side {
-    /// The starts of two rows; null where there is no second.
+impl Side<'_> {
+    /// The starts of a step's rows; null where there is no second.
     #[inline(always)]
-    unsafe fn rows<E: Operand>(&self, rows: [u32; 2]) -> [*const E; 2] {
-        let start = self.start.cast::<E>();
-        rows.map(|row| match row {
+    unsafe fn rows<E: Operand>(&self, step: Step) -> [*const E; 2] {
+        let source = &self.sources[step.source as usize];
+        let start = if self.dy { source.dy } else { source.x }.cast::<E>();
+        step.rows.map(|row| match row {
             u32::MAX => std::ptr::null(),
             row => start.wrapping_add(row as usize * self.cols),
         })

@@ -1,4 +1,4 @@
-//! `out = base + scale * sum of products`: what runs where.
+//! `out = base + scale * (bias + sum of products)`: what runs where.
 
 use super::{
     Format, Output, PANEL, PASS_STEPS, PIECES, PackInput, Packed, Pass, Piece, Pointers,
@@ -47,6 +47,12 @@ pub(crate) struct Packing {
 impl Packing {
     pub(crate) fn new() -> Self {
         Packing { words: Memory::new(0) }
+    }
+
+    /// Bytes that were taken from the system.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.words.bytes()
     }
 
     /// Room for `words` words; what was there before is lost where it has to grow.

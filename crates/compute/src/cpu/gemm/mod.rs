@@ -6,6 +6,8 @@
 //! Every element is one chain of additions in f32, steps ascending, whatever its neighbours are.
 
 mod gradient;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod groups;
 mod linear;
 mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -13,8 +15,9 @@ pub(super) mod pairs;
 mod tile;
 
 use super::Isa;
+use crate::DType;
 
-pub(super) use gradient::{Gradient, weight_gradient};
+pub(super) use gradient::{Gradient, STEPS as GRADIENT_STEPS, Source, weight_gradient};
 pub(super) use linear::{Machine, Packing, Product, ProductTerm, linear};
 pub(super) use pack::{
     PackInput, Packed, RowsF32, pack_blocks, pack_rows, panel_from_rows, transpose_panel,
@@ -51,11 +54,28 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// How operands of a type are held where these instructions multiply them.
+    pub(crate) fn new(isa: Isa, operand: DType) -> Self {
+        match (operand, isa) {
+            (DType::F32, _) => Format::Floats,
+            (_, Isa::Avx512Bf16) => Format::Pairs,
+            _ => Format::Halves,
+        }
+    }
+
     /// Numbers along K in one step.
     pub(crate) fn step_len(self) -> usize {
         match self {
             Format::Pairs => 2,
             Format::Halves | Format::Floats => 1,
+        }
+    }
+
+    /// Bytes of a number in a row of operands.
+    pub(crate) fn operand_bytes(self) -> usize {
+        match self {
+            Format::Pairs | Format::Halves => 2,
+            Format::Floats => 4,
         }
     }
 

@@ -3,10 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::PANEL;
-use crate::Storage;
+use super::groups::{GROUP, Groups};
 
-/// Steps that one block of 32 numbers fills.
-const BLOCK_STEPS: usize = 16;
+/// Steps that one group fills.
+const GROUP_STEPS: usize = GROUP / 2;
 
 /// Turns part of a panel of a matrix into part of a panel of its transpose.
 ///
@@ -99,111 +99,26 @@ fn transpose_words(rows: [__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
-/// Whether blocks of the type are unpacked here.
-pub(crate) fn unpacks(storage: Storage) -> bool {
-    matches!(storage, Storage::Q4_0 | Storage::Q4_1 | Storage::Q8_0)
-}
-
-/// A block's 32 numbers as bf16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
-fn block(storage: Storage, bytes: &[u8]) -> __m512i {
-    match storage {
-        Storage::Q4_0 => {
-            let d = scales(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
-            let d = _mm512_broadcastss_ps(d);
-            let table = _mm512_mul_ps(d, _mm512_sub_ps(sixteen(), _mm512_set1_ps(8.0)));
-            look_up(table, bytes[2..18].try_into().expect("16 bytes"))
-        }
-        Storage::Q4_1 => {
-            let both = scales(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-            let d = _mm512_broadcastss_ps(both);
-            let m = _mm512_broadcastss_ps(_mm_movehdup_ps(both));
-            let table = _mm512_add_ps(_mm512_mul_ps(d, sixteen()), m);
-            look_up(table, bytes[4..20].try_into().expect("16 bytes"))
-        }
-        Storage::Q8_0 => {
-            let d = scales(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
-            let d = _mm512_broadcastss_ps(d);
-            let halves = [2, 18].map(|at| {
-                let quants: &[u8; 16] = bytes[at..at + 16].try_into().expect("16 bytes");
-                // SAFETY: 16 bytes can be read.
-                let quants = unsafe { _mm_loadu_si128(quants.as_ptr().cast()) };
-                _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(quants)), d)
-            });
-            round(halves[0], halves[1])
-        }
-        _ => unreachable!("only types of `unpacks` are unpacked"),
-    }
-}
-
-/// Two f16 in one word as f32.
-#[inline]
-#[target_feature(enable = "f16c,sse2")]
-fn scales(halves: u32) -> __m128 {
-    _mm_cvtph_ps(_mm_cvtsi32_si128(halves.cast_signed()))
-}
-
-/// 0 to 15.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn sixteen() -> __m512 {
-    _mm512_setr_ps(
-        0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
-    )
-}
-
-/// 32 numbers rounded to bf16, in order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: both types are 512 plain bits.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
-}
-
-/// The table's entries (there are only 16 values in a block) for the low, then the high halves of bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2")]
-fn look_up(table: __m512, bytes: &[u8; 16]) -> __m512i {
-    // SAFETY: 16 bytes can be read; both types are 256 plain bits.
-    let (bytes, table) = unsafe {
-        let table = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(table));
-        (_mm_loadu_si128(bytes.as_ptr().cast()), table)
-    };
-    let low = _mm256_cvtepu8_epi16(bytes);
-    let high = _mm256_srli_epi16::<4>(low);
-    let index = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-    // The table twice: of the five bits of an index that count, the highest does not matter.
-    let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table);
-    _mm512_permutexvar_epi16(index, table)
-}
-
-/// Unpacks `rows` (at most 32) rows of blocks, columns `first..last`, into steps of a panel.
+/// Unpacks `rows` (at most 32) rows of groups, columns `first..last`, into steps of a panel.
 ///
 /// # Safety
 /// The processor has the instructions; `out` has room for the steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
-pub(crate) unsafe fn unpack<'a>(
-    storage: Storage,
-    row: impl Fn(usize) -> &'a [u8],
-    rows: usize,
+pub(crate) unsafe fn unpack(
+    matrix: impl Groups,
+    (first_row, rows): (usize, usize),
     (first, last): (usize, usize),
     out: *mut u32,
 ) {
-    let size = storage.block_bytes();
-    let empty: &[u8] = &[];
     for half in 0..2 {
-        let sources: [&[u8]; 16] = std::array::from_fn(|lane| {
-            if 16 * half + lane < rows { row(16 * half + lane) } else { empty }
-        });
-        for index in first / 32..last / 32 {
+        let rows = rows.saturating_sub(16 * half);
+        for group in first / GROUP..last / GROUP {
             let mut square = [_mm512_setzero_si512(); 16];
-            for (square, source) in square.iter_mut().zip(&sources) {
-                if !source.is_empty() {
-                    *square = block(storage, &source[index * size..][..size]);
-                }
+            for (lane, square) in square.iter_mut().enumerate().take(rows) {
+                // SAFETY: the caller's duty.
+                *square = unsafe { matrix.group(first_row + 16 * half + lane, group) };
             }
-            let step = (index - first / 32) * BLOCK_STEPS;
+            let step = (group - first / GROUP) * GROUP_STEPS;
             for (lane, words) in transpose_words(square).into_iter().enumerate() {
                 // SAFETY: the step lies inside `out`.
                 unsafe {
@@ -215,21 +130,24 @@ pub(crate) unsafe fn unpack<'a>(
     }
 }
 
-/// Unpacks one block of each of two neighbouring rows into a step of a panel of the transpose.
+/// Unpacks one group of each of two neighbouring rows (or of one and zeros) into a step of a panel of the
+/// transpose.
 ///
 /// # Safety
 /// The processor has the instructions; `out` has room for a step.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
 pub(crate) unsafe fn unpack_transposed(
-    storage: Storage,
-    low: &[u8],
-    high: Option<&[u8]>,
+    matrix: impl Groups,
+    (row, rows): (usize, usize),
+    group: usize,
     out: *mut u32,
 ) {
-    let low = block(storage, low);
-    let high = match high {
-        Some(high) => block(storage, high),
-        None => _mm512_setzero_si512(),
+    // SAFETY: the caller's duty.
+    let low = unsafe { matrix.group(row, group) };
+    let high = match rows {
+        // SAFETY: the caller's duty.
+        2 => unsafe { matrix.group(row + 1, group) },
+        _ => _mm512_setzero_si512(),
     };
     // Interleaving works within quarters; the permutations put quarters in order.
     let (even, odd) = (_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high));

@@ -27,8 +27,16 @@ pub(crate) struct Piece {
 /// Where tiles go. Coordinates are (row, column) of the whole product.
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
-    /// `out = base + scale * sum`, `stride` elements between rows; `out` in bf16 or f32.
-    Store { scale: f32, base: *const f32, out: *mut u8, bf16: bool, stride: usize },
+    /// `out = base + scale * (bias + sum)`, `stride` elements between rows; `out` in bf16 or f32.
+    /// `bias` has one number a column; it and `base` may be null.
+    Store {
+        scale: f32,
+        bias: *const f32,
+        base: *const f32,
+        out: *mut u8,
+        bf16: bool,
+        stride: usize,
+    },
     /// `out += sum`: the chains go on from what `out` holds. `transposed`: element (row, column)
     /// lies at `column * stride + row`.
     Accumulate { out: *mut f32, stride: usize, transposed: bool },
@@ -457,23 +465,23 @@ impl Place {
                         }
                     }
                 }
-                Output::Store { scale, base, out, bf16: true, stride } => {
-                    self.finish::<S, u16>(simd, scale, base, out.cast(), stride, tile);
+                Output::Store { scale, bias, base, out, bf16: true, stride } => {
+                    self.finish::<S, u16>(simd, scale, [bias, base], out.cast(), stride, tile);
                 }
-                Output::Store { scale, base, out, bf16: false, stride } => {
-                    self.finish::<S, f32>(simd, scale, base, out.cast(), stride, tile);
+                Output::Store { scale, bias, base, out, bf16: false, stride } => {
+                    self.finish::<S, f32>(simd, scale, [bias, base], out.cast(), stride, tile);
                 }
             }
         }
     }
 
-    /// `out = base + scale * tile`.
+    /// `out = base + scale * (bias + tile)`.
     #[inline(always)]
     unsafe fn finish<S: Simd, E: Operand>(
         &self,
         simd: S,
         scale: f32,
-        base: *const f32,
+        [bias, base]: [*const f32; 2],
         out: *mut E,
         stride: usize,
         tile: *const f32,
@@ -482,10 +490,13 @@ impl Place {
         for row in 0..self.rows {
             let at = (self.row + row) * stride + self.column;
             let mut column = 0;
-            // SAFETY: the caller's duty: columns of the product lie inside `base` and `out`.
+            // SAFETY: the caller's duty: columns of the product lie inside `bias`, `base` and `out`.
             unsafe {
                 while column + LANES <= self.columns {
-                    let sum = simd.load(&*tile.add(row * PANEL + column).cast());
+                    let mut sum = simd.load(&*tile.add(row * PANEL + column).cast());
+                    if !bias.is_null() {
+                        sum = simd.add(simd.load(&*bias.add(self.column + column).cast()), sum);
+                    }
                     let mut value = simd.mul(scales, sum);
                     if !base.is_null() {
                         value = simd.add(simd.load(&*base.add(at + column).cast()), value);
@@ -494,7 +505,11 @@ impl Place {
                     column += LANES;
                 }
                 while column < self.columns {
-                    let mut value = scale * *tile.add(row * PANEL + column);
+                    let mut sum = *tile.add(row * PANEL + column);
+                    if !bias.is_null() {
+                        sum += *bias.add(self.column + column);
+                    }
+                    let mut value = scale * sum;
                     if !base.is_null() {
                         value += *base.add(at + column);
                     }

@@ -293,7 +293,124 @@ fn the_configuration_has_hugging_face_keys() {
         llama().tensor("rope_freqs.weight", &[1], 0, 128),
         &[("rope_scaling", json!({"rope_type": "freq_factors", "tensor": "rope_freqs.weight"}))],
     );
+    check_config(
+        llama().u32("llama.attention.sliding_window", 16),
+        &[("model_type", json!("mistral")), ("sliding_window", json!(16))],
+    );
+}
+
+/// The sizes of `llama()` under another architecture's name.
+fn sized(architecture: &str) -> Header {
+    let name = |key: &str| format!("{architecture}.{key}");
+    Header::default()
+        .str("general.architecture", architecture)
+        .u32(&name("embedding_length"), 8)
+        .u32(&name("feed_forward_length"), 16)
+        .u32(&name("block_count"), 2)
+        .u32(&name("context_length"), 64)
+        .u32(&name("attention.head_count"), 2)
+        .f32(&name("attention.layer_norm_rms_epsilon"), 0.5)
+        .strings("tokenizer.ggml.tokens", &["<s>", "</s>", "a"])
+}
+
+#[test]
+fn other_families_have_their_own_keys() {
+    use serde_json::json;
+    check_config(
+        sized("qwen2").tensor("blk.0.attn_q.bias", &[8], 0, 0),
+        &[("model_type", json!("qwen2")), ("attention_bias", json!(true)), ("head_dim", json!(4))],
+    );
+    check_config(
+        sized("qwen3").u32("qwen3.attention.key_length", 16),
+        &[("model_type", json!("qwen3")), ("head_dim", json!(16))],
+    );
+    check_config(
+        sized("qwen3")
+            .str("qwen3.rope.scaling.type", "yarn")
+            .f32("qwen3.rope.scaling.factor", 4.0)
+            .f32("qwen3.rope.scaling.yarn_beta_fast", 16.0)
+            .f32("qwen3.rope.scaling.attn_factor", 0.5)
+            .u32("qwen3.rope.scaling.original_context_length", 32),
+        &[(
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
+                   "beta_fast": 16.0, "attention_factor": 0.5 * (1.0 + 0.1 * 4_f64.ln())}),
+        )],
+    );
+    check_config(
+        sized("gemma2")
+            .f32("gemma2.attn_logit_softcapping", 50.0)
+            .u32("gemma2.attention.sliding_window", 16),
+        &[
+            ("hidden_activation", json!("gelu_pytorch_tanh")),
+            ("attn_logit_softcapping", json!(50.0)),
+            ("query_pre_attn_scalar", json!(4)),
+            ("sliding_window", json!(16)),
+        ],
+    );
+    check_config(
+        sized("gemma3").f32("gemma3.rope.freq_base", 1e6).f32("gemma3.attention.scale", 0.25),
+        &[
+            ("model_type", json!("gemma3_text")),
+            ("query_pre_attn_scalar", json!(16)),
+            ("sliding_window", json!(null)),
+            ("rope_theta", json!(1e6)),
+            ("rope_local_base_freq", json!(1e4)),
+        ],
+    );
+    check_config(
+        sized("phi3")
+            .u32("phi3.attention.sliding_window", 0)
+            .u32("phi3.rope.dimension_count", 3)
+            .u32("phi3.rope.scaling.original_context_length", 32)
+            .f32("phi3.rope.scaling.attn_factor", 1.25)
+            .tensor("rope_factors_short.weight", &[1], 0, 0)
+            .tensor("rope_factors_long.weight", &[1], 0, 32),
+        &[
+            ("sliding_window", json!(null)),
+            ("partial_rotary_factor", json!(0.75)),
+            ("original_max_position_embeddings", json!(32)),
+            (
+                "rope_scaling",
+                json!({"rope_type": "longrope", "short_tensor": "rope_factors_short.weight",
+                       "long_tensor": "rope_factors_long.weight", "attention_factor": 1.25}),
+            ),
+        ],
+    );
+    check_config(
+        sized("granite").f32("granite.attention.scale", 0.5).f32("granite.logit_scale", 8.0),
+        &[
+            ("attention_multiplier", json!(0.5)),
+            ("logits_scaling", json!(8.0)),
+            ("embedding_multiplier", json!(1.0)),
+        ],
+    );
+}
+
+/// The largest Gemmas scale scores by the hidden size over the number of heads.
+#[test]
+fn the_largest_gemma_has_its_own_scale() {
+    let header = Header::default()
+        .str("general.architecture", "gemma2")
+        .u32("gemma2.embedding_length", 4608)
+        .u32("gemma2.feed_forward_length", 16)
+        .u32("gemma2.block_count", 46)
+        .u32("gemma2.context_length", 64)
+        .u32("gemma2.attention.head_count", 32)
+        .u32("gemma2.attention.key_length", 128)
+        .f32("gemma2.attention.layer_norm_rms_epsilon", 0.5)
+        .u32("gemma2.vocab_size", 3);
+    check_config(header, &[("query_pre_attn_scalar", serde_json::json!(144))]);
+}
+
+#[test]
+fn what_is_not_translated_keeps_its_name() {
+    use serde_json::json;
     check_config(llama().u32("llama.expert_count", 8), &[("model_type", json!("mixtral"))]);
-    let other = Header::default().str("general.architecture", "qwen2");
-    check_config(other, &[("model_type", json!("qwen2"))]);
+    let other = Header::default().str("general.architecture", "mamba");
+    check_config(other, &[("model_type", json!("mamba"))]);
+    let olmo3 = sized("olmo2").u32("olmo2.attention.sliding_window", 8);
+    check_config(olmo3, &[("model_type", json!("olmo3"))]);
+    let error = sized("granite").parse(160).unwrap().config().unwrap_err().to_string();
+    assert_eq!(error, "m.gguf: has no `granite.attention.scale`");
 }

@@ -1,0 +1,98 @@
+//! The merged model against base and adapter, and against the model as it was trained.
+
+use std::path::Path;
+
+use compute::Quantization;
+use compute::cpu::Precision;
+use model::adapter::LoadedAdapter;
+use model::divergence::{Divergence, Recording};
+use model::{Base, Decoder};
+use serde_json::{Value, json};
+
+use super::origin::Origin;
+use super::rows::Rows;
+use crate::context::Context;
+use crate::error::{Failure, Result};
+use crate::terminal::style::count;
+
+/// How far the merged model is from those that it comes from.
+pub(super) struct Comparison {
+    /// From the base that was merged into, with the adapter over it.
+    pub(super) merged_vs_adapter: Divergence,
+    /// From the weights that the adapter was trained over; none where they are not at hand.
+    pub(super) merged_vs_trained: Option<Divergence>,
+    /// What the tokens are of.
+    pub(super) rows: &'static str,
+}
+
+impl Comparison {
+    /// Runs the models one after the other: memory never holds two.
+    pub(super) fn new(context: &Context, origin: &Origin, merged: &Path) -> Result<Self> {
+        let rows = Rows::choose(context, origin)?;
+        context.terminal.note("comparing");
+        let kept = merged.join(".logits");
+        let compared = Self::over(context, origin, merged, &kept, &rows);
+        match (compared, std::fs::remove_file(&kept)) {
+            (Ok(_), Err(error)) => Err(Failure::io(&kept, &error)),
+            (compared, _) => compared,
+        }
+    }
+
+    fn over(
+        context: &Context,
+        origin: &Origin,
+        merged: &Path,
+        kept: &Path,
+        rows: &Rows,
+    ) -> Result<Self> {
+        let mut backend = context.cpu(Precision::Bf16)?;
+        let decoder = Decoder::load(&Base::open(merged)?, &mut backend)?;
+        let recording = Recording::new(kept, &decoder, &mut backend, None, &rows.tokens)?;
+        drop((decoder, backend));
+        let against = |base: &Base, quantization: Option<Quantization>| -> Result<Divergence> {
+            let mut backend = context.cpu(Precision::Bf16)?;
+            let adapter = LoadedAdapter::read(&origin.adapter, &base.config)?;
+            let (decoder, adapter) = adapter.load(base, &mut backend, quantization, None)?;
+            let rows = &rows.tokens;
+            Ok(recording.divergence(&decoder, &mut backend, Some(&adapter), rows)?)
+        };
+        let merged_vs_adapter = against(&origin.base, None)?;
+        let merged_vs_trained = match &origin.trained {
+            None => None,
+            Some(trained) if trained.is_base && trained.quantization.is_none() => {
+                Some(merged_vs_adapter)
+            }
+            Some(trained) => Some(against(&Base::open(&trained.path)?, trained.quantization)?),
+        };
+        Ok(Comparison { merged_vs_adapter, merged_vs_trained, rows: rows.what })
+    }
+
+    /// Where they were compared.
+    pub(super) fn what(&self) -> String {
+        format!("{} tokens of {}", count(self.merged_vs_adapter.reads as u64), self.rows)
+    }
+
+    /// Every divergence with its name.
+    pub(super) fn named(&self) -> Vec<(&'static str, Divergence)> {
+        let trained = self.merged_vs_trained.map(|trained| ("the model as trained", trained));
+        [("base and adapter", self.merged_vs_adapter)].into_iter().chain(trained).collect()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let json = |divergence: &Divergence| {
+            let Divergence { kl_mean, kl_max, top1, reads } = divergence;
+            json!({"kl_mean": kl_mean, "kl_max": kl_max, "top1": top1, "reads": reads})
+        };
+        json!({
+            "rows": self.rows, "merged_vs_adapter": json(&self.merged_vs_adapter),
+            "merged_vs_trained": self.merged_vs_trained.as_ref().map(json),
+        })
+    }
+}
+
+/// A divergence in words.
+pub(super) fn words(divergence: &Divergence) -> String {
+    let Divergence { kl_mean, kl_max, top1, .. } = divergence;
+    let top1 = 100.0 * top1;
+    format!("KL {kl_mean:.5} nats (at most {kl_max:.4}), same likeliest token {top1:.1} %")
+}

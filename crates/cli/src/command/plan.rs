@@ -1,0 +1,178 @@
+//! `tunesmith plan`: what a recipe would take, before anything is loaded.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use compute::Backend as _;
+use keys::{Document, Settings as _};
+use model::Base;
+use train::run::Occupied;
+use train::trainer::{Job, Planned, StandIn};
+
+use super::train::{MEMORY_UNKNOWN, at_key, read_recipe};
+use crate::context::{Context, precision_of};
+use crate::environment::{memory_limit, resident_memory};
+use crate::error::{FAILED, Failure, Result};
+use crate::models::Outline;
+use crate::terminal::style::{bytes, count};
+use crate::terminal::table::table;
+
+/// What to type, for `--help`.
+pub(super) const EXAMPLES: &str = "Examples:
+  tunesmith plan recipe.yaml
+  tunesmith plan recipe.yaml quantization=nf4 micro_batch_tokens=512
+  tunesmith plan recipe.yaml --config config.json --tokens 512 --rows 10000 --memory 24
+
+Config and file headers are read, weights are not; of a model on the hub only its config and
+tokenizer are fetched. Ends with 1 where the run does not fit, and says what to change.";
+
+/// What `plan` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A recipe
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+
+    /// Keys that go before those of the recipe, such as adapter.rank=64
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+
+    /// A config.json in place of the model: its shape alone is planned
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+
+    /// Rows of so many tokens in place of the data
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 24))]
+    tokens: Option<u32>,
+
+    /// How many such rows
+    #[arg(long, value_name = "N", requires = "tokens", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    rows: u32,
+
+    /// Memory to plan for, in GB [default: what is free on this machine]
+    #[arg(long, value_name = "GB")]
+    memory: Option<f64>,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    let mut overrides = arguments.overrides.clone();
+    if let Some(precision) = &context.global.precision {
+        overrides.push(format!("precision={precision}"));
+    }
+    let document = read_recipe(context, &context.environment.path(&arguments.recipe), &overrides)?;
+    let subject = Subject::find(arguments, &document, context)?;
+    let planned = plan(arguments, document, subject, context)?;
+    tell(&planned, context);
+    context.terminal.result(serde_json::to_value(&planned).expect("a plan is JSON"));
+    Ok(if planned.fits { 0 } else { FAILED })
+}
+
+/// The model of a plan.
+struct Subject {
+    base: Base,
+    adapter: Option<PathBuf>,
+    name: String,
+}
+
+impl Subject {
+    fn find(arguments: &Arguments, document: &Document, context: &Context) -> Result<Self> {
+        let locator = document.get_locator("model.id");
+        let of_config = |path: &Path| -> Result<Self> {
+            let base = Base::from_config(&read_config(path)?, path)?;
+            Ok(Subject { base, adapter: None, name: locator.name.clone() })
+        };
+        if let Some(config) = &arguments.config {
+            return of_config(&context.environment.path(config));
+        }
+        let revision = document.opt_str("model.revision");
+        let outline = context.models().outline(locator, revision);
+        match outline.map_err(|failure| at_key(document, "model.id", failure))? {
+            Outline::Config(path) => of_config(&path),
+            Outline::Whole(found) => {
+                let base = Base::open(&found.path)?;
+                Ok(Subject { base, adapter: found.adapter, name: found.name })
+            }
+        }
+    }
+}
+
+fn read_config(path: &Path) -> Result<serde_json::Value> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure { exit: crate::error::WRONG, ..Failure::io(path, &error) })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("{}: not JSON: {error}", path.display());
+        Failure::wrong("model_file", message).at(path)
+    })
+}
+
+fn plan(
+    arguments: &Arguments,
+    document: Document,
+    subject: Subject,
+    context: &Context,
+) -> Result<Planned> {
+    let device = context.cpu(precision_of(document.get_str("precision")))?;
+    let limit = match arguments.memory {
+        Some(gigabytes) => (gigabytes * 1e9) as usize,
+        None => memory_limit().unwrap_or(MEMORY_UNKNOWN),
+    };
+    let job = Job {
+        document,
+        base: subject.base,
+        start: subject.adapter,
+        base_name: subject.name,
+        revision: None,
+        output: PathBuf::new(),
+        occupied: Occupied::Refuse,
+        memory_limit: limit,
+        resident_bytes: resident_memory,
+        date: context.today(),
+        threads: context.threads(),
+    };
+    let rows = arguments.rows as usize;
+    let stand_in = arguments.tokens.map(|tokens| StandIn { rows, tokens: tokens as usize });
+    let planned = train::trainer::plan(job, &device.device(), device.operand(), stand_in);
+    planned.map_err(|error| {
+        Failure::from(error).or_hint(stand_in.is_none().then_some(
+            "`--tokens N` plans rows of N tokens where there is no tokenizer or no data yet",
+        ))
+    })
+}
+
+/// The plan in words: figures, memory by kind, and what to change.
+fn tell(planned: &Planned, context: &Context) {
+    let (terminal, style) = (&context.terminal, context.terminal.style);
+    let parameters = planned.parameters;
+    let share = 100.0 * parameters.trainable as f64 / parameters.total as f64;
+    let lines = [
+        format!(
+            "model   {} parameters, {} trained ({share:.2} %)",
+            count(parameters.total as u64),
+            count(parameters.trainable as u64)
+        ),
+        format!("run     {} steps, {} tokens", count(planned.steps), count(planned.tokens)),
+        format!(
+            "device  {} tokens at a time, activation checkpointing: {}",
+            count(planned.micro_batch_tokens as u64),
+            planned.activation_checkpointing
+        ),
+    ];
+    lines.iter().for_each(|line| terminal.say(line));
+    terminal.say("");
+    let mut rows = vec![vec!["memory".to_owned(), String::new()]];
+    let kinds = planned.memory.kinds().into_iter().filter(|(_, size)| *size > 0);
+    rows.extend(kinds.map(|(kind, size)| vec![kind.to_owned(), bytes(size as u64)]));
+    rows.push(vec!["in all".to_owned(), bytes(planned.memory_bytes as u64)]);
+    terminal.say(table(&rows).trim_end());
+    let (worst, limit) = (bytes(planned.worst_bytes as u64), bytes(planned.limit_bytes as u64));
+    let least = format!("at most {worst} with full micro-batches, of {limit}");
+    let verdict = if planned.fits { style.green("fits") } else { style.red("does not fit") };
+    terminal.say(&format!("{verdict}: {least}"));
+    if !planned.fits {
+        terminal.say("what helps most, in this order");
+        planned.cures.iter().for_each(|cure| terminal.say(&format!("  {cure}")));
+    }
+    planned.notes.iter().for_each(|note| terminal.say(&style.dim(&format!("note: {note}"))));
+}

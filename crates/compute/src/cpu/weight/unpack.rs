@@ -1,0 +1,206 @@
+//! Panels from every form that a matrix may have.
+
+#[cfg(target_arch = "x86_64")]
+use super::packed::Grouped;
+use super::packed::Packed;
+use super::{CHUNK, Form, Matrix, not_multiplied};
+use crate::cpu::arena::Memory;
+use crate::cpu::gemm::{Format, PANEL, RowsF32, panel_from_rows, transpose_panel};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::gemm::{groups::Groups, pairs};
+use crate::cpu::operand::{LANES, Operand as _};
+use crate::cpu::simd::{Kernel, Simd};
+
+/// See [`Matrix::unpack`].
+pub(super) struct Unpack<'a> {
+    pub(super) matrix: &'a Matrix,
+    pub(super) transposed: bool,
+    pub(super) panels: (usize, usize),
+    pub(super) steps: (usize, usize),
+    pub(super) out: *mut u8,
+    pub(super) temporary: &'a mut [f32],
+}
+
+impl Kernel for Unpack<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let bytes = self.steps.1 * self.matrix.format.step_bytes();
+        match &self.matrix.form {
+            Form::Panels(memory) => {
+                for panel in 0..self.panels.1 {
+                    let out = self.out.wrapping_add(panel * bytes);
+                    let first = self.panels.0 + panel;
+                    if self.transposed {
+                        self.transpose(simd, memory, first, out);
+                    } else {
+                        let format = self.matrix.format;
+                        let step = first * format.steps(self.matrix.cols) + self.steps.0;
+                        // SAFETY: the steps lie inside the panels and inside `out`.
+                        unsafe {
+                            let from = memory.as_ptr().add(step * format.step_bytes());
+                            out.copy_from_nonoverlapping(from, bytes);
+                        }
+                    }
+                }
+            }
+            Form::Packed(matrix) => {
+                #[cfg(target_arch = "x86_64")]
+                if self.matrix.format == Format::Pairs
+                    && let Some(grouped) = Grouped::new(matrix, self.matrix.cols)
+                {
+                    return match grouped {
+                        Grouped::Blocks(matrix) => self.groups(matrix),
+                        Grouped::FourBit(matrix) => self.groups(matrix),
+                        Grouped::EightBit(matrix) => self.groups(matrix),
+                    };
+                }
+                if self.transposed {
+                    return self.rows_transposed(simd, matrix);
+                }
+                for panel in 0..self.panels.1 {
+                    let out = self.out.wrapping_add(panel * bytes);
+                    self.rows(simd, matrix, self.panels.0 + panel, out);
+                }
+            }
+            Form::Lookup(_) => not_multiplied(),
+        }
+    }
+}
+
+impl Unpack<'_> {
+    /// A panel of the transpose: columns of the matrix, a step along its rows.
+    #[inline(always)]
+    fn transpose<S: Simd>(&self, simd: S, memory: &Memory, panel: usize, out: *mut u8) {
+        let Matrix { rows, cols, format, .. } = *self.matrix;
+        let panel_bytes = format.steps(cols) * format.step_bytes();
+        let columns = PANEL.min(cols - panel * PANEL);
+        // Steps that one panel of the matrix gives.
+        let each = PANEL / format.step_len();
+        let mut done = 0;
+        while done < self.steps.1 {
+            let source = (self.steps.0 + done) / each;
+            let count = each.min(self.steps.1 - done);
+            debug_assert!(source * PANEL < rows, "the step belongs to a row");
+            let step = panel * PANEL / format.step_len();
+            // SAFETY: the panel exists and has `columns` columns from the step on.
+            unsafe {
+                let from = memory.as_ptr().add(source * panel_bytes + step * format.step_bytes());
+                let out = out.add(done * format.step_bytes());
+                transpose_panel(simd, format, from, columns, count, out);
+            }
+            done += count;
+        }
+    }
+
+    /// All panels, 32 numbers at a time.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn groups(&self, matrix: impl Groups) {
+        let Matrix { rows, cols, format, .. } = *self.matrix;
+        let bytes = self.steps.1 * format.step_bytes();
+        let first = self.steps.0 * format.step_len();
+        for panel in 0..self.panels.1 {
+            let out = self.out.wrapping_add(panel * bytes).cast::<u32>();
+            let index = self.panels.0 + panel;
+            if !self.transposed {
+                let rows = (index * PANEL, PANEL.min(rows - index * PANEL));
+                let last = (first + self.steps.1 * format.step_len()).min(cols);
+                // SAFETY: pairs are the format of processors that have the instructions;
+                // `out` has room for the steps.
+                unsafe { pairs::unpack(matrix, rows, (first, last), out) };
+            }
+        }
+        if self.transposed {
+            for step in 0..self.steps.1 {
+                let row = first + 2 * step;
+                let rows = (row, 2.min(rows - row));
+                for panel in 0..self.panels.1 {
+                    let out = self.out.wrapping_add(panel * bytes + step * format.step_bytes());
+                    let group = self.panels.0 + panel;
+                    // SAFETY: as above; a panel of the transpose is a group wide.
+                    unsafe { pairs::unpack_transposed(matrix, rows, group, out.cast()) };
+                }
+            }
+        }
+    }
+
+    /// A panel of rows.
+    #[inline(always)]
+    fn rows<S: Simd>(&mut self, simd: S, matrix: &Packed, panel: usize, out: *mut u8) {
+        let Matrix { rows, cols, format, .. } = *self.matrix;
+        let count = PANEL.min(rows - panel * PANEL);
+        let first = self.steps.0 * format.step_len();
+        let last = (first + self.steps.1 * format.step_len()).min(cols);
+        for chunk in (first..last).step_by(CHUNK) {
+            let len = CHUNK.min(last - chunk);
+            for row in 0..count {
+                let numbers = &mut self.temporary[row * CHUNK..][..len];
+                matrix.read(cols, panel * PANEL + row, chunk, numbers);
+            }
+            let source = RowsF32 { start: self.temporary.as_ptr(), cols: len, stride: CHUNK };
+            let step = (chunk - first) / format.step_len();
+            // SAFETY: the rows were just written, and the steps lie inside `out`.
+            unsafe {
+                let out = out.add(step * format.step_bytes());
+                panel_from_rows(simd, format, source, count, out);
+            }
+        }
+    }
+
+    /// Neighbouring panels of the transpose of rows.
+    #[inline(always)]
+    fn rows_transposed<S: Simd>(&mut self, simd: S, matrix: &Packed) {
+        let Matrix { rows, cols, format, .. } = *self.matrix;
+        let (first, width) = (self.panels.0 * PANEL, self.panels.1 * PANEL);
+        let bytes = self.steps.1 * format.step_bytes();
+        // The last panel may be wider than what is left of the rows.
+        let present = width.min(cols - first);
+        let (low, high) = self.temporary.split_at_mut(CHUNK);
+        let (low, high) = (&mut low[..width], &mut high[..width]);
+        low[present..].fill(0.0);
+        high[present..].fill(0.0);
+        for step in 0..self.steps.1 {
+            let row = (self.steps.0 + step) * format.step_len();
+            let count = format.step_len().min(rows - row);
+            for (row, numbers) in (row..row + count).zip([&mut *low, &mut *high]) {
+                matrix.read(cols, row, first, &mut numbers[..present]);
+            }
+            if count < format.step_len() {
+                high.fill(0.0);
+            }
+            for panel in 0..self.panels.1 {
+                let range = panel * PANEL..(panel + 1) * PANEL;
+                let out = self.out.wrapping_add(panel * bytes + step * format.step_bytes());
+                // SAFETY: `out` has room for the step.
+                unsafe { write_step(simd, format, &low[range.clone()], &high[range], out) };
+            }
+        }
+    }
+}
+
+/// One step of a panel from 32 numbers (and, for pairs, those of the next row).
+#[inline(always)]
+unsafe fn write_step<S: Simd>(simd: S, format: Format, low: &[f32], high: &[f32], out: *mut u8) {
+    let (numbers, _) = low.as_chunks::<LANES>();
+    // SAFETY: the caller's duty.
+    unsafe {
+        match format {
+            Format::Pairs => {
+                let out = &mut *out.cast::<[u32; PANEL]>();
+                for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
+                    *out = u32::from(u16::store(low)) | u32::from(u16::store(high)) << 16;
+                }
+            }
+            Format::Halves => {
+                let out = &mut *out.cast::<[[u16; LANES]; 2]>();
+                u16::store16(simd, simd.load(&numbers[0]), &mut out[0]);
+                u16::store16(simd, simd.load(&numbers[1]), &mut out[1]);
+            }
+            Format::Floats => {
+                let out = &mut *out.cast::<[[f32; LANES]; 2]>();
+                f32::store16(simd, simd.load(&numbers[0]), &mut out[0]);
+                f32::store16(simd, simd.load(&numbers[1]), &mut out[1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What kernels hold beside stack and weights, counted from the operations they run.
+//!
+//! Packed operands, chunks of logits and what each thread unpacks into are taken from the system
+//! when they are first needed, and kept. Pages that nothing touches cost nothing, so what counts is
+//! the largest use of each, not what was reserved for it.
+
+use super::attention::backward_words;
+use super::gemm::{Format, GRADIENT_STEPS, PANEL, PASS_STEPS};
+use super::head::{chunk_reads, steps_at_a_time};
+use super::weight::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH, TEMPORARY};
+use super::{Isa, backend};
+use crate::op::{Attention, Head, Linear, WeightGradient};
+use crate::{Buffer, DType, Storage, Weight};
+
+/// How a weight lies in memory, as far as it decides what a product unpacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Panels that are multiplied where they lie, unless transposed.
+    Panels,
+    /// Blocks or codes, and how many panels of the transpose are unpacked together.
+    Packed(usize),
+}
+
+impl Form {
+    /// Blocks as their file has them.
+    pub(crate) fn of_blocks(storage: Storage) -> Self {
+        Form::Packed(storage.block_len() / PANEL)
+    }
+
+    /// Codes of a quantised matrix, of 4 or 8 bits.
+    pub(crate) fn of_codes(four_bit: bool) -> Self {
+        Form::Packed(if four_bit { FOUR_BIT_WIDTH } else { EIGHT_BIT_WIDTH })
+    }
+}
+
+/// The largest use of each kind of memory, in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Workspace {
+    isa: Isa,
+    format: Format,
+    threads: usize,
+    /// Operands of products.
+    packing: usize,
+    /// Logits of a chunk of reads, their gradient in two forms, and rows of the head.
+    head: [usize; 4],
+    /// Of one thread.
+    scratch: usize,
+}
+
+impl Workspace {
+    /// Nothing used yet.
+    pub(crate) fn new(isa: Isa, threads: usize, operand: DType) -> Self {
+        let format = Format::new(isa, operand);
+        Workspace { isa, format, threads, packing: 0, head: [0; 4], scratch: 4 * TEMPORARY }
+    }
+
+    /// All together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.packing + self.head.iter().sum::<usize>() + self.threads * self.scratch
+    }
+
+    /// Products of one call; `form` says how their weights lie.
+    pub(crate) fn linear(&mut self, list: &[Linear<'_>], form: &dyn Fn(Weight) -> Form) {
+        let mut rest = list;
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(backend::independent(rest));
+            self.products(together, form);
+            rest = later;
+        }
+    }
+
+    fn products(&mut self, list: &[Linear<'_>], form: &dyn Fn(Weight) -> Form) {
+        let mut inputs: Vec<(Buffer, usize)> = Vec::new();
+        let mut words = 0;
+        for op in list {
+            let (mut steps, mut width, mut unpacks) = (0, 1, false);
+            for term in op.terms {
+                let k = if term.transposed { term.weight.rows } else { term.weight.cols };
+                steps += self.format.steps(k);
+                match form(term.weight) {
+                    Form::Panels => unpacks |= term.transposed,
+                    Form::Packed(panels) => {
+                        unpacks = true;
+                        width = width.max(if term.transposed { panels } else { 1 });
+                    }
+                }
+                if !inputs.contains(&(term.input, k)) {
+                    inputs.push((term.input, k));
+                    words += (op.rows * self.format.steps(k)).next_multiple_of(16);
+                }
+            }
+            let panels = steps.min(PASS_STEPS) * width * self.format.step_bytes();
+            let partial = if steps > PASS_STEPS { 4 * op.rows * PANEL * width } else { 0 };
+            self.take_scratch(4 * TEMPORARY + partial + if unpacks { panels } else { 0 });
+        }
+        self.packing = self.packing.max(4 * words);
+    }
+
+    /// Gradients of one call.
+    pub(crate) fn weight_gradient(&mut self, list: &[WeightGradient]) {
+        let words = |op: &WeightGradient| self.gradient_words(op.dy.len / op.n, op.n, op.k);
+        let words = list.iter().map(words).sum::<usize>();
+        self.packing = self.packing.max(4 * words);
+        self.take_scratch(GRADIENT_STEPS * self.format.step_bytes());
+    }
+
+    /// The smaller side of a gradient is packed whole.
+    fn gradient_words(&self, rows: usize, n: usize, k: usize) -> usize {
+        self.format.steps(rows) * n.min(k)
+    }
+
+    /// The output layer.
+    pub(crate) fn head(&mut self, op: &Head) {
+        let (vocab, cols) = (op.weight.rows, op.weight.cols);
+        let reads = chunk_reads(self.isa, vocab).min(op.reads);
+        self.packing = self.packing.max(4 * reads * self.format.steps(cols));
+        let mut head = [4 * reads * vocab, 0, 0, 0];
+        if op.d_hidden.is_some() {
+            let panels = cols.div_ceil(PANEL);
+            let steps = steps_at_a_time(panels, self.format).min(self.format.steps(vocab));
+            head[1] = 4 * reads * steps;
+            head[3] = panels * steps * self.format.step_bytes();
+            if op.d_weight.is_some() {
+                head[2] = head[1];
+                let tokens = steps * self.format.step_len();
+                let words = self.gradient_words(reads, tokens, cols);
+                self.packing = self.packing.max(4 * words);
+                self.take_scratch(GRADIENT_STEPS * self.format.step_bytes());
+            }
+        }
+        for (most, bytes) in self.head.iter_mut().zip(head) {
+            *most = bytes.max(*most);
+        }
+    }
+
+    /// Attention forward or backward, of which backward takes more.
+    pub(crate) fn attention(&mut self, op: &Attention) {
+        let queries = op.layout.keys_max.min(op.layout.query_positions.len);
+        self.take_scratch(4 * backward_words(op.into(), queries).iter().sum::<usize>());
+    }
+
+    fn take_scratch(&mut self, bytes: usize) {
+        self.scratch = self.scratch.max(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{Cpu, CpuConfig, Precision};
+    use crate::op::{HeadGradients, HeadOutputs, HeadWeightGradient, Term};
+    use crate::{Backend, Op, OptimizerKind, Shape};
+
+    const READS: usize = 30;
+    const VOCAB: usize = 3000;
+    const COLS: usize = 70;
+
+    /// A product with two inputs, its gradients, and a head whose weight is trained.
+    fn work(backend: &mut dyn Backend) {
+        let operand = backend.operand();
+        backend.reserve(1 << 22).unwrap();
+        let shape = Shape::Matrix(VOCAB, COLS);
+        let values = vec![0.01; VOCAB * COLS];
+        let head = backend.load_trained(shape, &values, OptimizerKind::Sgd).unwrap();
+        let small = backend.load_trained(
+            Shape::Matrix(COLS, COLS),
+            &values[..COLS * COLS],
+            OptimizerKind::Sgd,
+        );
+        let small = small.unwrap();
+        let (x, y) = (
+            backend.alloc(READS * COLS, operand).unwrap(),
+            backend.alloc(READS * COLS, operand).unwrap(),
+        );
+        let out = backend.alloc(READS * COLS, DType::F32).unwrap();
+        let term = |input, transposed| Term { input, weight: small.matrix(), transposed };
+        let terms = [term(x, false), term(y, true)];
+        let linear = Linear { rows: READS, terms: &terms, scale: 1.0, bias: None, base: None, out };
+        backend.run(Op::Linear(&[linear])).unwrap();
+        let groups = backend.alloc(2, DType::U32).unwrap();
+        backend.upload_u32(&[0, READS as u32], groups).unwrap();
+        let gradient = small.gradient;
+        let op = WeightGradient { dy: x, x: y, n: COLS, k: COLS, groups, gradient };
+        backend.run(Op::WeightGradient(&[op])).unwrap();
+        let targets = backend.alloc(1, DType::U32).unwrap();
+        backend.upload_u32(&[0], targets).unwrap();
+        let [logprob, d_logprob] = [(); 2].map(|()| backend.alloc(1, DType::F32).unwrap());
+        let op = Head {
+            reads: READS,
+            hidden: x,
+            weight: head.matrix(),
+            scale: 1.0,
+            softcap: None,
+            temperature: 1.0,
+            target_reads: targets,
+            target_tokens: targets,
+            outputs: HeadOutputs { logprob: Some(logprob), ..Default::default() },
+            gradients: HeadGradients { logprob: Some(d_logprob), ..Default::default() },
+            d_hidden: Some(out),
+            d_weight: Some(HeadWeightGradient { groups, rows: None, gradient: head.gradient }),
+        };
+        backend.run(Op::Head(op)).unwrap();
+    }
+
+    #[test]
+    fn what_is_counted_is_what_the_kernels_take() {
+        for isa in Isa::available() {
+            for precision in [Precision::Bf16, Precision::F32] {
+                let mut cpu =
+                    Cpu::new(CpuConfig { threads: 1, isa: Some(isa), precision }).unwrap();
+                work(&mut cpu);
+                let mut measure = crate::Measure::of(&cpu.device(), cpu.operand());
+                work(&mut measure);
+                let counted = measure.workspace().expect("the device is a CPU");
+                // Memory is taken in powers of two, for logits as of the longest chunk.
+                let rounded = counted.head.map(usize::next_power_of_two);
+                let (packing, head) = cpu.taken();
+                assert_eq!(counted.packing.next_power_of_two(), packing, "{isa} {precision:?}");
+                assert_eq!(rounded[1..], head[1..], "{isa} {precision:?}");
+                assert!(counted.head[0] == 4 * READS * VOCAB && counted.head[0] <= head[0]);
+                let all = measure.report().workspace_bytes;
+                assert!(all > counted.packing + counted.head.iter().sum::<usize>());
+            }
+        }
+    }
+}

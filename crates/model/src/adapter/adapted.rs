@@ -1,0 +1,76 @@
+//! A base with an adapter over it, loaded as the adapter asks.
+
+use compute::{Backend, Quantization};
+
+use super::{Adapter, LoadedAdapter};
+use crate::tensor::Optimizers;
+use crate::{Base, Config, Decoder, LoadOptions, Result, Selection, Training};
+
+impl LoadedAdapter {
+    /// How a base is to be loaded under this adapter: whole tensors that it brings take the place of the
+    /// base's, and are trained with it.
+    pub fn options(
+        &self,
+        base: &Base,
+        quantization: Option<Quantization>,
+        training: Option<Optimizers>,
+    ) -> Result<LoadOptions> {
+        let subtracted = self.config.principal_products(base)?;
+        Ok(LoadOptions { subtracted, ..self.options_less(base, quantization, training) })
+    }
+
+    /// As [`options`](LoadedAdapter::options), for a PiSSA adapter that began with the values `initial`.
+    pub fn options_with(
+        &self,
+        base: &Base,
+        quantization: Option<Quantization>,
+        training: Option<Optimizers>,
+        initial: Option<&[Vec<f32>]>,
+    ) -> Result<LoadOptions> {
+        let Some(initial) = initial else { return self.options(base, quantization, training) };
+        let subtracted = self.config.principal_products_from(initial, &base.config);
+        Ok(LoadOptions { subtracted, ..self.options_less(base, quantization, training) })
+    }
+
+    /// Rows of embedding and head that this adapter needs, where they are more than the base has: tokens
+    /// were added.
+    pub fn vocab_size(&self, base: &Config) -> Option<usize> {
+        let whole = ["model.embed_tokens.weight", "lm_head.weight"];
+        let rows = whole.iter().filter_map(|name| self.replaced.get(*name)?.0.first().copied());
+        let tokens = self.config.tokens.last().map(|&token| token as usize + 1);
+        rows.chain(tokens).max().filter(|&rows| rows > base.vocab_size)
+    }
+
+    fn options_less(
+        &self,
+        base: &Base,
+        quantization: Option<Quantization>,
+        training: Option<Optimizers>,
+    ) -> LoadOptions {
+        let modules = self.config.modules_to_save.clone();
+        let trained = training.filter(|_| !modules.is_empty());
+        LoadOptions {
+            quantization,
+            training: trained
+                .map(|optimizers| Training { tensors: Selection::Modules(modules), optimizers }),
+            replaced: self.replaced.clone(),
+            subtracted: Default::default(),
+            vocab_size: self.vocab_size(&base.config),
+            writes_tokens: !self.config.tokens.is_empty(),
+        }
+    }
+
+    /// Loads `base` with this adapter over it.
+    pub fn load(
+        self,
+        base: &Base,
+        backend: &mut dyn Backend,
+        quantization: Option<Quantization>,
+        training: Option<Optimizers>,
+    ) -> Result<(Decoder, Adapter)> {
+        let options = self.options(base, quantization, training)?;
+        let decoder = Decoder::load_with(base, backend, &options)?;
+        let adapter = Adapter::new(backend, &decoder, self.config, &self.values, training)?;
+        Ok((decoder, adapter))
+    }
+}

@@ -1,0 +1,123 @@
+//! Adapter folders written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+
+use super::config::module_name;
+use super::{CONFIG, OWN, PeftMetadata, WEIGHTS};
+use crate::adapter::config::{LoraConfig, LoraKind};
+use crate::stream::{Announced, TensorWriter};
+use crate::tensor::HostTensor;
+use crate::{Config, Error, Module, Result};
+
+impl LoraConfig {
+    /// Writes an adapter folder that PEFT loads. `values` in the order of [`LoraConfig::matrices`];
+    /// `saved` are whole tensors of the base, by their names in the base.
+    pub fn save(
+        &self,
+        dir: &Path,
+        model: &Config,
+        values: &[Vec<f32>],
+        saved: &BTreeMap<String, HostTensor>,
+        metadata: &PeftMetadata,
+    ) -> Result<()> {
+        let path = dir.join(CONFIG);
+        let text = serde_json::to_string_pretty(&self.peft_json(model, metadata))
+            .expect("a JSON value can be written");
+        std::fs::write(&path, text + "\n").map_err(Error::io(&path))?;
+        if let Some(hash) = &metadata.base_hash {
+            let path = dir.join(OWN);
+            let text = json!({"schema": 1, "base_hash": hash}).to_string();
+            std::fs::write(&path, text + "\n").map_err(Error::io(&path))?;
+        }
+        let infos = self.matrices(model);
+        assert_eq!(infos.len(), values.len(), "one value per matrix");
+        let own = infos.into_iter().map(|info| (info.name, info.shape));
+        let whole = saved
+            .iter()
+            .map(|(name, (shape, _))| (format!("base_model.model.{name}"), shape.clone()));
+        let announced: Vec<Announced> = own
+            .chain(whole)
+            .map(|(name, shape)| Announced { name, dtype: Dtype::F32, shape })
+            .collect();
+        let mut writer = TensorWriter::create(&dir.join(WEIGHTS), &announced)?;
+        let saved = saved.values().map(|(_, values)| values);
+        for values in values.iter().chain(saved) {
+            writer.write_f32(values)?;
+        }
+        writer.finish()
+    }
+
+    fn peft_json(&self, model: &Config, metadata: &PeftMetadata) -> Value {
+        let mut by_layer: BTreeMap<usize, Vec<Module>> = BTreeMap::new();
+        for &(layer, module) in self.modules.keys() {
+            by_layer.entry(layer).or_default().push(module);
+        }
+        let first = by_layer.values().next().cloned().unwrap_or_default();
+        let same_modules = by_layer.values().all(|modules| *modules == first);
+        let targets: Vec<String> = if same_modules {
+            first.iter().map(|module| module.name().to_owned()).collect()
+        } else {
+            let keys = self.modules.keys();
+            keys.map(|(layer, module)| format!("layers.{layer}.{}", module.path())).collect()
+        };
+        let layers = (same_modules && by_layer.len() < model.num_hidden_layers)
+            .then(|| by_layer.keys().copied().collect::<Vec<_>>());
+        let mut ranks = Map::new();
+        let mut alphas = Map::new();
+        for (&(layer, module), &(rank, alpha)) in &self.modules {
+            let key = format!("layers.{layer}.{}", module.path());
+            if rank != self.rank {
+                ranks.insert(key.clone(), rank.into());
+            }
+            if alpha != self.alpha {
+                alphas.insert(key, float(alpha));
+            }
+        }
+        let tokens = (!self.tokens.is_empty()).then(|| {
+            let modules = self.token_modules(model).iter();
+            let entries = modules.map(|m| (module_name(m).to_owned(), json!(self.tokens)));
+            Value::Object(entries.collect())
+        });
+        json!({
+            "alpha_pattern": alphas,
+            "auto_mapping": null,
+            "base_model_name_or_path": metadata.base_model,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": if self.pissa { json!("pissa") } else { json!(true) },
+            "layers_pattern": null,
+            "layers_to_transform": layers,
+            "lora_alpha": float(self.alpha),
+            "lora_dropout": float(self.dropout),
+            "modules_to_save": some(&self.modules_to_save),
+            "peft_type": "LORA",
+            "r": self.rank,
+            "rank_pattern": ranks,
+            "revision": metadata.revision,
+            "target_modules": targets,
+            "task_type": "CAUSAL_LM",
+            "trainable_token_indices": tokens,
+            "use_dora": self.dora,
+            "use_rslora": self.kind == LoraKind::RsLora,
+        })
+    }
+}
+
+/// A list, or null where it is empty.
+fn some(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+/// A number as short as it was written, whole numbers without a point.
+fn float(value: f32) -> Value {
+    if value.fract() == 0.0 {
+        json!(value as i64)
+    } else {
+        json!(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
+    }
+}

@@ -1,0 +1,93 @@
+//! Two adapters as one.
+
+use std::collections::BTreeMap;
+
+use super::config::{LoraConfig, LoraKind};
+use crate::tensor::Role;
+use crate::{Config, Error, Module, Result};
+
+/// A module's matrices on the host.
+#[derive(Clone, Default)]
+struct Pair {
+    rank: usize,
+    /// `[rank, K]`.
+    a: Vec<f32>,
+    /// `[N, rank]`, scaled.
+    b: Vec<f32>,
+}
+
+impl LoraConfig {
+    /// The one adapter that computes what `below` and `self` over it compute together: matrices side by
+    /// side, so that ranks add up.
+    ///
+    /// # Errors
+    /// DoRA's magnitudes depend on what they stand on and cannot be put together.
+    pub fn merged_with(
+        &self,
+        values: &[Vec<f32>],
+        below: &LoraConfig,
+        below_values: &[Vec<f32>],
+        config: &Config,
+    ) -> Result<(LoraConfig, Vec<Vec<f32>>)> {
+        if self.dora || below.dora || !below.tokens.is_empty() || !below.modules_to_save.is_empty()
+        {
+            return Err(Error::Input {
+                message:
+                    "adapters with DoRA, trained tokens or whole modules cannot be put together"
+                        .into(),
+                hint: Some("merge the lower one into the base first: `tunesmith merge`".into()),
+            });
+        }
+        let mut pairs = below.pairs(below_values, config);
+        for (key, own) in self.pairs(values, config) {
+            let whole = pairs.entry(key).or_default();
+            *whole = beside(whole, &own, config.shape(key.1).0);
+        }
+        let mut merged = LoraConfig {
+            kind: LoraKind::Lora,
+            rank: self.rank + below.rank,
+            alpha: (self.rank + below.rank) as f32,
+            modules: BTreeMap::new(),
+            pissa: false,
+            ..self.clone()
+        };
+        let mut all = Vec::with_capacity(2 * pairs.len());
+        for (key, pair) in pairs {
+            // Scaling is in B already.
+            merged.modules.insert(key, (pair.rank, pair.rank as f32));
+            all.extend([pair.a, pair.b]);
+        }
+        all.extend_from_slice(&values[2 * self.modules.len()..]);
+        Ok((merged, all))
+    }
+
+    /// Every module's matrices, B times its scaling.
+    fn pairs(&self, values: &[Vec<f32>], config: &Config) -> BTreeMap<(usize, Module), Pair> {
+        let infos = self.matrices(config);
+        let mut matrices = infos
+            .iter()
+            .zip(values)
+            .filter(|(info, _)| matches!(info.role, Role::LoraA | Role::LoraB))
+            .map(|(_, values)| values);
+        let mut next = || matrices.next().expect("two matrices a module");
+        let pairs = self.modules.iter().map(|(&key, &(rank, alpha))| {
+            let scaling = self.scaling(rank, alpha);
+            let a = next().clone();
+            let b = next().iter().map(|b| b * scaling).collect();
+            (key, Pair { rank, a, b })
+        });
+        pairs.collect()
+    }
+}
+
+/// `[A1; A2]` and `[B1, B2]`.
+fn beside(first: &Pair, second: &Pair, rows: usize) -> Pair {
+    let mut a = first.a.clone();
+    a.extend(&second.a);
+    let mut b = Vec::with_capacity(first.b.len() + second.b.len());
+    for row in 0..rows {
+        b.extend(&first.b[row * first.rank..][..first.rank]);
+        b.extend(&second.b[row * second.rank..][..second.rank]);
+    }
+    Pair { rank: first.rank + second.rank, a, b }
+}

@@ -1,0 +1,233 @@
+//! Rows of a tensor, as a backend or the host wants them.
+
+use std::ops::Range;
+
+use compute::quantize::BlockAbsmax;
+use compute::{Absmax, LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource};
+use safetensors::Dtype;
+
+use super::{Base, Stored, Tensor};
+use crate::{Error, Result};
+
+/// Rows of a matrix.
+pub struct Part<'a> {
+    rows: usize,
+    cols: usize,
+    numbers: Numbers<'a>,
+}
+
+enum Numbers<'a> {
+    Plain {
+        storage: Storage,
+        bytes: &'a [u8],
+        row_order: Option<Vec<u32>>,
+    },
+    Quantized(QuantizedValues<'a>),
+    /// Whole blocks from the middle of a matrix.
+    FourBit {
+        codes: &'a [u8],
+        map: &'a [f32; 16],
+        block_len: usize,
+        absmax: BlockAbsmax,
+    },
+    /// Part of a block is no block of its own.
+    Floats(Vec<u8>),
+}
+
+impl Tensor<'_> {
+    /// Some rows of a matrix.
+    ///
+    /// # Panics
+    /// Where there are no such rows, or the tensor is no matrix.
+    pub fn rows(&self, rows: Range<usize>) -> Part<'_> {
+        let [count, cols] = self.shape[..] else { panic!("`{}` is no matrix", self.name) };
+        assert!(rows.start <= rows.end && rows.end <= count, "rows {rows:?} of {count}");
+        let numbers = match &self.stored {
+            Stored::Plain { storage, bytes, row_order } => {
+                let row_bytes = storage.row_bytes(cols).unwrap_or(0);
+                let inside = |&row: &u32| {
+                    // Rows change places within heads, and parts are whole heads.
+                    assert!(rows.contains(&(row as usize)), "row {row} is none of {rows:?}");
+                    row - rows.start as u32
+                };
+                let row_order = row_order.as_ref();
+                let row_order = row_order.map(|o| o[rows.clone()].iter().map(inside).collect());
+                // A base without numbers has no bytes.
+                let bytes = bytes.get(rows.start * row_bytes..rows.end * row_bytes);
+                let bytes = bytes.unwrap_or_default();
+                Numbers::Plain { storage: *storage, bytes, row_order }
+            }
+            Stored::Quantized(codes) => match codes.values() {
+                values if rows.len() == count => Numbers::Quantized(values),
+                values => cut(values, cols, rows.clone()),
+            },
+        };
+        Part { rows: rows.len(), cols, numbers }
+    }
+
+    /// The f32 numbers of some rows; of a vector, some of its numbers.
+    ///
+    /// `out` is as long as the rows.
+    pub fn dequantize(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let count = self.shape.first().copied().unwrap_or(1);
+        let cols = self.shape.iter().skip(1).product::<usize>();
+        assert!(rows.start <= rows.end && rows.end <= count, "rows {rows:?} of {count}");
+        assert_eq!(out.len(), rows.len() * cols, "numbers of {rows:?} by {cols}");
+        match &self.stored {
+            Stored::Plain { storage, bytes, row_order } => {
+                let row_order = row_order.as_deref();
+                let source =
+                    WeightSource { rows: count, cols, storage: *storage, bytes, row_order };
+                source.check().map_err(|error| {
+                    Error::file(self.path, format!("tensor `{}`: {error}", self.name))
+                })?;
+                source.read(rows.start * cols, out);
+            }
+            Stored::Quantized(codes) => {
+                codes.values().read(cols, rows.start * cols..rows.end * cols, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`dequantize`](Tensor::dequantize), in memory of its own.
+    pub fn values(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        let cols = self.shape.iter().skip(1).product::<usize>();
+        let mut values = vec![0.0; rows.len() * cols];
+        self.dequantize(rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// Gives back the memory of the file's pages that hold the tensor; they are read again when it is.
+    pub fn release(&self) {
+        self.mapping.release(match &self.stored {
+            Stored::Plain { bytes, .. } => bytes,
+            Stored::Quantized(codes) => codes.bytes(),
+        });
+    }
+
+    /// Its type, if its numbers stand for themselves.
+    pub(crate) fn float_type(&self) -> Option<Dtype> {
+        match &self.stored {
+            Stored::Plain { storage: Storage::F32, .. } => Some(Dtype::F32),
+            Stored::Plain { storage: Storage::F16, .. } => Some(Dtype::F16),
+            Stored::Plain { storage: Storage::Bf16, .. } => Some(Dtype::BF16),
+            _ => None,
+        }
+    }
+}
+
+/// Rows out of a quantised matrix.
+fn cut<'a>(values: QuantizedValues<'a>, cols: usize, rows: Range<usize>) -> Numbers<'a> {
+    let range = rows.start * cols..rows.end * cols;
+    match values {
+        QuantizedValues::EightBit { codes, absmax } => {
+            let (codes, absmax) = (&codes[range], &absmax[rows]);
+            Numbers::Quantized(QuantizedValues::EightBit { codes, absmax })
+        }
+        QuantizedValues::FourBit { codes, map, block_len, absmax }
+            if range.start.is_multiple_of(block_len) =>
+        {
+            let codes = &codes[range.start / 2..range.end.div_ceil(2)];
+            let blocks = range.start / block_len..range.end.div_ceil(block_len);
+            let absmax = match absmax {
+                Absmax::Plain(absmax) => BlockAbsmax::Plain(absmax[blocks].to_vec()),
+                Absmax::Nested { codes, map, block_len, absmax, offset } => {
+                    if blocks.start.is_multiple_of(block_len) {
+                        let nested = blocks.start / block_len..blocks.end.div_ceil(block_len);
+                        BlockAbsmax::Nested {
+                            codes: codes[blocks].to_vec(),
+                            map: map.to_vec(),
+                            block_len,
+                            absmax: absmax[nested].to_vec(),
+                            offset,
+                        }
+                    } else {
+                        let nested = Absmax::Nested { codes, map, block_len, absmax, offset };
+                        BlockAbsmax::Plain(blocks.map(|block| nested.get(block)).collect())
+                    }
+                }
+            };
+            Numbers::FourBit { codes, map, block_len, absmax }
+        }
+        QuantizedValues::FourBit { .. } => {
+            let mut numbers = vec![0.0; range.len()];
+            values.read(cols, range, &mut numbers);
+            Numbers::Floats(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
+        }
+    }
+}
+
+impl Part<'_> {
+    /// The rows, where they are not quantised.
+    pub fn plain(&self) -> Option<WeightSource<'_>> {
+        let (rows, cols) = (self.rows, self.cols);
+        match &self.numbers {
+            Numbers::Plain { storage, bytes, row_order } => {
+                let (storage, row_order) = (*storage, row_order.as_deref());
+                Some(WeightSource { rows, cols, storage, bytes, row_order })
+            }
+            Numbers::Floats(bytes) => {
+                let storage = Storage::F32;
+                Some(WeightSource { rows, cols, storage, bytes, row_order: None })
+            }
+            Numbers::Quantized(_) | Numbers::FourBit { .. } => None,
+        }
+    }
+
+    /// The rows, where they are quantised.
+    ///
+    /// # Panics
+    /// Where they are [`plain`](Part::plain).
+    pub fn quantized(&self) -> QuantizedSource<'_> {
+        let values = match &self.numbers {
+            Numbers::Quantized(values) => *values,
+            Numbers::FourBit { codes, map, block_len, absmax } => QuantizedValues::FourBit {
+                codes,
+                map,
+                block_len: *block_len,
+                absmax: absmax.values(),
+            },
+            Numbers::Plain { .. } | Numbers::Floats(_) => panic!("rows that are not quantised"),
+        };
+        QuantizedSource { rows: self.rows, cols: self.cols, values }
+    }
+}
+
+impl Base {
+    /// A matrix left in its file, from which a backend reads single rows; none where it is quantised.
+    pub fn lookup(&self, name: &str, shape: &[usize; 2]) -> Result<Option<LookupSource>> {
+        let tensor = self.tensor(name, shape)?;
+        let Stored::Plain { storage, bytes, row_order: None } = tensor.stored else {
+            return Ok(None);
+        };
+        let start = tensor.mapping.offset(bytes);
+        let (range, owner) = (start..start + bytes.len(), tensor.mapping.owner());
+        let [rows, cols] = *shape;
+        Ok(Some(LookupSource { rows, cols, storage, owner, range }))
+    }
+
+    /// `len` numbers of a vector from `first` on.
+    pub fn vector(&self, name: &str, first: usize, len: usize) -> Result<Vec<f32>> {
+        let Some(tensor) = self.tensors.get(name)? else {
+            return Err(Error::file(&self.path, format!("tensor `{name}` is missing")));
+        };
+        if tensor.shape.len() != 1 || tensor.shape[0] < first + len {
+            let message = format!(
+                "tensor `{name}` has shape {:?}, but the config asks for [{}]",
+                tensor.shape,
+                first + len
+            );
+            return Err(Error::file(tensor.path, message));
+        }
+        tensor.values(first..first + len)
+    }
+}
+
+/// A tensor's name as a plain decoder has it, without what a model of several parts puts around it.
+pub(crate) fn plain_name(name: &str) -> String {
+    match name.strip_prefix("model.language_model.") {
+        Some(inner) => format!("model.{inner}"),
+        None => name.strip_prefix("language_model.").unwrap_or(name).to_owned(),
+    }
+}

@@ -1,0 +1,399 @@
+//! Weights from a checkpoint to a device, one tensor at a time.
+
+use std::collections::BTreeMap;
+
+use compute::{Backend, Buffer, DType, Quantization, Shape, Storage, Weight, WeightSource};
+
+use super::{Decoder, Layer, Module, RopeBuffers};
+use crate::checkpoint::{Base, Tensor};
+use crate::config::{Config, Norms, QkNorm};
+use crate::tensor::{HostTensor, Matrix, Optimizers, Role, TrainedTensor, Vector};
+use crate::{Error, Result};
+
+/// How the weights of a base are to be held.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How frozen linear layers are made smaller. Embedding, head, norms and what is stored
+    /// quantised already stay as they are.
+    pub quantization: Option<Quantization>,
+    /// What is trained.
+    pub training: Option<Training>,
+    /// Values that take the place of the file's, by tensor.
+    pub replaced: BTreeMap<String, HostTensor>,
+    /// Products that are taken off linear layers, by layer and module of the file (PiSSA).
+    pub subtracted: BTreeMap<(usize, Module), LowRank>,
+    /// Rows of embedding and head, if not as many as the file has: new ones start as the mean of the others.
+    pub vocab_size: Option<usize>,
+    /// Whether single rows of embedding and head will be written.
+    pub writes_tokens: bool,
+}
+
+/// Which tensors of a base are trained, and what the optimizer keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// Which.
+    pub tensors: Selection,
+    /// What for.
+    pub optimizers: Optimizers,
+}
+
+/// A choice of tensors of a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every one.
+    All,
+    /// Those of some layers.
+    Layers(Vec<usize>),
+    /// Those of modules whose path ends so, `lm_head` or `norm` say.
+    Modules(Vec<String>),
+}
+
+impl Selection {
+    /// Whether a tensor of this name is one.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Layers(layers) => layer_of(name).is_some_and(|l| layers.contains(&l)),
+            Selection::Modules(modules) => {
+                let path = name.rsplit_once('.').map_or(name, |(path, _)| path);
+                modules.iter().any(|module| path.ends_with(module.as_str()))
+            }
+        }
+    }
+}
+
+/// The layer that a tensor belongs to.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+}
+
+/// The product `b a` of two thin matrices on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowRank {
+    /// Its inner size.
+    pub rank: usize,
+    /// `[rank, cols]`.
+    pub a: Vec<f32>,
+    /// `[rows, rank]`.
+    pub b: Vec<f32>,
+}
+
+impl LowRank {
+    /// Takes rows of the product, from `first_row` on, off `values`.
+    pub(crate) fn subtract_from(&self, values: &mut [f32], cols: usize, first_row: usize) {
+        for (row, values) in values.chunks_exact_mut(cols).enumerate() {
+            let b = &self.b[(first_row + row) * self.rank..][..self.rank];
+            for (&b, a) in b.iter().zip(self.a.chunks_exact(cols)) {
+                values.iter_mut().zip(a).for_each(|(value, &a)| *value -= b * a);
+            }
+        }
+    }
+}
+
+/// A tensor of the file, or rows of one, in its role.
+struct Site<'a> {
+    name: &'a str,
+    /// Rows of the whole tensor.
+    file_rows: usize,
+    first_row: usize,
+    rows: usize,
+    cols: usize,
+    role: Role,
+    subtracted: Option<&'a LowRank>,
+}
+
+/// Takes tensors from a base to a backend.
+struct Loader<'a> {
+    base: &'a Base,
+    backend: &'a mut dyn Backend,
+    options: &'a LoadOptions,
+    trained: Vec<TrainedTensor>,
+    /// Whether the backend only counts: no value is read for it.
+    counts: bool,
+}
+
+impl Decoder {
+    /// Loads all weights of `base` into `backend` as they are, frozen.
+    pub fn load(base: &Base, backend: &mut dyn Backend) -> Result<Self> {
+        Self::load_with(base, backend, &LoadOptions::default())
+    }
+
+    /// Loads all weights of `base` into `backend`, one tensor at a time.
+    pub fn load_with(
+        base: &Base,
+        backend: &mut dyn Backend,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let mut config = base.config.clone();
+        config.vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
+        let counts = backend.device().kind == "measure";
+        let mut loader = Loader { base, backend, options, trained: Vec::new(), counts };
+        let embedding = loader.vocabulary(&config, "model.embed_tokens.weight", Role::Embedding)?;
+        let head = if loader.shares_head(&config) {
+            embedding
+        } else {
+            loader.vocabulary(&config, "lm_head.weight", Role::Head)?
+        };
+        let mut layers = Vec::new();
+        for index in 0..config.num_hidden_layers {
+            layers.push(loader.layer(&config, index)?);
+            base.release();
+        }
+        loader.refuse_surplus(&config)?;
+        let norm = loader.vector("model.norm.weight", 0, config.hidden_size, Role::Norm)?;
+        let trained = loader.trained;
+        let mut ropes = Vec::with_capacity(config.ropes.len());
+        for rope in &config.ropes {
+            let long = match &rope.long {
+                Some((limit, frequencies)) => Some((*limit, constant(backend, frequencies)?)),
+                None => None,
+            };
+            ropes.push(RopeBuffers { short: constant(backend, &rope.inv_freq)?, long });
+        }
+        backend.sync()?;
+        Ok(Decoder { config, embedding, head, norm, ropes, layers, trained })
+    }
+}
+
+impl Loader<'_> {
+    /// Whether the head is the embedding.
+    fn shares_head(&self, config: &Config) -> bool {
+        let name = "lm_head.weight";
+        let named = match &self.options.training {
+            Some(Training { tensors: selection @ Selection::Modules(_), .. }) => {
+                selection.contains(name)
+            }
+            _ => false,
+        };
+        config.tie_word_embeddings && !named && !self.options.replaced.contains_key(name)
+    }
+
+    /// Embedding or head.
+    fn vocabulary(&mut self, config: &Config, name: &str, role: Role) -> Result<Matrix> {
+        let (rows, cols) = (config.vocab_size, config.hidden_size);
+        let is_copy = config.tie_word_embeddings && role == Role::Head;
+        let file_name = if is_copy { "model.embed_tokens.weight" } else { name };
+        let plain = !self.is_trained(name)
+            && !self.options.replaced.contains_key(name)
+            && !self.options.writes_tokens
+            && self.base.config.vocab_size == rows;
+        let is_looked_up = plain && role == Role::Embedding && !self.shares_head(config);
+        if is_looked_up && let Some(source) = self.base.lookup(file_name, &[rows, cols])? {
+            return Ok(Matrix::Frozen(self.backend.load_lookup(source)?));
+        }
+        let site = Site { name, file_rows: rows, first_row: 0, rows, cols, role, subtracted: None };
+        if plain {
+            return self.matrix(&site);
+        }
+        let values = match self.options.replaced.get(name) {
+            _ if self.counts => Vec::new(),
+            Some((shape, values)) => {
+                check_shape(self.base, name, shape, &[rows, cols])?;
+                values.clone()
+            }
+            None => {
+                let before = self.base.config.vocab_size;
+                let tensor = self.base.tensor(file_name, &[before, cols])?;
+                extended(tensor.values(0..before)?, before, rows, cols)
+            }
+        };
+        self.matrix_of(&site, &values)
+    }
+
+    fn layer(&mut self, config: &Config, index: usize) -> Result<Layer> {
+        let mut weights = [None; 7];
+        let mut biases = [None; 7];
+        for &module in config.modules() {
+            let subtracted = self.options.subtracted.get(&(index, module));
+            let path = format!("model.layers.{index}.{}", module.path());
+            let (file_rows, _) = config.shape(module);
+            let mut first_row = 0;
+            for &part in module.parts() {
+                let (rows, cols) = config.shape(part);
+                let name = &format!("{path}.weight");
+                let role = Role::Linear;
+                let site = Site { name, file_rows, first_row, rows, cols, role, subtracted };
+                weights[part as usize] = Some(self.matrix(&site)?);
+                if config.has_bias(part) {
+                    let name = format!("{path}.bias");
+                    biases[part as usize] =
+                        Some(self.vector(&name, first_row, rows, Role::Bias)?);
+                }
+                first_row += rows;
+            }
+        }
+        let mut norm = |present: bool, name: &str, len: usize| -> Result<Option<Vector>> {
+            let name = format!("model.layers.{index}.{name}.weight");
+            present.then(|| self.vector(&name, 0, len, Role::Norm)).transpose()
+        };
+        let (size, norms) = (config.hidden_size, config.norms);
+        let heads = |count: usize| match config.qk_norm {
+            Some(QkNorm::Projection) => count * config.head_dim,
+            _ => config.head_dim,
+        };
+        let mlp_in = match norms {
+            Norms::Before => "post_attention_layernorm",
+            _ => "pre_feedforward_layernorm",
+        };
+        let has_qk = config.qk_norm.is_some();
+        let (before, after) = (norms != Norms::After, norms != Norms::Before);
+        Ok(Layer {
+            attention_in: norm(before, "input_layernorm", size)?,
+            attention_out: norm(after, "post_attention_layernorm", size)?,
+            mlp_in: norm(before, mlp_in, size)?,
+            mlp_out: norm(after, "post_feedforward_layernorm", size)?,
+            q_norm: norm(has_qk, "self_attn.q_norm", heads(config.num_attention_heads))?,
+            k_norm: norm(has_qk, "self_attn.k_norm", heads(config.num_key_value_heads))?,
+            weights: weights.map(|weight| weight.expect("every module is a part of one")),
+            biases,
+        })
+    }
+
+    /// A file with more layers than its config is not what it says it is.
+    fn refuse_surplus(&self, config: &Config) -> Result<()> {
+        let count = config.num_hidden_layers;
+        let surplus = format!("model.layers.{count}.self_attn.o_proj.weight");
+        if !self.base.contains(&surplus)? {
+            return Ok(());
+        }
+        let plural = if count == 1 { "" } else { "s" };
+        let message = format!("has `{surplus}`, but the config asks for {count} layer{plural}");
+        Err(Error::file(&self.base.path, message))
+    }
+
+    fn is_trained(&self, name: &str) -> bool {
+        self.options.training.as_ref().is_some_and(|training| training.tensors.contains(name))
+    }
+
+    fn matrix(&mut self, site: &Site<'_>) -> Result<Matrix> {
+        let &Site { name, file_rows, first_row, rows, cols, .. } = site;
+        if self.counts && self.options.replaced.contains_key(name) {
+            return self.matrix_of(site, &[]);
+        }
+        if let Some((shape, values)) = self.options.replaced.get(name) {
+            check_shape(self.base, name, shape, &[file_rows, cols])?;
+            return self.matrix_of(site, &values[first_row * cols..][..rows * cols]);
+        }
+        let tensor = self.base.tensor(name, &[file_rows, cols])?;
+        let range = first_row..first_row + rows;
+        if site.subtracted.is_some() || self.is_trained(name) {
+            let values = if self.counts { Vec::new() } else { tensor.values(range)? };
+            tensor.release();
+            return self.matrix_of(site, &values);
+        }
+        let quantization = self.options.quantization.filter(|_| site.role == Role::Linear);
+        let weight = tensor
+            .load(range, quantization, self.backend)
+            .map_err(|error| Error::file(tensor.path, format!("tensor `{name}`: {error}")))?;
+        tensor.release();
+        Ok(Matrix::Frozen(weight))
+    }
+
+    /// A matrix with these values, trained if the options say so.
+    fn matrix_of(&mut self, site: &Site<'_>, values: &[f32]) -> Result<Matrix> {
+        let &Site { name, first_row, rows, cols, role, subtracted, .. } = site;
+        if self.is_trained(name) {
+            let shape = Shape::Matrix(rows, cols);
+            let parameter = self.parameter(name, first_row, role, shape, values)?;
+            return Ok(Matrix::Trained(parameter));
+        }
+        let mut values = values.to_vec();
+        if let Some(product) = subtracted {
+            product.subtract_from(&mut values, cols, first_row);
+        }
+        let quantization = self.options.quantization.filter(|_| role == Role::Linear);
+        let weight = frozen(self.backend, rows, cols, &values, quantization)?;
+        Ok(Matrix::Frozen(weight))
+    }
+
+    /// `len` numbers of a vector from `first` on.
+    fn vector(&mut self, name: &str, first: usize, len: usize, role: Role) -> Result<Vector> {
+        let values = match self.options.replaced.get(name) {
+            _ if self.counts => vec![0.0; len],
+            Some((_, values)) => values[first..first + len].to_vec(),
+            None => self.base.vector(name, first, len)?,
+        };
+        if self.is_trained(name) {
+            let parameter = self.parameter(name, first, role, Shape::Vector(len), &values)?;
+            return Ok(Vector::Trained(parameter));
+        }
+        Ok(Vector::Frozen(constant(self.backend, &values)?))
+    }
+
+    fn parameter(
+        &mut self,
+        name: &str,
+        first_row: usize,
+        role: Role,
+        shape: Shape,
+        values: &[f32],
+    ) -> Result<compute::Parameter> {
+        let training = self.options.training.as_ref().expect("only asked for what is trained");
+        let kind = training.optimizers.of(role);
+        let parameter = self.backend.load_trained(shape, values, kind)?;
+        self.trained.push(TrainedTensor { name: name.to_owned(), first_row, role, parameter });
+        Ok(parameter)
+    }
+}
+
+/// The first `rows` rows of a vocabulary; rows beyond the file's are the mean of the file's.
+fn extended(mut values: Vec<f32>, before: usize, rows: usize, cols: usize) -> Vec<f32> {
+    let mut mean = vec![0.0_f64; cols];
+    for row in values.chunks_exact(cols) {
+        mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let mean: Vec<f32> = mean.into_iter().map(|sum| (sum / before as f64) as f32).collect();
+    values.resize(before.min(rows) * cols, 0.0);
+    for _ in before..rows {
+        values.extend(&mean);
+    }
+    values
+}
+
+fn check_shape(base: &Base, name: &str, shape: &[usize], expected: &[usize]) -> Result<()> {
+    if shape == expected {
+        return Ok(());
+    }
+    let message = format!("`{name}` of the adapter has shape {shape:?}, the model's {expected:?}");
+    Err(Error::file(&base.path, message).with_hint("the adapter belongs to another base"))
+}
+
+/// A frozen matrix with these values.
+pub(crate) fn frozen(
+    backend: &mut dyn Backend,
+    rows: usize,
+    cols: usize,
+    values: &[f32],
+    quantization: Option<Quantization>,
+) -> Result<Weight> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let source = WeightSource { rows, cols, storage: Storage::F32, bytes: &bytes, row_order: None };
+    Ok(match quantization {
+        Some(quantization) => backend.load_as(source, quantization)?,
+        None => backend.load(source)?,
+    })
+}
+
+/// A f32 buffer with these values that lives as long as the backend.
+pub(crate) fn constant(backend: &mut dyn Backend, values: &[f32]) -> Result<Buffer> {
+    let buffer = backend.alloc_static(values.len(), DType::F32)?;
+    backend.upload(values, buffer)?;
+    Ok(buffer)
+}
+
+impl Tensor<'_> {
+    /// Takes rows of a matrix to a device, quantised on the way if they are not and shall be.
+    fn load(
+        &self,
+        rows: std::ops::Range<usize>,
+        quantization: Option<Quantization>,
+        backend: &mut dyn Backend,
+    ) -> compute::Result<Weight> {
+        let part = self.rows(rows);
+        match (part.plain(), quantization) {
+            (Some(source), None) => backend.load(source),
+            (Some(source), Some(quantization)) => backend.load_as(source, quantization),
+            (None, _) => backend.load_quantized(part.quantized()),
+        }
+    }
+}

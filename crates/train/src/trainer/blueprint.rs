@@ -1,0 +1,238 @@
+//! From recipe, base and checkpoint to what is trained.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use keys::{Document, Settings as _};
+use model::adapter::{LoadedAdapter, PeftMetadata};
+use model::{Base, LoraConfig, Selection};
+use text::Tokenizer;
+
+use super::brought;
+use crate::checkpoint::Store;
+use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
+use crate::trainee::Blueprint;
+use crate::{Error, Result};
+
+/// What the blueprint is made from, beside the recipe.
+pub(super) struct Sources<'a> {
+    pub(super) base: &'a Base,
+    /// An adapter that the model brought.
+    pub(super) start: Option<&'a Path>,
+    /// Over what is trained now.
+    pub(super) peft: &'a PeftMetadata,
+    /// With the added tokens in it.
+    pub(super) tokenizer: &'a Tokenizer,
+    /// Ids of the added tokens.
+    pub(super) added: &'a [u32],
+    /// The checkpoint that the run goes on from.
+    pub(super) checkpoint: Option<&'a Path>,
+    /// Whether only shapes count: no weight is read.
+    pub(super) shapes_only: bool,
+    /// Threads that may compute.
+    pub(super) threads: usize,
+}
+
+/// An adapter that the model brought, in its place.
+pub(super) enum Brought {
+    /// None, or a checkpoint holds what became of it.
+    Nothing,
+    /// To be trained on.
+    Continued(LoadedAdapter),
+    /// Frozen under a new one.
+    Below(LoadedAdapter),
+}
+
+/// Refuses what cannot go together, and lets an adapter that the model brings fill its keys in.
+pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Result<Brought> {
+    if trains_base(document) {
+        if sources.start.is_some() {
+            let message = "`none` trains the model itself, but the model brings an adapter";
+            let hint = "merge the adapter first: `tunesmith merge`".to_owned();
+            return Err(problem(document, "adapter.type", message.into(), hint));
+        }
+        return Ok(Brought::Nothing);
+    }
+    let Some(dir) = sources.start else {
+        if document.is_given("adapter.from") {
+            let message = "the model brings no adapter that this could be about".to_owned();
+            let hint = "leave it out, or give an adapter or a run as `model`".to_owned();
+            return Err(problem(document, "adapter.from", message, hint));
+        }
+        return Ok(Brought::Nothing);
+    };
+    document.fill("adapter.from", "continue", "an adapter that the model brings is trained on");
+    if sources.checkpoint.is_some() {
+        return Ok(Brought::Nothing);
+    }
+    if document.opt_str("adapter.from") == Some("stack") {
+        let below = LoadedAdapter::read(dir, &sources.base.config)?;
+        brought::refuse_pissa(dir, &below.config)?;
+        brought::check_base(dir, sources.base, sources.peft)?;
+        return Ok(Brought::Below(below));
+    }
+    let brought = brought::load(document, dir, sources.base, sources.peft)?;
+    Ok(Brought::Continued(brought))
+}
+
+fn problem(document: &Document, key: &str, message: String, hint: String) -> Error {
+    Error::Recipe(document.problem(key, message, Some(hint)).into())
+}
+
+/// What is trained, in the values that it begins or goes on with.
+pub(super) fn blueprint(
+    document: &Document,
+    recipe: &Recipe,
+    sources: &Sources<'_>,
+    brought: Brought,
+) -> Result<Blueprint> {
+    let base = sources.base;
+    let vocabulary = sources.tokenizer.vocab_size();
+    let vocab_size =
+        (!sources.added.is_empty() && vocabulary > base.config.vocab_size).then_some(vocabulary);
+    let mut blueprint = Blueprint {
+        adapter: None,
+        below: None,
+        initial: None,
+        tensors: None,
+        replaced: BTreeMap::new(),
+        quantization: quantization(document),
+        vocab_size,
+        optimizers: recipe.optimizer.kinds(),
+    };
+    let config = blueprint.config(base);
+    if let Some(path) = sources.checkpoint {
+        Store::restore(path, &mut blueprint, &config)?;
+    }
+    if trains_base(document) {
+        let layers = layers(document, &config)?;
+        blueprint.tensors = Some(layers.map_or(Selection::All, Selection::Layers));
+        return Ok(blueprint);
+    }
+    match brought {
+        Brought::Continued(adapter) => blueprint.adapter = Some(adapter),
+        Brought::Below(below) => blueprint.below = Some(below),
+        Brought::Nothing => {}
+    }
+    match &mut blueprint.adapter {
+        Some(adapter) => {
+            adapter.config.dropout = recipe.dropout;
+            // It may bring tokens that the base has not.
+            blueprint.vocab_size = blueprint.vocab_size.max(adapter.vocab_size(&base.config));
+        }
+        None => fresh(document, recipe, sources, &mut blueprint)?,
+    }
+    if let (Some(own), Some(_)) = (&blueprint.adapter, &blueprint.below) {
+        // What cannot be put together at the end is refused at the start.
+        blueprint.exported(&config, own.values.clone())?;
+    }
+    Ok(blueprint)
+}
+
+/// A new adapter as the recipe describes it.
+fn fresh(
+    document: &Document,
+    recipe: &Recipe,
+    sources: &Sources<'_>,
+    blueprint: &mut Blueprint,
+) -> Result<()> {
+    let config = blueprint.config(sources.base);
+    let wanted = coverage(document, &config)?;
+    let mut lora = LoraConfig::covering(&config, &wanted).map_err(|error| match error {
+        // The message begins with the key.
+        model::Error::Input { message, hint } => {
+            let key = match message.split('`').nth(1) {
+                Some("layers") => "train.layers".to_owned(),
+                Some(key) => format!("adapter.{key}"),
+                None => "adapter".to_owned(),
+            };
+            Error::Recipe(document.problem(&key, message, hint).into())
+        }
+        error => error.into(),
+    })?;
+    let saved = document.opt_strs("adapter.modules_to_save").unwrap_or_default();
+    lora.modules_to_save = saved.into_iter().map(str::to_owned).collect();
+    check_saved(document, sources.base, &lora)?;
+    lora.tokens = trained_tokens(document, sources, &lora)?;
+    // A head that is trained as a whole has no rows of its own.
+    lora.tokens_in_head = !lora.modules_to_save.iter().any(|module| "lm_head".ends_with(module));
+    let mut replaced = BTreeMap::new();
+    std::mem::swap(&mut replaced, &mut blueprint.replaced);
+    let is_pissa = document.get_str("adapter.type") == "pissa";
+    let values = if sources.shapes_only {
+        lora.pissa = is_pissa;
+        let values = lora.no_values(&config);
+        blueprint.initial = is_pissa.then(|| values.clone());
+        values
+    } else if is_pissa {
+        let values = lora.pissa_values(sources.base, sources.threads)?;
+        lora.pissa = true;
+        blueprint.initial = Some(values.clone());
+        values
+    } else {
+        lora.initial_values(&config, recipe.seed)
+    };
+    blueprint.adapter = Some(LoadedAdapter { config: lora, values, replaced });
+    Ok(())
+}
+
+/// Every module to save must be one of the model's.
+fn check_saved(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()> {
+    let key = "adapter.modules_to_save";
+    let config = &base.config;
+    let mut paths = vec!["model.embed_tokens".to_owned(), "lm_head".into(), "model.norm".into()];
+    for layer in 0..config.num_hidden_layers {
+        let modules = config.modules().iter().map(|module| module.path());
+        let norms = ["input_layernorm", "post_attention_layernorm"];
+        paths.extend(modules.chain(norms).map(|path| format!("model.layers.{layer}.{path}")));
+    }
+    for name in &lora.modules_to_save {
+        let found: Vec<_> = paths.iter().filter(|path| path.ends_with(name.as_str())).collect();
+        if found.is_empty() {
+            let hint = "embed_tokens, lm_head and norm are the usual ones".to_owned();
+            let message = format!("`{name}` is no module of the model");
+            return Err(problem(document, key, message, hint));
+        }
+        let adapted = |(layer, module): &(usize, model::Module)| {
+            let path = format!("model.layers.{layer}.{}", module.path());
+            found.iter().any(|found| **found == path)
+        };
+        if let Some((_, module)) = lora.modules.keys().find(|key| adapted(key)) {
+            let hint = "leave it out of one of the two".to_owned();
+            let message = format!("`{}` is adapted and saved as a whole at once", module.name());
+            return Err(problem(document, key, message, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Ids of the tokens whose rows are trained, ascending. Added ones always are, unless embedding and
+/// head are trained as a whole.
+fn trained_tokens(
+    document: &Document,
+    sources: &Sources<'_>,
+    lora: &LoraConfig,
+) -> Result<Vec<u32>> {
+    let key = "adapter.trainable_tokens";
+    let mut ids = Vec::new();
+    for name in document.opt_strs(key).unwrap_or_default() {
+        let Some(id) = sources.tokenizer.id(name) else {
+            let message = format!("`{name}` is no token of the model");
+            let hint = "a new one is added with `tokenizer: {add_tokens: [...]}`".to_owned();
+            return Err(problem(document, key, message, hint));
+        };
+        ids.push(id);
+    }
+    let saves =
+        |name: &str| lora.modules_to_save.iter().any(|module| name.ends_with(module.as_str()));
+    if !saves("model.embed_tokens") {
+        ids.extend(sources.added);
+    } else if !ids.is_empty() {
+        let message =
+            "the embedding is trained as a whole: single tokens of it are not named".to_owned();
+        return Err(problem(document, key, message, "leave it out".into()));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}

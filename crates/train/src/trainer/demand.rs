@@ -1,0 +1,238 @@
+//! What a run's steps take, found by running them on a device that only counts.
+
+use compute::{Backend, DType, Device, Measure};
+use data::{Cursor, Order, Packing, Sequence};
+use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
+use text::{Batch, Segment, Target};
+
+use super::plan::Memory;
+use crate::Result;
+use crate::optimizer::OptimizerConfig;
+use crate::step::StepPlan;
+use crate::trainee::{Blueprint, Trainee};
+
+/// How many of a run's steps are looked at: enough that what they have in common shows.
+const STEPS: usize = 64;
+
+/// Pages of a file come into memory in runs of so many bytes where the system has them at hand.
+const FILE_RUN: usize = 64 << 10;
+
+/// A model on a device that only counts.
+pub(super) struct Demand {
+    trainee: Trainee,
+    measure: Measure,
+    dropout: bool,
+    /// What the model takes before its first step.
+    pub(super) resident: Memory,
+}
+
+/// What a pass takes for a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Use {
+    pub(super) stack: usize,
+    pub(super) workspace: usize,
+}
+
+impl Use {
+    fn or(self, other: Use) -> Use {
+        Use { stack: self.stack.max(other.stack), workspace: self.workspace.max(other.workspace) }
+    }
+
+    /// With what the model takes by itself.
+    pub(super) fn over(self, resident: Memory) -> Memory {
+        Memory { activations: self.stack, workspace: self.workspace, ..resident }
+    }
+}
+
+/// What a run goes through.
+pub(super) struct Rows<'a> {
+    pub(super) train: &'a [Sequence],
+    pub(super) validation: &'a [Sequence],
+    pub(super) order: &'a mut Order,
+}
+
+impl Demand {
+    /// Puts the model there, and takes one step of the optimizer.
+    pub(super) fn new(
+        base: &Base,
+        blueprint: &Blueprint,
+        optimizer: &OptimizerConfig,
+        device: &Device,
+        operand: DType,
+    ) -> Result<Self> {
+        let mut measure = Measure::of(device, operand);
+        let trainee = blueprint.load(base, &mut measure)?;
+        let trained = trainee.trained();
+        let loaded = measure.report();
+        let numbers: usize = trained.iter().map(TrainedTensor::len).sum();
+        let state =
+            |tensor: &TrainedTensor| tensor.parameter.optimizer.state_bytes(tensor.parameter.shape);
+        let states: usize = trained.iter().map(state).sum();
+        optimizer.step(&mut measure, &trained, 0.0, 1.0, 1)?;
+        trainee.refresh(&mut measure)?;
+        let step = measure.report().static_bytes - loaded.static_bytes;
+        let other = loaded.static_bytes.saturating_sub(8 * numbers + states);
+        let dropout = blueprint.adapter.as_ref().is_some_and(|own| own.config.dropout > 0.0);
+        let resident = Memory {
+            weights: loaded.weight_bytes + other,
+            trained: 4 * numbers,
+            gradients: 4 * numbers,
+            optimizer: states + step,
+            saving: blueprint.saving_bytes(&trained),
+            ..Memory::default()
+        };
+        Ok(Demand { trainee, measure, dropout, resident })
+    }
+
+    /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself.
+    pub(super) fn worst(&self, tokens: usize, sequences: usize, checkpoint: bool) -> Result<Use> {
+        self.step(&worst_batch(tokens, sequences), checkpoint)
+    }
+
+    /// The micro-batches that the run will make, validation's among them.
+    pub(super) fn own(&self, rows: &mut Rows<'_>, tokens: usize, checkpoint: bool) -> Result<Use> {
+        let packing = packing(&self.trainee.decoder.config, tokens);
+        let mut most = Use::default();
+        let steps = rows.first_steps();
+        let micros = steps.iter().flat_map(|step| StepPlan::new(step, &packing).micros);
+        for batch in largest(micros.map(|micro| micro.batch)) {
+            most = most.or(self.step(&batch, checkpoint)?);
+        }
+        let micros = StepPlan::new(rows.validation, &packing).micros;
+        for batch in largest(micros.into_iter().map(|micro| micro.batch)) {
+            most = most.or(self.evaluation(&batch)?);
+        }
+        Ok(most)
+    }
+
+    /// Bytes of a mapped embedding that looking up the tokens of a step, or of validation, brings into
+    /// memory. They are given back after it.
+    pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> usize {
+        let row_bytes = self.measure.report().lookup_row_bytes;
+        let vocab = self.trainee.decoder.config.vocab_size;
+        if row_bytes == 0 {
+            return 0;
+        }
+        let touched = |sequences: &[&Sequence]| {
+            let mut runs = vec![false; (vocab * row_bytes).div_ceil(FILE_RUN)];
+            for &token in sequences.iter().flat_map(|sequence| &sequence.tokens) {
+                let start = token as usize * row_bytes;
+                runs[start / FILE_RUN..(start + row_bytes).div_ceil(FILE_RUN)].fill(true);
+            }
+            runs.into_iter().filter(|&run| run).count() * FILE_RUN
+        };
+        let steps = rows.first_steps();
+        let validation: Vec<&Sequence> = rows.validation.iter().collect();
+        steps.iter().map(|step| touched(step)).max().unwrap_or(0).max(touched(&validation))
+    }
+
+    /// All parameters of the model, and those that are trained.
+    pub(super) fn parameters(&self) -> (usize, usize) {
+        let trained = self.trainee.trained();
+        let total = self.trainee.decoder.config.parameter_count();
+        (total, trained.iter().map(TrainedTensor::len).sum())
+    }
+
+    fn step(&self, batch: &Batch, checkpoint: bool) -> Result<Use> {
+        let mut measure = self.measure.clone();
+        let Trainee { decoder, adapter } = &self.trainee;
+        let dropout_key = self.dropout.then_some(0);
+        let pass = Pass { adapter: adapter.as_ref(), keep: true, checkpoint, dropout_key };
+        let backend: &mut dyn Backend = &mut measure;
+        let weights = vec![0.0; batch.targets.len()];
+        let request = HeadRequest::logprobs();
+        let targets = &batch.targets;
+        let mut hidden = decoder.forward(backend, batch, &pass)?;
+        decoder.head(backend, &mut hidden, targets, &request, None, Some(&weights), &pass)?;
+        decoder.backward(backend, hidden, &HeadGradients::default(), None, &pass)?;
+        Ok(used(&measure))
+    }
+
+    fn evaluation(&self, batch: &Batch) -> Result<Use> {
+        let mut measure = self.measure.clone();
+        let Trainee { decoder, adapter } = &self.trainee;
+        let pass =
+            Pass { adapter: adapter.as_ref(), keep: false, checkpoint: false, dropout_key: None };
+        let request = HeadRequest::logprobs();
+        let mut hidden = decoder.forward(&mut measure, batch, &pass)?;
+        decoder.head(&mut measure, &mut hidden, &batch.targets, &request, None, None, &pass)?;
+        hidden.release(&mut measure);
+        Ok(used(&measure))
+    }
+}
+
+/// How a run's micro-batches are made.
+pub(super) fn packing(config: &Config, tokens: usize) -> Packing {
+    let apart_beyond = config.long_beyond();
+    Packing { drop_unread: true, apart_beyond, ..Packing::new(tokens) }
+}
+
+fn used(measure: &Measure) -> Use {
+    let report = measure.report();
+    Use { stack: report.stack_peak_bytes, workspace: report.workspace_bytes }
+}
+
+impl<'a> Rows<'a> {
+    /// What the run's first steps take, and its longest row alone.
+    fn first_steps(&mut self) -> Vec<Vec<&'a Sequence>> {
+        let (mut steps, mut cursor) = (Vec::new(), Cursor::default());
+        for _ in 0..STEPS {
+            let Some(step) = self.order.step(cursor) else { break };
+            cursor = step.next;
+            steps.push(step.rows.iter().map(|&index| &self.train[index]).collect());
+        }
+        steps.extend(self.train.iter().max_by_key(|sequence| sequence.len()).map(|row| vec![row]));
+        steps
+    }
+}
+
+/// Those batches that no other one exceeds in everything that memory depends on.
+fn largest(batches: impl IntoIterator<Item = Batch>) -> Vec<Batch> {
+    let size = |batch: &Batch| {
+        [batch.tokens.len(), batch.reads.len(), batch.segments.len(), batch.targets.len()]
+    };
+    let within = |a: &Batch, b: &Batch| size(a).iter().zip(size(b)).all(|(a, b)| *a <= b);
+    let mut largest: Vec<Batch> = Vec::new();
+    for batch in batches {
+        if !largest.iter().any(|other| within(&batch, other)) {
+            largest.retain(|other| !within(other, &batch));
+            largest.push(batch);
+        }
+    }
+    largest
+}
+
+/// A batch in which nothing is shared and everything is read.
+fn worst_batch(tokens: usize, sequences: usize) -> Batch {
+    // A tree has at most twice as many segments as sequences.
+    let count = (2 * sequences).clamp(1, tokens);
+    let mut segments = Vec::with_capacity(count);
+    for index in 0..count {
+        let (start, end) = (tokens * index / count, tokens * (index + 1) / count);
+        segments.push(Segment { start, len: end - start, parent: None, row: 0 });
+    }
+    let reads: Vec<u32> = (0..tokens as u32).collect();
+    let target = |read| Target { read, token: 0, sequence: 0, role: 0, weight: 1.0 };
+    let mut targets: Vec<Target> = reads.iter().map(|&read| target(read)).collect();
+    // A shared last token predicts the first token of every child.
+    targets.extend((0..sequences).map(|_| target(tokens as u32 - 1)));
+    Batch { tokens: vec![0; tokens], segments, reads, targets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_within_another_is_not_looked_at() {
+        let batch = |tokens: usize, reads: u32| Batch {
+            tokens: vec![0; tokens],
+            reads: (0..reads).collect(),
+            ..Batch::default()
+        };
+        let sizes = [(4, 1), (3, 1), (4, 2), (2, 3), (4, 2), (1, 1)];
+        let kept = largest(sizes.map(|(tokens, reads)| batch(tokens, reads)));
+        let kept: Vec<_> = kept.iter().map(|b| (b.tokens.len(), b.reads.len())).collect();
+        assert_eq!(kept, [(4, 2), (2, 3)]);
+    }
+}

@@ -1,0 +1,168 @@
+//! What a run leaves for other programs: the best adapter as PEFT has them, or the best model as
+//! transformers has them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use compute::Backend;
+use model::LoraConfig;
+use model::adapter::{LoadedAdapter, LoraKind};
+use model::merge::{Merge, MergedType};
+use serde_json::{Value, json};
+
+use super::setup::Run;
+use crate::checkpoint::link_files;
+use crate::run::{pretty, remove_any, sync_folder, write_atomic};
+use crate::trainee::Values;
+use crate::{Error, Result};
+
+/// Bytes of one file of weights at most.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Writes what is trained, as it stands.
+pub(super) fn write(run: &Run, backend: &mut dyn Backend) -> Result<()> {
+    let values = run.trainee.values(backend)?;
+    write_values(run, values)
+}
+
+/// Puts the files that were the best up to a checkpoint back in their place.
+pub(super) fn restore(run: &Run, best: &Path) -> Result<()> {
+    link_files(best, &run.output())
+}
+
+/// Every file is replaced as a whole; a reader never sees half of one.
+fn write_values(run: &Run, values: Values) -> Result<()> {
+    let dir = run.output();
+    let beside = run.folder.path().join(".output.partial");
+    remove_any(&beside)?;
+    fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
+    fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+    match &run.trainee.adapter {
+        Some(_) => write_adapter(run, values, &beside)?,
+        None => write_model(run, values, &beside)?,
+    }
+    write_companions(run, &beside)?;
+    move_files(&beside, &dir)?;
+    remove_any(&beside)
+}
+
+fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {
+    let config = &run.trainee.decoder.config;
+    let exported = run.blueprint.exported(config, values.adapter)?;
+    let (lora, matrices) = exported.expect("an adapter is trained");
+    lora.save(dir, config, &matrices, &values.tensors, &run.peft)?;
+    let card = adapter_card(run, &lora);
+    write_atomic(&dir.join("README.md"), card.as_bytes())
+}
+
+/// The base with its trained tensors in their places.
+fn write_model(run: &Run, values: Values, dir: &Path) -> Result<()> {
+    let none = LoraConfig {
+        modules: BTreeMap::new(),
+        ..LoraConfig::uniform(&run.base.config, LoraKind::Lora, 1, 1.0, 0.0, &[])
+    };
+    let replaced = values.tensors;
+    let whole = LoadedAdapter { config: none, values: Vec::new(), replaced };
+    let merge = Merge::new(&run.base, whole, MergedType::Auto)?;
+    merge.write(dir, SHARD_BYTES, run.threads, &mut |_| {})?;
+    write_atomic(&dir.join("README.md"), model_card(run).as_bytes())
+}
+
+/// Tokenizer, template and generation config: what the weights are used with.
+fn write_companions(run: &Run, dir: &Path) -> Result<()> {
+    let metadata = &run.metadata;
+    let text = |json: &Value| pretty(json).into_bytes();
+    let tokenizer = metadata.tokenizer.to_json().map_err(model::Error::from)?;
+    write_atomic(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
+    write_atomic(&dir.join("tokenizer_config.json"), &text(&metadata.tokenizer.config_json()))?;
+    if let Some(template) = &metadata.chat_template {
+        write_atomic(&dir.join("chat_template.jinja"), template.source().as_bytes())?;
+    }
+    let mut generation = metadata.generation_config.clone();
+    if !generation.is_object() {
+        generation = json!({});
+    }
+    generation["eos_token_id"] = json!(metadata.eos_token_ids);
+    write_atomic(&dir.join("generation_config.json"), &text(&generation))?;
+    let own = json!({"schema": 1, "date": run.date.to_string(), "base_hash": run.peft.base_hash,
+                     "base_storage": run.storage, "quantization": run.quantization,
+                     "step": run.state.step, "template_kwargs": run.template_kwargs});
+    write_atomic(&dir.join("tunesmith.json"), &text(&own))
+}
+
+/// Moves files to where they belong, the weights last: who sees them sees what belongs to them.
+fn move_files(from: &Path, to: &Path) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(from).map_err(Error::io(from))? {
+        names.push(entry.map_err(Error::io(from))?.file_name());
+    }
+    let is_weights = |name: &std::ffi::OsString| name.to_string_lossy().contains(".safetensors");
+    names.sort_by_key(|name| (is_weights(name), name.clone()));
+    for name in names {
+        let (from, to) = (from.join(&name), to.join(&name));
+        let synced = fs::File::open(&from).and_then(|file| file.sync_all());
+        synced.and_then(|()| fs::rename(&from, &to)).map_err(Error::io(&to))?;
+    }
+    sync_folder(to)
+}
+
+fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
+    let base = &run.peft.base_model;
+    let kind = match (lora.dora, lora.kind) {
+        (true, _) => "DoRA",
+        (false, LoraKind::RsLora) => "rsLoRA",
+        (false, LoraKind::Lora) => "LoRA",
+    };
+    let over = match run.quantization {
+        Some(name) => format!("* Trained over the base in {name}.\n"),
+        None => String::new(),
+    };
+    let grown = match run.blueprint.vocab_size {
+        Some(rows) => format!(
+            "* Tokens were added: `model.resize_token_embeddings({rows})` goes before PEFT loads it.\n"
+        ),
+        None => String::new(),
+    };
+    format!(
+        "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, sft, tunesmith]\n---\n\n\
+         # Adapter for {base}\n\n\
+         Supervised fine-tuning of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
+         {}{over}{grown}",
+        lora.rank,
+        lora.alpha,
+        env!("CARGO_PKG_VERSION"),
+        validation(run),
+        facts(run),
+    )
+}
+
+fn model_card(run: &Run) -> String {
+    let base = &run.peft.base_model;
+    format!(
+        "---\nbase_model: {base}\npipeline_tag: text-generation\ntags: [sft, tunesmith]\n---\n\n\
+         # {base}, fine-tuned\n\n\
+         Supervised fine-tuning of {} tensors of the model with Tunesmith {}.\n{}\n{}",
+        run.trainee.decoder.trained().len(),
+        env!("CARGO_PKG_VERSION"),
+        validation(run),
+        facts(run),
+    )
+}
+
+fn validation(run: &Run) -> String {
+    match run.state.best {
+        Some((step, loss)) => format!("Validation loss {loss:.4} at step {step}.\n"),
+        None => String::new(),
+    }
+}
+
+fn facts(run: &Run) -> String {
+    format!(
+        "* Trained on {} rows; loss on assistant turns, their end-of-turn token included.\n\
+         * Base weights: SHA-256 `{}`.\n\
+         * `chat_template.jinja` is the template that it was trained with.\n",
+        run.train.len(),
+        run.peft.base_hash.as_deref().unwrap_or("unknown"),
+    )
+}

@@ -11,6 +11,7 @@ mod gguf_file;
 mod invariants;
 mod merged;
 mod peft;
+mod quantized_files;
 mod smollm2;
 mod subject;
 mod support;

@@ -19,7 +19,7 @@ use crate::{Base, LoadOptions, LoraConfig, Result};
 use outputs::Output;
 
 pub use files::{adapter_hash, copy_companions};
-pub(crate) use outputs::shapes;
+pub use outputs::shapes;
 pub use shards::Written;
 
 /// The type that merged weights are written in.

@@ -102,7 +102,7 @@ fn belongs_to(stored: &FileTensor<'_>, known: &[String]) -> bool {
 }
 
 /// Names and shapes of a decoder's tensors, fused as its files have them; a tied head is none of them.
-pub(crate) fn shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
+pub fn shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
     decoder_tensors(config).into_iter().map(|(name, shape, _)| (name, shape))
 }
 

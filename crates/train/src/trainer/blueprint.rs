@@ -179,12 +179,11 @@ fn fresh(
 /// Every module to save must be one of the model's.
 fn check_saved(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()> {
     let key = "adapter.modules_to_save";
-    let config = &base.config;
-    let mut paths = vec!["model.embed_tokens".to_owned(), "lm_head".into(), "model.norm".into()];
-    for layer in 0..config.num_hidden_layers {
-        let modules = config.modules().iter().map(|module| module.path());
-        let norms = ["input_layernorm", "post_attention_layernorm"];
-        paths.extend(modules.chain(norms).map(|path| format!("model.layers.{layer}.{path}")));
+    let names = model::merge::shapes(&base.config).map(|(name, _)| name);
+    // A tied head may be trained apart from its embedding.
+    let mut paths: Vec<String> = names.chain(["lm_head.weight".to_owned()]).collect();
+    for path in &mut paths {
+        path.truncate(path.rfind('.').unwrap_or(path.len()));
     }
     for name in &lora.modules_to_save {
         let found: Vec<_> = paths.iter().filter(|path| path.ends_with(name.as_str())).collect();

@@ -139,8 +139,11 @@ impl Narrator {
             _ => self.style.yellow("warning:"),
         };
         let more = if times > places.len() { ", ..." } else { "" };
-        let found =
-            format!("{level} {id}, {} x ({}{more})", count(times as u64), places.join(", "));
+        let found = match places {
+            // Said of the run, not of rows.
+            [] => format!("{level} {id}"),
+            _ => format!("{level} {id}, {} x ({}{more})", count(times as u64), places.join(", ")),
+        };
         vec![found, format!("  {hint}")]
     }
 
@@ -335,6 +338,15 @@ mod tests {
         };
         let lines = narrator.lines(&finding, 1.0);
         assert_eq!(lines, ["warning: empty-answer, 7 x (a.jsonl:3, ...)", "  look at them"]);
+        let of_the_run = Event::Finding {
+            id: "quantised-twice".into(),
+            level: "warning".into(),
+            count: 1,
+            places: Vec::new(),
+            hint: "leave it out".into(),
+        };
+        let lines = narrator.lines(&of_the_run, 1.0);
+        assert_eq!(lines, ["warning: quantised-twice", "  leave it out"]);
         for (loss, best, expected) in [
             (1.5, true, "validation loss 1.5000 after step 1  best so far"),
             (1.75, false, "validation loss 1.7500 after step 1"),

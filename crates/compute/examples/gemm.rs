@@ -87,7 +87,7 @@ fn measure_linear(
     let input = operands(cpu, rows * inputs)?;
     let out = cpu.alloc(rows * outputs, cpu.operand())?;
     let terms = [Term { input, weight, transposed }];
-    let linear = Linear { rows, terms: &terms, scale: 1.0, bias: None, base: None, out };
+    let linear = Linear::product(rows, &terms, out);
     let flops = 2.0 * (rows * n * k) as f64;
     report(name, flops, peak, || cpu.run(Op::Linear(&[linear])))?;
     cpu.release(mark);
@@ -132,10 +132,10 @@ fn measure_lora(cpu: &mut Cpu, peak: f64) -> Result<()> {
         }
         let mut list = Vec::new();
         for (terms, out) in &downs {
-            list.push(Linear { rows, terms, scale: 1.0, bias: None, base: None, out: *out });
+            list.push(Linear::product(rows, terms, *out));
         }
         for (terms, out) in &ups {
-            list.push(Linear { rows, terms, scale: 1.0, bias: None, base: None, out: *out });
+            list.push(Linear::product(rows, terms, *out));
         }
         let name = format!("{storage:?} q k v with rank 16");
         report(&name, flops, peak, || cpu.run(Op::Linear(&list)))?;

@@ -77,7 +77,12 @@ pub trait Backend: Send {
     ) -> Result<Parameter>;
 
     /// Forgets a parameter and what belongs to it.
-    fn unload_trained(&mut self, parameter: Parameter);
+    fn unload_trained(&mut self, parameter: Parameter) {
+        parameter.buffers().for_each(|buffer| self.free_static(buffer));
+        if let Some(weight) = parameter.weight {
+            self.unload(weight);
+        }
+    }
 
     /// Forgets a frozen matrix.
     fn unload(&mut self, weight: Weight);

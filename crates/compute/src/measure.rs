@@ -308,13 +308,6 @@ impl Backend for Measure {
         Parameter::new(self, shape, weight, optimizer)
     }
 
-    fn unload_trained(&mut self, parameter: Parameter) {
-        parameter.buffers().for_each(|buffer| self.free_static(buffer));
-        if let Some(weight) = parameter.weight {
-            self.unload(weight);
-        }
-    }
-
     fn unload(&mut self, weight: Weight) {
         self.forms.remove(&weight.id);
         self.weight_bytes -= self.weights.remove(&weight.id).expect("a loaded weight");
@@ -459,8 +452,7 @@ mod tests {
         let term = Term { input: buffer, weight, transposed: false };
         let back = Term { transposed: true, ..term };
         let terms = [term, back];
-        let linear =
-            Linear { rows: 6, terms: &terms, scale: 1.0, bias: None, base: None, out: buffer };
+        let linear = Linear::product(6, &terms, buffer);
         measure.run(Op::Linear(&[linear, linear])).unwrap();
         let op =
             WeightGradient { dy: buffer, x: buffer, n: 7, k: 5, groups: buffer, gradient: buffer };

@@ -286,6 +286,13 @@ pub struct Linear<'a> {
     pub out: Buffer,
 }
 
+impl<'a> Linear<'a> {
+    /// The sum of products alone: scale 1, no bias, no base.
+    pub fn product(rows: usize, terms: &'a [Term], out: Buffer) -> Self {
+        Linear { rows, terms, scale: 1.0, bias: None, base: None, out }
+    }
+}
+
 /// `gradient += dy^T x`.
 ///
 /// Every element is one chain of f32 additions that goes on from the value in `gradient`, rows

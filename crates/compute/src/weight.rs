@@ -41,6 +41,21 @@ pub fn signed(bytes: &[u8]) -> &[i8] {
 }
 
 impl Storage {
+    /// Every one.
+    pub const ALL: [Storage; 11] = [
+        Storage::F32,
+        Storage::F16,
+        Storage::Bf16,
+        Storage::Q8_0,
+        Storage::Q4_0,
+        Storage::Q4_1,
+        Storage::Q5_0,
+        Storage::Q5_1,
+        Storage::Q4_K,
+        Storage::Q5_K,
+        Storage::Q6_K,
+    ];
+
     /// Numbers in one block.
     pub fn block_len(self) -> usize {
         match self {

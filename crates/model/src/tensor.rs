@@ -100,6 +100,19 @@ pub struct TrainedTensor {
 }
 
 impl TrainedTensor {
+    /// Puts values on a device, to be trained: those of the tensor of this name from the row on.
+    pub(crate) fn load(
+        backend: &mut dyn Backend,
+        optimizers: Optimizers,
+        (name, first_row): (&str, usize),
+        role: Role,
+        shape: Shape,
+        values: &[f32],
+    ) -> Result<Self> {
+        let parameter = backend.load_trained(shape, values, optimizers.of(role))?;
+        Ok(TrainedTensor { name: name.to_owned(), first_row, role, parameter })
+    }
+
     /// A name of its own.
     pub fn key(&self) -> String {
         match self.first_row {

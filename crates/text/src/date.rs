@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-const MONTHS: [&str; 12] = [
+/// English names of the months.
+pub const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",

@@ -17,7 +17,7 @@ pub mod metadata;
 pub mod template;
 pub mod tokenizer;
 
-mod date;
+pub mod date;
 mod error;
 mod hash;
 mod message;

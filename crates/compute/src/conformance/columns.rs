@@ -1,10 +1,9 @@
 //! Rows of sums over rows, factors on columns, and rows of weights.
 
 use super::elementwise::Base;
-use super::moves::STORAGES;
 use super::{Row, Trial};
 use crate::op::{ColumnSums, DoraFactors, ScaleColumns, ScatterAdd};
-use crate::{Buffer, DType, Op};
+use crate::{Buffer, DType, Op, Storage};
 
 pub(super) fn add(rows: &mut Vec<Row>) {
     for (count, cols) in [(1, 1), (40, 5), (300, 64), (17, 200)] {
@@ -27,7 +26,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         let name = format!("dora_factors {outputs}, rank {rank}");
         rows.push(Row::new(name, move |t| dora_factors(t, outputs, rank)));
     }
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         let body = move |t: &mut Trial<'_>| {
             for (outputs, cols) in [(1, 256), (70, 768)] {
                 let weight = t.weight(outputs, cols, storage);

@@ -184,10 +184,7 @@ fn linear() -> Case {
             weight: parameter.matrix(),
             transposed,
         });
-        run(
-            r,
-            Op::Linear(&[Linear { rows, terms: &terms, scale: 1.0, bias: None, base: None, out }]),
-        );
+        run(r, Op::Linear(&[Linear::product(rows, &terms, out)]));
         [w, u]
     };
     let forward = move |r: &mut Reference, i: &[Buffer]| {
@@ -204,17 +201,7 @@ fn linear() -> Case {
             transposed,
         });
         let dx = out(r, rows * k);
-        run(
-            r,
-            Op::Linear(&[Linear {
-                rows,
-                terms: &terms,
-                scale: 1.0,
-                bias: None,
-                base: None,
-                out: dx,
-            }]),
-        );
+        run(r, Op::Linear(&[Linear::product(rows, &terms, dx)]));
         let groups = r.alloc(2, DType::U32).expect("alloc");
         r.upload_u32(&[0, rows as u32], groups).expect("upload");
         let (x, dy) = (i[0], dout[0]);

@@ -48,7 +48,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(name, move |t| run(t, shape, true, &GRADIENTS)));
     }
     rows.push(Row::new("head without targets", without_targets));
-    for storage in super::moves::STORAGES {
+    for storage in Storage::ALL {
         let cols = if storage.block_len() == 256 { 256 } else { 64 };
         let shape = Shape { scale: 0.2, ..plain(6, 70, cols) };
         let body = move |t: &mut Trial<'_>| {

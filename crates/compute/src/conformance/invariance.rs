@@ -117,8 +117,8 @@ fn linear(t: &mut Trial<'_>, storage: Storage, transposed: bool) {
         let outs = [(256, DType::F32), (256, operand), (rank, operand)];
         let outs = outs.map(|(cols, dtype)| t.out(rows * cols, dtype));
         t.run(Op::Linear(&[
-            Linear { rows, terms: &terms[..1], scale: 1.0, bias: None, base: None, out: outs[0] },
-            Linear { rows, terms: &down, scale: 1.0, bias: None, base: None, out: outs[2] },
+            Linear::product(rows, &terms[..1], outs[0]),
+            Linear::product(rows, &down, outs[2]),
         ]));
         t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, bias, base, out: outs[1] }]));
         outs.to_vec()

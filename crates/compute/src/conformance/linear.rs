@@ -1,7 +1,6 @@
 //! Rows of linear layers and weight gradients.
 
 use super::elementwise::Base;
-use super::moves::STORAGES;
 use super::{Row, Trial};
 use crate::op::{Linear, Term, WeightGradient};
 use crate::{Buffer, DType, Op, Storage, Weight};
@@ -31,7 +30,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
     rows.push(Row::new("linears of one input", linears_of_one_input));
     rows.push(Row::new("weight_gradient shared by entries", shared_gradient));
     rows.push(Row::new("linear on slices", on_slices));
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         for (count, n) in [(1, 35), (14, 70)] {
             let name = format!("linear {storage:?} {count} rows");
             rows.push(Row::new(name, move |t| stored(t, storage, count, n)));
@@ -70,14 +69,7 @@ fn trained(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
         let weight = t.trained(outputs, inputs).matrix();
         let terms = [term(t.operands(rows * k), weight, transposed)];
         let out = t.out(rows * n, DType::F32);
-        t.run(Op::Linear(&[Linear {
-            rows,
-            terms: &terms,
-            scale: 1.0,
-            bias: None,
-            base: None,
-            out,
-        }]));
+        t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
         t.keep(format!("transposed {transposed}"), out);
     }
 }
@@ -109,11 +101,8 @@ fn linears_of_one_input(t: &mut Trial<'_>) {
     let terms = weights.map(|weight| [term(x, weight, false)]);
     let outs = [(64, DType::F32), (35, t.operand()), (16, DType::F32)]
         .map(|(n, dtype)| t.out(rows * n, dtype));
-    let ops: Vec<Linear<'_>> = terms
-        .iter()
-        .zip(outs)
-        .map(|(terms, out)| Linear { rows, terms, scale: 1.0, bias: None, base: None, out })
-        .collect();
+    let ops: Vec<Linear<'_>> =
+        terms.iter().zip(outs).map(|(terms, out)| Linear::product(rows, terms, out)).collect();
     t.run(Op::Linear(&ops));
     outs.into_iter().for_each(|out| t.keep("out", out));
 }
@@ -148,14 +137,7 @@ fn stored(t: &mut Trial<'_>, storage: Storage, rows: usize, n: usize) {
             let (inputs, outputs) = if transposed { (n, k) } else { (k, n) };
             let terms = [term(t.operands(rows * inputs), weight, transposed)];
             let out = t.out(rows * outputs, DType::F32);
-            t.run(Op::Linear(&[Linear {
-                rows,
-                terms: &terms,
-                scale: 1.0,
-                bias: None,
-                base: None,
-                out,
-            }]));
+            t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
             t.keep(format!("transposed {transposed}"), out);
         }
     }

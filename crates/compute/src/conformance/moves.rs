@@ -4,20 +4,6 @@ use super::{Row, Trial};
 use crate::op::{Embed, Rows};
 use crate::{DType, Op, Storage};
 
-pub(super) const STORAGES: [Storage; 11] = [
-    Storage::F32,
-    Storage::F16,
-    Storage::Bf16,
-    Storage::Q8_0,
-    Storage::Q4_0,
-    Storage::Q4_1,
-    Storage::Q5_0,
-    Storage::Q5_1,
-    Storage::Q4_K,
-    Storage::Q5_K,
-    Storage::Q6_K,
-];
-
 pub(super) fn add(rows: &mut Vec<Row>) {
     for len in [1, 7, 64, 1000] {
         rows.push(Row::new(format!("fill {len}"), move |t| fill(t, len)));
@@ -28,7 +14,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(format!("gather {count}x{cols}"), move |t| gather(t, count, cols)));
         rows.push(Row::new(format!("scatter {count}x{cols}"), move |t| scatter(t, count, cols)));
     }
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         let cols = if storage.block_len() == 256 { 512 } else { 96 };
         let name = format!("embed {storage:?}");
         rows.push(Row::new(name, move |t| embed(t, storage, cols)));

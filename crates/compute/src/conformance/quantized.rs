@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::invariance::{BATCH, parts};
-use super::moves::STORAGES;
 use super::stored::{codes, signed, stored};
 use super::{Row, Trial};
 use crate::op::{Embed, Linear, Term};
@@ -56,7 +55,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
             rows.push(Row::new(name, move |t| linear(t, form, 14, 35, 256)));
         }
     }
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         rows.push(Row::new(format!("lookup {storage:?}"), move |t| lookup(t, storage)));
     }
 }
@@ -76,7 +75,7 @@ pub(super) fn add_invariance(rows: &mut Vec<Row>) {
             rows.push(Row::new(name, move |t| same_numbers(t, form, n, k)));
         }
     }
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         let name = format!("lookup {storage:?} as loaded");
         rows.push(Row::new(name, move |t| lookup_as_loaded(t, storage)));
     }
@@ -143,14 +142,7 @@ fn linear(t: &mut Trial<'_>, form: Form, rows: usize, n: usize, k: usize) {
         let (inputs, outputs) = if transposed { (n, k) } else { (k, n) };
         let terms = [Term { input: t.operands(rows * inputs), weight, transposed }];
         let out = t.out(rows * outputs, DType::F32);
-        t.run(Op::Linear(&[Linear {
-            rows,
-            terms: &terms,
-            scale: 1.0,
-            bias: None,
-            base: None,
-            out,
-        }]));
+        t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
         t.keep(format!("transposed {transposed}"), out);
     }
 }
@@ -200,14 +192,7 @@ fn invariant(t: &mut Trial<'_>, form: Form, size: usize, transposed: bool) {
         let rows = part.len();
         let terms = [Term { input: t.upload(part.of(&x), operand), weight, transposed }];
         let out = t.out(rows * size, DType::F32);
-        t.run(Op::Linear(&[Linear {
-            rows,
-            terms: &terms,
-            scale: 1.0,
-            bias: None,
-            base: None,
-            out,
-        }]));
+        t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
         vec![out]
     });
 }
@@ -226,14 +211,7 @@ fn same_numbers(t: &mut Trial<'_>, form: Form, n: usize, k: usize) {
         units.iter_mut().step_by(inputs + 1).for_each(|unit| *unit = 1.0);
         let terms = [Term { input: t.upload(&units, t.operand()), weight, transposed }];
         let (rows, out) = (inputs, t.out(n * k, DType::F32));
-        t.run(Op::Linear(&[Linear {
-            rows,
-            terms: &terms,
-            scale: 1.0,
-            bias: None,
-            base: None,
-            out,
-        }]));
+        t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
         t.keep("embedded", expected);
         t.keep(format!("transposed {transposed}"), out);
     }

@@ -158,14 +158,7 @@ pub(super) fn keep_product(t: &mut Trial<'_>, weight: Weight) {
         };
         let terms = [Term { input: t.operands(3 * k), weight, transposed }];
         let out = t.out(3 * n, DType::F32);
-        t.run(Op::Linear(&[Linear {
-            rows: 3,
-            terms: &terms,
-            scale: 1.0,
-            bias: None,
-            base: None,
-            out,
-        }]));
+        t.run(Op::Linear(&[Linear::product(3, &terms, out)]));
         t.keep("product", out);
     }
 }

@@ -269,13 +269,6 @@ impl Backend for Cpu {
         Ok(parameter)
     }
 
-    fn unload_trained(&mut self, parameter: Parameter) {
-        parameter.buffers().for_each(|buffer| self.free_static(buffer));
-        if let Some(weight) = parameter.weight {
-            self.unload(weight);
-        }
-    }
-
     fn unload(&mut self, weight: Weight) {
         let loaded = self.weights[weight.id as usize].take();
         assert!(loaded.is_some(), "a weight is unloaded once");

@@ -7,20 +7,6 @@ use crate::dequant::dequantize;
 use crate::op::{Embed, Head, HeadGradients, HeadOutputs, Linear, Optimize, Term, WeightGradient};
 use crate::{Backend as _, Buffer, DType, Op, Parameter, Storage, Weight, WeightSource, random};
 
-const STORAGES: [Storage; 11] = [
-    Storage::F32,
-    Storage::F16,
-    Storage::Bf16,
-    Storage::Q8_0,
-    Storage::Q4_0,
-    Storage::Q4_1,
-    Storage::Q5_0,
-    Storage::Q5_1,
-    Storage::Q4_K,
-    Storage::Q5_K,
-    Storage::Q6_K,
-];
-
 /// Runs a check for every instruction set, precision and number of threads.
 fn everywhere(check: impl Fn(&mut Cpu)) {
     for isa in Isa::available() {
@@ -116,7 +102,7 @@ fn check_linear(storage: Storage, (m, n, k): (usize, usize, usize), transposed: 
         let (input, a) = operands(cpu, 1, m * k);
         let out = cpu.alloc(m * n, DType::F32).unwrap();
         let terms = [Term { input, weight, transposed }];
-        let linear = Linear { rows: m, terms: &terms, scale: 1.0, bias: None, base: None, out };
+        let linear = Linear::product(m, &terms, out);
         cpu.run(Op::Linear(&[linear])).unwrap();
         let expected = product(&a, &values, (m, n, k), transposed);
         // Rounding adds up like a random walk.
@@ -126,7 +112,7 @@ fn check_linear(storage: Storage, (m, n, k): (usize, usize, usize), transposed: 
 
 #[test]
 fn every_storage_multiplies() {
-    for storage in STORAGES {
+    for storage in Storage::ALL {
         for transposed in [false, true] {
             check_linear(storage, (13, 256, 512), transposed);
             check_linear(storage, (2, 512, 256), transposed);
@@ -201,7 +187,7 @@ fn a_linear_may_need_the_one_before() {
         let out = cpu.alloc(20 * 64, DType::F32).unwrap();
         let first = [Term { input: x, weight: down, transposed: false }];
         let second = [Term { input: z, weight: up, transposed: false }];
-        let linear = Linear { rows: 20, terms: &first, scale: 1.0, bias: None, base: None, out: z };
+        let linear = Linear::product(20, &first, z);
         cpu.run(Op::Linear(&[linear, Linear { terms: &second, out, ..linear }])).unwrap();
         let between = product(&a, &down_values, (20, 16, 64), false);
         let expected = product(&between, &up_values, (20, 64, 16), false);
@@ -224,8 +210,7 @@ fn a_row_does_not_depend_on_others() {
                 let input = input.slice(first * k, count * k);
                 let terms = [Term { input, weight, transposed }];
                 let out = out.slice(first * n, count * n);
-                let linear =
-                    Linear { rows: count, terms: &terms, scale: 1.0, bias: None, base: None, out };
+                let linear = Linear::product(count, &terms, out);
                 cpu.run(Op::Linear(&[linear])).unwrap();
             };
             run(cpu, 0, m);
@@ -492,7 +477,7 @@ fn a_head_of_blocks_is_one_of_its_values() {
 #[test]
 fn rows_are_embedded_and_reordered() {
     everywhere(|cpu| {
-        for storage in STORAGES {
+        for storage in Storage::ALL {
             let bytes = bytes(storage, 40, 256, 5);
             let order: Vec<u32> = (0..40).map(|i| i * 7 % 40).collect();
             let row_order = Some(&order[..]);

@@ -175,7 +175,7 @@ mod tests {
         let out = backend.alloc(READS * COLS, DType::F32).unwrap();
         let term = |input, transposed| Term { input, weight: small.matrix(), transposed };
         let terms = [term(x, false), term(y, true)];
-        let linear = Linear { rows: READS, terms: &terms, scale: 1.0, bias: None, base: None, out };
+        let linear = Linear::product(READS, &terms, out);
         backend.run(Op::Linear(&[linear])).unwrap();
         let groups = backend.alloc(2, DType::U32).unwrap();
         backend.upload_u32(&[0, READS as u32], groups).unwrap();

@@ -199,13 +199,6 @@ impl Backend for Reference {
         Ok(parameter)
     }
 
-    fn unload_trained(&mut self, parameter: Parameter) {
-        if let Some(weight) = parameter.weight {
-            self.unload(weight);
-        }
-        parameter.buffers().for_each(|buffer| self.free_static(buffer));
-    }
-
     fn unload(&mut self, weight: Weight) {
         self.defer(move |memory| {
             let matrix = memory.weights.remove(&weight.id);

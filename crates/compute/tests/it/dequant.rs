@@ -4,20 +4,10 @@ use compute::Storage;
 use compute::dequant::dequantize;
 
 fn storage(name: &str) -> Storage {
-    let all = [
-        Storage::F32,
-        Storage::F16,
-        Storage::Bf16,
-        Storage::Q8_0,
-        Storage::Q4_0,
-        Storage::Q4_1,
-        Storage::Q5_0,
-        Storage::Q5_1,
-        Storage::Q4_K,
-        Storage::Q5_K,
-        Storage::Q6_K,
-    ];
-    all.into_iter().find(|storage| format!("{storage:?}") == name).expect("a known storage")
+    Storage::ALL
+        .into_iter()
+        .find(|storage| format!("{storage:?}") == name)
+        .expect("a known storage")
 }
 
 pub(crate) fn hex(text: &str) -> Vec<u8> {

@@ -228,7 +228,7 @@ fn multiply_a_lookup(backend: &mut dyn Backend) {
     backend.upload(&[1.0; 3], input).expect("upload");
     let out = backend.alloc(2, DType::F32).expect("room");
     let terms = [Term { input, weight, transposed: false }];
-    let op = Linear { rows: 1, terms: &terms, scale: 1.0, bias: None, base: None, out };
+    let op = Linear::product(1, &terms, out);
     backend.run(Op::Linear(&[op])).expect("run");
     backend.sync().expect("sync");
 }

@@ -107,8 +107,7 @@ impl DoraScratch {
         backend.run(Op::Cast { x: inputs.a_values, scale: 1.0, out: a })?;
         for (weight, out) in [(inputs.weight, product), (inputs.a, gram)] {
             let terms = [Term { input: a, weight, transposed: false }];
-            let linear =
-                Linear { rows: rank, terms: &terms, scale: 1.0, bias: None, base: None, out };
+            let linear = Linear::product(rank, &terms, out);
             backend.run(Op::Linear(&[linear]))?;
         }
         backend.run(Op::DoraFactors(DoraFactors {

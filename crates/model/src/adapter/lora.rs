@@ -327,9 +327,11 @@ impl Builder<'_> {
         shape: Shape,
         values: &[f32],
     ) -> Result<Parameter> {
-        let kind = self.training.expect("asked for what is trained").of(role);
-        let parameter = self.backend.load_trained(shape, values, kind)?;
-        self.trained.push(TrainedTensor { name: name.to_owned(), first_row, role, parameter });
+        let optimizers = self.training.expect("asked for what is trained");
+        let tensor =
+            TrainedTensor::load(self.backend, optimizers, (name, first_row), role, shape, values)?;
+        let parameter = tensor.parameter;
+        self.trained.push(tensor);
         Ok(parameter)
     }
 

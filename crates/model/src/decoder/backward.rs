@@ -1,12 +1,13 @@
 //! From the objective's derivatives down to the adapter's matrices.
 
-use compute::op::{ColumnSums, Op, RmsNormBackward, ScatterAdd};
+use compute::op::{Op, ScatterAdd};
 use compute::{Backend, Buffer, DType};
 
 use super::forward::{Hidden, Kept, Pass};
 use super::head::HeadGradients;
 use super::inputs::upload;
 use super::layer::LayerContext;
+use super::norm::NormSite;
 use super::{Decoder, ScalarHead};
 use crate::Result;
 
@@ -36,7 +37,14 @@ impl Decoder {
         let size = self.config.hidden_size;
         let mut d_out = backend.alloc(hidden.reads() * size, DType::F32)?;
         backend.run(Op::Fill { out: d_out, value: 0.0 })?;
-        self.backward_final_norm(backend, &hidden, d_normed, d_out)?;
+        let site = NormSite {
+            weight: self.final_norm,
+            x: hidden.residual,
+            rstd: hidden.rstd,
+            groups: hidden.uploaded.read_groups,
+            rows_each: 1,
+        };
+        self.backward_norm(backend, &site, d_normed, d_out)?;
         // The last layer turns a gradient at the reads into one of the whole stream; below it is changed in place.
         let d_stream = backend.alloc(hidden.uploaded.rows * size, DType::F32)?;
         let lowest = self.layers.len() - hidden.layers.len();
@@ -60,31 +68,6 @@ impl Decoder {
         }
         hidden.release(backend);
         Ok(())
-    }
-
-    fn backward_final_norm(
-        &self,
-        backend: &mut dyn Backend,
-        hidden: &Hidden,
-        dout: Buffer,
-        dx: Buffer,
-    ) -> Result<()> {
-        let (x, rstd, cols) = (hidden.residual, hidden.rstd, self.config.hidden_size);
-        if let Some(gradient) = self.norm.gradient() {
-            backend.run(Op::ColumnSums(ColumnSums {
-                cols,
-                a: dout,
-                b: Some(x),
-                row_scale: Some(rstd),
-                divisor: None,
-                groups: hidden.uploaded.read_groups,
-                rows_each: 1,
-                gradient,
-            }))?;
-        }
-        let (weight, offset) = (self.norm.buffer(), self.config.norm_offset);
-        let op = RmsNormBackward { cols, dout, x, weight, offset, rstd, dx };
-        Ok(backend.run(Op::RmsNormBackward(op))?)
     }
 
     /// Adds the gradient of the stream's beginning to the rows of the embedding that it was made of.

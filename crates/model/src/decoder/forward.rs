@@ -1,6 +1,6 @@
 //! From tokens to the final norm at the reads.
 
-use compute::op::{Embed, Op, RmsNorm};
+use compute::op::{Embed, Op};
 use compute::{Backend, Buffer, DType, Mark};
 use text::Batch;
 
@@ -156,15 +156,7 @@ impl Decoder {
             stream = out;
         }
         if reads > 0 {
-            backend.run(Op::RmsNorm(RmsNorm {
-                cols: hidden_size,
-                x: residual,
-                weight: self.norm.buffer(),
-                offset: self.config.norm_offset,
-                eps: self.config.rms_norm_eps,
-                out: normed,
-                rstd,
-            }))?;
+            self.norm(backend, self.final_norm, residual, rstd, normed)?;
         }
         Ok(Hidden {
             normed,

@@ -170,14 +170,7 @@ impl Decoder {
             let out = backend.alloc(reads, DType::F32)?;
             let weight = scalar.parameter.matrix();
             let terms = &[Term { input: hidden.normed, weight, transposed: false }];
-            backend.run(Op::Linear(&[Linear {
-                rows: reads,
-                terms,
-                scale: 1.0,
-                bias: None,
-                base: None,
-                out,
-            }]))?;
+            backend.run(Op::Linear(&[Linear::product(reads, terms, out)]))?;
             outputs.value = read(backend, Some(out))?;
         }
         Ok(outputs)

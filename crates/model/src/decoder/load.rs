@@ -140,7 +140,7 @@ impl Decoder {
             base.release();
         }
         loader.refuse_surplus(&config)?;
-        let norm = loader.vector("model.norm.weight", 0, config.hidden_size, Role::Norm)?;
+        let final_norm = loader.vector("model.norm.weight", 0, config.hidden_size, Role::Norm)?;
         let trained = loader.trained;
         let mut ropes = Vec::with_capacity(config.ropes.len());
         for rope in &config.ropes {
@@ -151,7 +151,7 @@ impl Decoder {
             ropes.push(RopeBuffers { short: constant(backend, &rope.inv_freq)?, long });
         }
         backend.sync()?;
-        Ok(Decoder { config, embedding, head, norm, ropes, layers, trained })
+        Ok(Decoder { config, embedding, head, final_norm, ropes, layers, trained })
     }
 }
 
@@ -329,9 +329,11 @@ impl Loader<'_> {
         values: &[f32],
     ) -> Result<compute::Parameter> {
         let training = self.options.training.as_ref().expect("only asked for what is trained");
-        let kind = training.optimizers.of(role);
-        let parameter = self.backend.load_trained(shape, values, kind)?;
-        self.trained.push(TrainedTensor { name: name.to_owned(), first_row, role, parameter });
+        let optimizers = training.optimizers;
+        let tensor =
+            TrainedTensor::load(self.backend, optimizers, (name, first_row), role, shape, values)?;
+        let parameter = tensor.parameter;
+        self.trained.push(tensor);
         Ok(parameter)
     }
 }

@@ -12,6 +12,7 @@ mod inputs;
 mod layer;
 mod load;
 mod module;
+mod norm;
 
 use compute::Buffer;
 
@@ -52,7 +53,7 @@ pub struct Decoder {
     pub config: Config,
     embedding: Matrix,
     head: Matrix,
-    norm: Vector,
+    final_norm: Vector,
     ropes: Vec<RopeBuffers>,
     layers: Vec<Layer>,
     trained: Vec<TrainedTensor>,

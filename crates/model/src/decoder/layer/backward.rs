@@ -1,25 +1,14 @@
 //! A decoder layer's derivatives.
 
-use compute::op::{
-    AttentionBackward, ColumnSums, GatedBackward, Op, RmsNormBackward, Rows, WeightGradient,
-};
+use compute::op::{AttentionBackward, GatedBackward, Op, Rows, WeightGradient};
 use compute::{Backend, Buffer, DType};
 
+use super::super::norm::NormSite;
 use super::linear::add_gradients;
 use super::{LayerContext, Module, Normed, Saved};
 use crate::Result;
 use crate::config::QkNorm;
 use crate::tensor::Vector;
-
-/// A norm as backward sees it.
-struct NormSite {
-    weight: Vector,
-    x: Buffer,
-    rstd: Buffer,
-    groups: Buffer,
-    /// Norms taken of one row of the stream.
-    rows_each: usize,
-}
 
 impl LayerContext<'_> {
     /// Takes the gradient `d_out` (`[Q, C]`, f32) of the layer's output back through it.
@@ -190,7 +179,7 @@ impl LayerContext<'_> {
         self.rotate(backend, rotated, dout, heads, queries, true)?;
         let dx = backend.alloc(rotated.len, DType::F32)?;
         backend.run(Op::Fill { out: dx, value: 0.0 })?;
-        self.backward_norm(backend, &site, dout, dx)?;
+        self.decoder.backward_norm(backend, &site, dout, dx)?;
         Ok(backend.run(Op::Cast { x: dx, scale: 1.0, out })?)
     }
 
@@ -235,7 +224,7 @@ impl LayerContext<'_> {
             backend.run(Op::Fill { out: x, value: 0.0 })?;
             let groups = self.module_groups(Module::Down);
             let site = NormSite { weight, x: out, rstd, groups, rows_each: 1 };
-            self.backward_norm(backend, &site, d_residual, x)?;
+            self.decoder.backward_norm(backend, &site, d_residual, x)?;
         }
         if x.dtype == backend.operand() && scale == 1.0 {
             return Ok(x);
@@ -260,36 +249,9 @@ impl LayerContext<'_> {
         match norm {
             Some(weight) => {
                 let site = NormSite { weight, x, rstd, groups, rows_each: 1 };
-                self.backward_norm(backend, &site, d_normed, d_stream)
+                self.decoder.backward_norm(backend, &site, d_normed, d_stream)
             }
             None => Ok(backend.run(Op::Accumulate { x: d_normed, out: d_stream })?),
         }
-    }
-
-    /// Adds a norm's gradients: to `dx` and, where it is trained, to its weight's.
-    fn backward_norm(
-        &self,
-        backend: &mut dyn Backend,
-        site: &NormSite,
-        dout: Buffer,
-        dx: Buffer,
-    ) -> Result<()> {
-        let &NormSite { weight, x, rstd, groups, rows_each } = site;
-        let cols = weight.buffer().len;
-        if let Some(gradient) = weight.gradient() {
-            backend.run(Op::ColumnSums(ColumnSums {
-                cols,
-                a: dout,
-                b: Some(x),
-                row_scale: Some(rstd),
-                divisor: None,
-                groups,
-                rows_each,
-                gradient,
-            }))?;
-        }
-        let (weight, offset) = (weight.buffer(), self.decoder.config.norm_offset);
-        let op = RmsNormBackward { cols, dout, x, weight, offset, rstd, dx };
-        Ok(backend.run(Op::RmsNormBackward(op))?)
     }
 }

@@ -76,9 +76,7 @@ impl<'a> LayerContext<'a> {
                 let &Output { module, out, base, scale } = output;
                 match saved.dora[module as usize] {
                     // The magnitudes come after the sum.
-                    Some(sum) => {
-                        Linear { rows, terms, scale: 1.0, bias: None, base: None, out: sum }
-                    }
+                    Some(sum) => Linear::product(rows, terms, sum),
                     None => Linear { rows, terms, scale, bias: self.bias(module), base, out },
                 }
             })
@@ -327,7 +325,7 @@ impl<'a> LayerContext<'a> {
             let masked_terms: Vec<Term> = masked.iter().map(low).collect();
             let out = backend.alloc(d_input.len, DType::F32)?;
             let terms = &masked_terms;
-            let linear = Linear { rows, terms, scale: 1.0, bias: None, base: None, out };
+            let linear = Linear::product(rows, terms, out);
             backend.run(Op::Linear(&[linear]))?;
             let sum = backend.alloc(d_input.len, DType::F32)?;
             backend.run(Op::Dropout(Dropout { x: out, base, out: sum, ..dropout }))?;

@@ -6,7 +6,7 @@
 mod backward;
 mod linear;
 
-use compute::op::{Attention, Gated, Op, RmsNorm, Rope, Rows};
+use compute::op::{Attention, Gated, Op, Rope, Rows};
 use compute::{Backend, Buffer, DType};
 
 use super::forward::Pass;
@@ -216,7 +216,7 @@ impl<'a> LayerContext<'a> {
     ) -> Result<Buffer> {
         let (Some(norm), Some(normed)) = (norm, normed) else { return Ok(x) };
         let out = backend.alloc(x.len, DType::F32)?;
-        self.norm(backend, norm, x, normed.rstd, out)?;
+        self.decoder.norm(backend, norm, x, normed.rstd, out)?;
         Ok(out)
     }
 
@@ -244,33 +244,10 @@ impl<'a> LayerContext<'a> {
     ) -> Result<Buffer> {
         let out = backend.alloc(x.len, backend.operand())?;
         match norm {
-            Some(norm) => self.norm(backend, norm, x, rstd, out)?,
+            Some(norm) => self.decoder.norm(backend, norm, x, rstd, out)?,
             None => backend.run(Op::Cast { x, scale: 1.0, out })?,
         }
         Ok(out)
-    }
-
-    fn norm(
-        &self,
-        backend: &mut dyn Backend,
-        weight: Vector,
-        x: Buffer,
-        rstd: Buffer,
-        out: Buffer,
-    ) -> Result<()> {
-        let config = &self.decoder.config;
-        let weight = weight.buffer();
-        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
-        backend.run(Op::RmsNorm(RmsNorm {
-            cols: weight.len,
-            x,
-            weight,
-            offset,
-            eps,
-            out,
-            rstd,
-        }))?;
-        Ok(())
     }
 
     /// `out = residual + scale * f(x)`, or `residual + norm(f(x))`, for a linear layer `f`.
@@ -292,7 +269,7 @@ impl<'a> LayerContext<'a> {
         };
         self.adapted(backend, x, &[Output { scale, ..Output::of(module, normed.x) }], saved)?;
         let branch = backend.alloc(normed.x.len, DType::F32)?;
-        self.norm(backend, norm, normed.x, normed.rstd, branch)?;
+        self.decoder.norm(backend, norm, normed.x, normed.rstd, branch)?;
         backend.run(Op::Cast { x: residual, scale: 1.0, out })?;
         backend.run(Op::Accumulate { x: branch, out })?;
         Ok(())

@@ -35,6 +35,7 @@ pub mod prepare;
 pub mod random;
 pub mod recipe;
 pub mod record;
+pub mod report;
 pub mod source;
 pub mod split;
 pub mod supervision;

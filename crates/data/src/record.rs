@@ -7,6 +7,7 @@ mod alpaca;
 mod conversation;
 mod detect;
 mod field;
+mod kinds;
 mod messages;
 mod prompt_completion;
 mod sharegpt;
@@ -16,6 +17,9 @@ use serde_json::{Map, Value};
 pub use conversation::Conversation;
 pub(crate) use conversation::calls_tools;
 pub use detect::detect;
+pub use kinds::{
+    Answer, Feedback, Preference, Prompt, Ranked, Record, Step, Stepwise, Text, Tokens, Wanted,
+};
 
 use crate::source::Row;
 use crate::{Error, Findings, Level, Result, RowError, finding::Kind};

@@ -1,0 +1,179 @@
+//! What a row is, whatever its shape: the kinds of record that methods learn from.
+
+use serde_json::{Map, Value};
+use text::Message;
+
+use super::Conversation;
+use crate::Place;
+
+/// One row, read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// A dialogue with turns to learn.
+    Conversation(Conversation),
+    /// Raw text, learned whole.
+    Text(Text),
+    /// Ids that somebody else tokenised.
+    Tokens(Tokens),
+    /// Two answers, one of which is better.
+    Preference(Preference),
+    /// An answer that was liked or not.
+    Feedback(Feedback),
+    /// Several answers with scores, or best first.
+    Ranked(Ranked),
+    /// An answer in steps, each right or wrong.
+    Stepwise(Stepwise),
+    /// A prompt to be answered and rewarded.
+    Prompt(Prompt),
+}
+
+/// A document of raw text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text {
+    /// Where it stands.
+    pub place: Place,
+    /// The text, not empty.
+    pub text: String,
+}
+
+/// A row that was tokenised elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// Where it stands.
+    pub place: Place,
+    /// Ids, `[T]`.
+    pub tokens: Vec<u32>,
+    /// Weight of predicting each, `[T]`; the first is 0.
+    pub weights: Vec<f32>,
+}
+
+/// A prompt with a better and a worse continuation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preference {
+    /// Where it stands.
+    pub place: Place,
+    /// The turns before the answers.
+    pub prompt: Vec<Message>,
+    /// The better continuation: one assistant turn or several turns that end with one.
+    pub chosen: Vec<Message>,
+    /// The worse one.
+    pub rejected: Vec<Message>,
+    /// How much better, where the row says so.
+    pub margin: Option<f64>,
+    /// Tools offered to the assistant.
+    pub tools: Option<Value>,
+}
+
+/// A dialogue whose last answer was judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feedback {
+    /// The dialogue; its last assistant turn counts.
+    pub conversation: Conversation,
+    /// Whether the answer is wanted.
+    pub desirable: bool,
+}
+
+/// A prompt with several answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// Where it stands.
+    pub place: Place,
+    /// The turns before the answers.
+    pub prompt: Vec<Message>,
+    /// Two or more, best first.
+    pub answers: Vec<Answer>,
+    /// Tools offered to the assistant.
+    pub tools: Option<Value>,
+}
+
+/// One of several answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Its turns.
+    pub messages: Vec<Message>,
+    /// Its score, higher is better, where there are scores.
+    pub score: Option<f64>,
+}
+
+/// A prompt with an answer in judged steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stepwise {
+    /// Where it stands.
+    pub place: Place,
+    /// The turns before the answer.
+    pub prompt: Vec<Message>,
+    /// The steps in order.
+    pub steps: Vec<Step>,
+}
+
+/// A step of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What it says.
+    pub text: String,
+    /// Whether it is right: 1 or 0, or a share between.
+    pub label: f32,
+}
+
+/// A prompt without an answer of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Where it stands.
+    pub place: Place,
+    /// Its turns, the last of them not the assistant's.
+    pub messages: Vec<Message>,
+    /// The reference answer, where the row has one.
+    pub reference: Option<Value>,
+    /// All other columns, for rewards.
+    pub columns: Map<String, Value>,
+    /// Tools offered to the assistant.
+    pub tools: Option<Value>,
+}
+
+/// What a method learns from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Dialogues (or tokens): `sft`.
+    #[default]
+    Conversations,
+    /// Raw text (or tokens): `pretrain`.
+    Texts,
+    /// Pairs: `dpo`, `orpo`, `simpo`, `cpo`.
+    Preferences,
+    /// Judged answers: `kto`.
+    Feedback,
+    /// Pairs, ranked or scored answers, or judged steps: `reward`.
+    Rewards,
+    /// Prompts: `ppo`, `grpo`, `rloo`.
+    Prompts,
+}
+
+impl Wanted {
+    /// What a method of a recipe learns from.
+    pub fn by_method(method: &str) -> Wanted {
+        match method {
+            "pretrain" => Wanted::Texts,
+            "dpo" | "orpo" | "simpo" | "cpo" => Wanted::Preferences,
+            "kto" => Wanted::Feedback,
+            "reward" => Wanted::Rewards,
+            "ppo" | "grpo" | "rloo" => Wanted::Prompts,
+            _ => Wanted::Conversations,
+        }
+    }
+}
+
+impl Record {
+    /// Where the row stands.
+    pub fn place(&self) -> &Place {
+        match self {
+            Record::Conversation(conversation) => &conversation.place,
+            Record::Text(text) => &text.place,
+            Record::Tokens(tokens) => &tokens.place,
+            Record::Preference(pair) => &pair.place,
+            Record::Feedback(feedback) => &feedback.conversation.place,
+            Record::Ranked(ranked) => &ranked.place,
+            Record::Stepwise(stepwise) => &stepwise.place,
+            Record::Prompt(prompt) => &prompt.place,
+        }
+    }
+}

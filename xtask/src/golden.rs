@@ -36,6 +36,7 @@ const SCRIPTS: &[Script] = &[
     script("nf4"),
     script("gguf_blocks"),
     script("chat_templates"),
+    script("masks"),
     over_model("tokenizer"),
     over_model("smollm2"),
 ];

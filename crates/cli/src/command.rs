@@ -1,12 +1,18 @@
 //! The subcommands, one file each.
 
 mod chat;
+mod check;
+mod distill;
 mod generate;
 mod init;
 mod merge;
 mod plan;
+mod prepare;
 mod push;
 mod quickstart;
+mod schema;
+mod show;
+mod subject;
 mod train;
 
 use clap::Subcommand;
@@ -25,9 +31,18 @@ pub(crate) enum Command {
     /// Look at data and write a commented recipe fit for them
     #[command(after_help = init::EXAMPLES)]
     Init(init::Arguments),
+    /// Look for what is wrong in the data of a recipe, and show what is learned of them
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Arguments),
+    /// Prepare the data of a recipe, for every run that takes them
+    #[command(after_help = prepare::EXAMPLES)]
+    Prepare(prepare::Arguments),
     /// Say what a recipe would take, before anything is loaded
     #[command(after_help = plan::EXAMPLES)]
     Plan(plan::Arguments),
+    /// Write training targets by asking a teacher, without its long prompt
+    #[command(after_help = distill::EXAMPLES)]
+    Distill(distill::Arguments),
     /// Train as a recipe says
     #[command(after_help = train::EXAMPLES)]
     Train(train::Arguments),
@@ -43,6 +58,12 @@ pub(crate) enum Command {
     /// Put an adapter or a model on the model hub, private unless told otherwise
     #[command(after_help = push::EXAMPLES)]
     Push(push::Arguments),
+    /// Show a recipe with every value that a run would take, and why
+    #[command(after_help = show::EXAMPLES)]
+    Show(show::Arguments),
+    /// Print the JSON schema of recipes, for editors
+    #[command(after_help = schema::EXAMPLES)]
+    Schema,
 }
 
 impl Command {
@@ -51,12 +72,17 @@ impl Command {
         match self {
             Command::Quickstart(arguments) => quickstart::run(arguments, context),
             Command::Init(arguments) => init::run(arguments, context),
+            Command::Check(arguments) => check::run(arguments, context),
+            Command::Prepare(arguments) => prepare::run(arguments, context),
             Command::Plan(arguments) => plan::run(arguments, context),
+            Command::Distill(arguments) => distill::run(arguments, context),
             Command::Train(arguments) => train::run(arguments, context),
             Command::Generate(arguments) => generate::run(arguments, context),
             Command::Chat(arguments) => chat::run(arguments, context),
             Command::Merge(arguments) => merge::run(arguments, context),
             Command::Push(arguments) => push::run(arguments, context),
+            Command::Show(arguments) => show::run(arguments, context),
+            Command::Schema => schema::run(context),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
 use text::Date;
+use train::trainer::DataAccess;
 
 use crate::environment::{Environment, thread_count};
 use crate::error::{Failure, Result};
-use crate::models::Models;
+use crate::models::{DataSet, Models};
 use crate::terminal::Terminal;
 
 /// Flags of every command.
@@ -67,6 +68,21 @@ impl Context {
             self.global.isa.as_deref().map(str::parse).transpose().map_err(wrong)?;
         let precision = self.global.precision.as_deref().map_or(precision, precision_of);
         Cpu::new(CpuConfig { threads: self.threads(), isa, precision }).map_err(wrong)
+    }
+
+    /// How the rows of a recipe are come by.
+    pub(crate) fn data_access(&self) -> DataAccess<'_> {
+        let fetch = |set: &data::HubSet| {
+            let data::HubSet { id, config, split, revision } = set.clone();
+            let set = DataSet { id, config, split, revision };
+            self.models().data_set(&set).map_err(|failure| data::Error::Setting {
+                key: "data".into(),
+                message: failure.message,
+                hint: failure.hint,
+            })
+        };
+        let cache = self.environment.prepared_cache();
+        DataAccess { cache, fetch: Box::new(fetch), list_errors: false }
     }
 
     /// Today (UTC).

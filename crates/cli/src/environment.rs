@@ -101,6 +101,11 @@ impl Environment {
         if short.as_os_str().is_empty() { ".".to_owned() } else { short.display().to_string() }
     }
 
+    /// Where prepared rows are kept.
+    pub(crate) fn prepared_cache(&self) -> Option<PathBuf> {
+        self.cache_home().map(|cache| cache.join("tunesmith/prepared"))
+    }
+
     /// `$XDG_CACHE_HOME` or `~/.cache`.
     fn cache_home(&self) -> Option<PathBuf> {
         let xdg = self.variable("XDG_CACHE_HOME").map(PathBuf::from);
@@ -141,6 +146,11 @@ impl Environment {
             std::fs::read_to_string(path).ok()
         })?;
         Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    }
+
+    /// The key for an OpenAI-compatible endpoint; never shown or written.
+    pub(crate) fn endpoint_key(&self) -> Option<&str> {
+        self.variable("OPENAI_API_KEY").map(str::trim)
     }
 
     /// Whether one of the hub's own variables forbids the network.

@@ -1,4 +1,4 @@
-//! Where a model comes from: a folder, a file, an adapter, a run, or the hub.
+//! Where a model comes from: a folder, a file, an adapter, a run, or the hub. Data sets of the hub too.
 
 mod cache;
 mod digest;
@@ -14,8 +14,8 @@ use train::run::RunFolder;
 use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
+pub(crate) use hub::{DataSet, PushRequest, Pushed};
 use hub::{Hub, HubId};
-pub(crate) use hub::{PushRequest, Pushed};
 pub(crate) use smollm2::SMOLLM2;
 
 /// A model that lies on this machine.
@@ -62,6 +62,12 @@ impl Models<'_> {
     /// Puts a folder on the hub.
     pub(crate) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
         Hub::new(self.environment, self.terminal, self.offline).push(request)
+    }
+
+    /// The files of a data set on the hub, sorted: from the cache if all of them are there, else
+    /// downloaded.
+    pub(crate) fn data_set(&self, set: &DataSet) -> Result<Vec<PathBuf>> {
+        Hub::new(self.environment, self.terminal, self.offline).data_set(set)
     }
 
     /// A model as a recipe names it: a folder or file where there is one, else a hub id.

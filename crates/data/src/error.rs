@@ -62,6 +62,11 @@ impl Error {
         }
     }
 
+    /// Bad rows as one error; there is at least one.
+    pub(crate) fn rows(rows: impl Iterator<Item = RowError>) -> Error {
+        Error::Rows { rows: rows.collect(), hint: None }
+    }
+
     /// Gathers bad rows into one error; `Ok` where there are none.
     pub(crate) fn from_rows(rows: Vec<RowError>) -> Result<()> {
         if rows.is_empty() { Ok(()) } else { Err(Error::Rows { rows, hint: None }) }

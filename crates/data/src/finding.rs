@@ -1,6 +1,8 @@
 //! What the user should know about the data although it can be trained on.
 
-use serde::{Serialize, Serializer};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Place;
 
@@ -8,7 +10,7 @@ use crate::Place;
 const NAMED_PLACES: usize = 5;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Worth knowing.
@@ -23,7 +25,7 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     /// Stable name, such as `no-end-of-turn`.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// How much it matters.
     pub level: Level,
     /// Number of rows (or turns) concerned.
@@ -55,10 +57,21 @@ impl Findings {
 
     /// As [`Findings::add`] with a message of its own, which the first one keeps.
     pub fn add_with(&mut self, kind: &Kind, place: &Place, message: String) {
+        self.add_many(kind, 1, std::iter::once(place.clone()), message);
+    }
+
+    /// Counts `count` rows at once, of which the first few are named.
+    pub(crate) fn add_many(
+        &mut self,
+        kind: &Kind,
+        count: usize,
+        places: impl IntoIterator<Item = Place>,
+        message: String,
+    ) {
         let found = self.list.iter().position(|finding| finding.id == kind.id);
         let index = found.unwrap_or_else(|| {
             self.list.push(Finding {
-                id: kind.id,
+                id: kind.id.into(),
                 level: kind.level,
                 count: 0,
                 places: Vec::new(),
@@ -68,10 +81,9 @@ impl Findings {
             self.list.len() - 1
         });
         let finding = &mut self.list[index];
-        finding.count += 1;
-        if finding.places.len() < NAMED_PLACES {
-            finding.places.push(place.clone());
-        }
+        finding.count += count;
+        let room = NAMED_PLACES - finding.places.len();
+        finding.places.extend(places.into_iter().take(room));
     }
 
     /// Adds all of `other` after these.
@@ -99,16 +111,31 @@ impl Findings {
         self.list.iter().find(|finding| finding.id == id)
     }
 
-    /// Raises the level of a finding, where there is one of that name.
-    pub(crate) fn raise(&mut self, id: &str, level: Level) {
-        if let Some(finding) = self.list.iter_mut().find(|finding| finding.id == id) {
-            finding.level = finding.level.max(level);
+    /// Takes errors of these names for warnings.
+    pub(crate) fn accept(&mut self, ids: &[String]) {
+        for finding in &mut self.list {
+            if finding.level == Level::Error && ids.iter().any(|id| *id == finding.id) {
+                finding.level = Level::Warning;
+            }
         }
+    }
+
+    /// Puts errors first, then warnings; those of one level stay in order.
+    pub(crate) fn sort(&mut self) {
+        self.list.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     }
 
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+}
+
+impl FromIterator<Finding> for Findings {
+    fn from_iter<I: IntoIterator<Item = Finding>>(findings: I) -> Self {
+        let mut all = Findings::default();
+        findings.into_iter().for_each(|finding| all.merge(Findings { list: vec![finding] }));
+        all
     }
 }
 
@@ -155,8 +182,9 @@ mod tests {
         right.add(&KIND, &place(2));
         right.add(&Kind { id: "other", ..KIND }, &place(3));
         left.merge(right);
-        let counts: Vec<_> = left.iter().map(|finding| (finding.id, finding.count)).collect();
-        assert_eq!(counts, [("double-bos", 2), ("other", 1)]);
+        let counts: Vec<_> =
+            left.iter().map(|finding| (finding.id.clone(), finding.count)).collect();
+        assert_eq!(counts, [("double-bos".into(), 2), ("other".into(), 1)]);
     }
 
     #[test]

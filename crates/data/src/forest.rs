@@ -15,8 +15,6 @@ use text::Batch;
 use crate::Sequence;
 use trie::Node;
 
-pub(crate) use trie::common_prefix;
-
 /// What a micro-batch may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packing {

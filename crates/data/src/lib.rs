@@ -26,9 +26,13 @@
 //! No tensors and no devices. Nothing is dropped or cut in silence: a row that
 //! cannot be used is an error with its place, anything odd is a [`Finding`].
 
+pub mod audit;
+pub mod check;
+pub mod context;
 pub mod demo;
 pub mod finding;
 pub mod forest;
+pub mod mixture;
 pub mod order;
 pub mod overlong;
 pub mod prepare;
@@ -36,6 +40,7 @@ pub mod random;
 pub mod recipe;
 pub mod record;
 pub mod report;
+pub mod sequences;
 pub mod source;
 pub mod split;
 pub mod supervision;
@@ -43,14 +48,19 @@ pub mod supervision;
 mod error;
 mod place;
 mod sequence;
+mod store;
 
 pub use error::{Error, Result, RowError};
 pub use finding::{Finding, Findings, Level};
 pub use forest::{Micro, Packing, pack};
+pub use mixture::Mixture;
 pub use order::{Cursor, Extent, Order, StepRows, StepSize};
 pub use overlong::Overlong;
 pub use place::Place;
-pub use prepare::{Config, Prepared, Source, Stats, Validation, prepare};
-pub use record::{Conversation, Reading};
+pub use prepare::{
+    Config, Division, HubSet, Location, OnError, Prepared, Source, Stats, Validation, prepare,
+};
+pub use record::{Conversation, Reading, Wanted};
 pub use sequence::Sequence;
-pub use supervision::Supervisor;
+pub use sequences::Sequences;
+pub use supervision::{SupervisionOptions, Supervisor};

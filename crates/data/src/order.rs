@@ -1,6 +1,5 @@
 //! Which rows each optimizer step takes.
 
-use crate::Sequence;
 use crate::random::{key, purpose};
 
 /// How much an optimizer step takes.
@@ -57,20 +56,17 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order in which a run takes `sequences`.
+    /// The order in which a run takes sequences, of each of which `rows` has the row and the tokens.
     ///
     /// Panics if there are none, or if a step would be empty.
-    pub fn new(sequences: &[Sequence], seed: u64, size: StepSize, extent: Extent) -> Self {
-        assert!(!sequences.is_empty(), "a run has rows");
+    pub fn new(rows: Vec<(u64, usize)>, seed: u64, size: StepSize, extent: Extent) -> Self {
+        assert!(!rows.is_empty(), "a run has rows");
         let (StepSize::Rows(least) | StepSize::Tokens(least)) = size;
         assert!(least > 0, "a step takes something");
         let total = match extent {
-            Extent::Epochs(epochs) => {
-                Some((epochs * sequences.len() as f64).round().max(1.0) as u64)
-            }
+            Extent::Epochs(epochs) => Some((epochs * rows.len() as f64).round().max(1.0) as u64),
             Extent::Steps(_) => None,
         };
-        let rows = sequences.iter().map(|s| (s.row, s.len())).collect();
         Order { rows, seed, size, extent, total, epoch: None }
     }
 
@@ -144,19 +140,8 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Place;
-
-    fn sequences(lengths: &[usize]) -> Vec<Sequence> {
-        let place = Place { file: std::path::Path::new("a.jsonl").into(), line: 1, element: None };
-        let sequence = |(row, &len): (usize, &usize)| Sequence {
-            row: row as u64,
-            group: 0,
-            role: 0,
-            tokens: vec![0; len],
-            weights: vec![0.0; len],
-            place: place.clone(),
-        };
-        lengths.iter().enumerate().map(sequence).collect()
+    fn sequences(lengths: &[usize]) -> Vec<(u64, usize)> {
+        lengths.iter().enumerate().map(|(row, &len)| (row as u64, len)).collect()
     }
 
     fn run(order: &mut Order, mut cursor: Cursor) -> Vec<Vec<usize>> {
@@ -171,7 +156,7 @@ mod tests {
     #[track_caller]
     fn check(rows: usize, batch_size: usize, epochs: f64, sizes: &[usize]) {
         let size = StepSize::Rows(batch_size);
-        let mut order = Order::new(&sequences(&vec![4; rows]), 7, size, Extent::Epochs(epochs));
+        let mut order = Order::new(sequences(&vec![4; rows]), 7, size, Extent::Epochs(epochs));
         let steps = run(&mut order, Cursor::default());
         assert_eq!(steps.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
         assert_eq!(order.steps(), sizes.len() as u64);
@@ -195,11 +180,11 @@ mod tests {
     #[test]
     fn epochs_differ_and_repeat_with_the_seed() {
         let rows = sequences(&[4; 40]);
-        let mut order = Order::new(&rows, 1, StepSize::Rows(8), Extent::Epochs(2.0));
+        let mut order = Order::new(rows.clone(), 1, StepSize::Rows(8), Extent::Epochs(2.0));
         let first = order.epoch(0).to_vec();
         assert_ne!(first, order.epoch(1));
         assert_eq!(first, order.epoch(0));
-        let mut other = Order::new(&rows, 2, StepSize::Rows(8), Extent::Epochs(2.0));
+        let mut other = Order::new(rows.clone(), 2, StepSize::Rows(8), Extent::Epochs(2.0));
         assert_ne!(first, other.epoch(0));
     }
 
@@ -207,10 +192,10 @@ mod tests {
     fn the_cursor_is_all_that_a_resumed_run_needs() {
         let rows = sequences(&[5, 9, 2, 7, 7, 3, 8]);
         for size in [StepSize::Rows(3), StepSize::Tokens(12)] {
-            let mut order = Order::new(&rows, 3, size, Extent::Epochs(4.0));
+            let mut order = Order::new(rows.clone(), 3, size, Extent::Epochs(4.0));
             let whole = run(&mut order, Cursor::default());
             let cursor = order.step(Cursor::default()).unwrap().next;
-            let mut resumed = Order::new(&rows, 3, size, Extent::Epochs(4.0));
+            let mut resumed = Order::new(rows.clone(), 3, size, Extent::Epochs(4.0));
             assert_eq!(whole[1..], run(&mut resumed, cursor));
         }
     }
@@ -218,14 +203,14 @@ mod tests {
     #[test]
     fn a_token_budget_is_kept_and_a_long_row_goes_alone() {
         let rows = sequences(&[5, 9, 2, 30, 7, 3, 8]);
-        let mut order = Order::new(&rows, 3, StepSize::Tokens(12), Extent::Epochs(3.0));
+        let mut order = Order::new(rows.clone(), 3, StepSize::Tokens(12), Extent::Epochs(3.0));
         let steps = run(&mut order, Cursor::default());
         assert_eq!(order.steps(), steps.len() as u64);
         for (index, step) in steps.iter().enumerate() {
-            let tokens: usize = step.iter().map(|&row| rows[row].len()).sum();
+            let tokens: usize = step.iter().map(|&row| rows[row].1).sum();
             assert!(tokens <= 12 || step.len() == 1, "{step:?}");
             if let Some(next) = steps.get(index + 1) {
-                assert!(tokens + rows[next[0]].len() > 12, "the step had room for one more");
+                assert!(tokens + rows[next[0]].1 > 12, "the step had room for one more");
             }
         }
     }
@@ -233,7 +218,7 @@ mod tests {
     #[test]
     fn steps_without_end() {
         let extent = Extent::Steps(1000);
-        let mut order = Order::new(&sequences(&[4; 3]), 1, StepSize::Rows(2), extent);
+        let mut order = Order::new(sequences(&[4; 3]), 1, StepSize::Rows(2), extent);
         assert_eq!(order.steps(), 1000);
         let far = Cursor { consumed_rows: 1_000_001 };
         assert_eq!(order.step(far).unwrap().rows.len(), 2);
@@ -242,10 +227,10 @@ mod tests {
     #[test]
     fn sequences_of_one_row_stay_together() {
         let mut rows = sequences(&[4; 12]);
-        rows.iter_mut().for_each(|sequence| sequence.row /= 3);
-        let mut order = Order::new(&rows, 5, StepSize::Rows(3), Extent::Epochs(1.0));
+        rows.iter_mut().for_each(|row| row.0 /= 3);
+        let mut order = Order::new(rows.clone(), 5, StepSize::Rows(3), Extent::Epochs(1.0));
         for step in run(&mut order, Cursor::default()) {
-            assert!(step.iter().all(|&index| rows[index].row == rows[step[0]].row));
+            assert!(step.iter().all(|&index| rows[index].0 == rows[step[0]].0));
         }
     }
 }

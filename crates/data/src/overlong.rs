@@ -11,6 +11,13 @@ pub enum Overlong {
     Error,
     /// Keep its first `max_seq_len` tokens.
     Truncate,
+    /// Make several rows of it that fit.
+    ///
+    /// A conversation is split between turns: give the limit to
+    /// [`SupervisionOptions::split_beyond`](crate::SupervisionOptions), for only the
+    /// supervisor can render and prove its parts. A raw text becomes windows of
+    /// `max_seq_len` tokens. What can be neither is left out and listed.
+    Split,
     /// Leave it out.
     Skip,
 }
@@ -24,42 +31,105 @@ pub fn limit(
     overlong: Overlong,
     findings: &mut Findings,
 ) -> Result<Vec<Sequence>> {
+    let longest = sequences.iter().map(Sequence::len).max().unwrap_or(0);
     let (mut kept, mut long) = (Vec::with_capacity(sequences.len()), Vec::new());
-    for mut sequence in sequences {
-        if sequence.len() <= max_seq_len {
-            kept.push(sequence);
-            continue;
+    let mut rest = sequences.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let row = first.row;
+        let mut of_row = vec![first];
+        while let Some(next) = rest.next_if(|sequence| sequence.row == row) {
+            of_row.push(next);
         }
-        match overlong {
-            Overlong::Error => long.push(sequence),
-            Overlong::Skip => findings.add(&SKIPPED, &sequence.place),
-            Overlong::Truncate => {
-                sequence.tokens.truncate(max_seq_len);
-                sequence.weights.truncate(max_seq_len);
-                if sequence.supervised() == 0 {
-                    findings.add(&NOTHING_LEFT, &sequence.place);
-                } else {
-                    findings.add(&TRUNCATED, &sequence.place);
-                    kept.push(sequence);
-                }
-            }
+        match apply(of_row, max_seq_len, overlong, findings) {
+            Ok(sequences) => kept.extend(sequences),
+            Err(error) => long.push(error),
         }
     }
-    match long.iter().map(Sequence::len).max() {
-        None => Ok(kept),
-        Some(longest) => Err(Error::Rows {
-            rows: long.iter().map(|sequence| too_long(sequence, max_seq_len)).collect(),
-            hint: Some(format!(
-                "`data.max_seq_len={longest}` takes them all; \
-                 `data.overlong=truncate` or `skip` cuts or leaves them"
-            )),
-        }),
+    if long.is_empty() {
+        return Ok(kept);
     }
+    let hint = format!(
+        "`data.max_seq_len={longest}` takes them all; \
+         `data.overlong=truncate`, `split` or `skip` cuts, splits or leaves them"
+    );
+    Err(Error::Rows { rows: long, hint: Some(hint) })
 }
 
-fn too_long(sequence: &Sequence, max_seq_len: usize) -> RowError {
-    let message = format!("row has {} tokens, more than {max_seq_len}", sequence.len());
-    RowError::new(&sequence.place, message)
+/// Applies `overlong` to the sequences of one row.
+///
+/// Sequences of several roles (chosen and rejected) stand or fall together.
+pub fn apply(
+    sequences: Vec<Sequence>,
+    max_seq_len: usize,
+    overlong: Overlong,
+    findings: &mut Findings,
+) -> std::result::Result<Vec<Sequence>, RowError> {
+    let Some(long) = sequences.iter().filter(|s| s.len() > max_seq_len).max_by_key(|s| s.len())
+    else {
+        return Ok(sequences);
+    };
+    if overlong == Overlong::Error {
+        let message = format!("row has {} tokens, more than {max_seq_len}", long.len());
+        let hint = format!(
+            "`data.max_seq_len={}` takes it; `data.overlong=truncate`, `split` or `skip` cuts, \
+             splits or leaves such rows",
+            long.len()
+        );
+        return Err(RowError::new(&long.place, message).with_hint(hint));
+    }
+    let together = sequences.iter().any(|sequence| sequence.role != sequences[0].role);
+    let mut kept = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        let before = kept.len();
+        if sequence.len() <= max_seq_len {
+            kept.push(sequence);
+        } else {
+            match overlong {
+                Overlong::Truncate => kept.extend(truncated(sequence, max_seq_len, findings)),
+                Overlong::Split if !together => {
+                    kept.extend(windows(sequence, max_seq_len, findings));
+                }
+                Overlong::Split => findings.add(&CANNOT_SPLIT, &sequence.place),
+                Overlong::Skip | Overlong::Error => findings.add(&SKIPPED, &sequence.place),
+            }
+        }
+        if together && kept.len() == before {
+            return Ok(Vec::new()); // What is left of a pair is no pair.
+        }
+    }
+    Ok(kept)
+}
+
+/// The first `max` tokens, unless nothing in them is learned.
+fn truncated(mut sequence: Sequence, max: usize, findings: &mut Findings) -> Option<Sequence> {
+    let was_learned = sequence.supervised() > 0;
+    sequence.tokens.truncate(max);
+    sequence.weights.truncate(max);
+    if was_learned && sequence.supervised() == 0 {
+        findings.add(&NOTHING_LEFT, &sequence.place);
+        return None;
+    }
+    findings.add(&TRUNCATED, &sequence.place);
+    Some(sequence)
+}
+
+/// A raw text as windows of `max` tokens. The last token of one is the first of
+/// the next, so that every token is predicted as often as before: once.
+fn windows(sequence: Sequence, max: usize, findings: &mut Findings) -> Vec<Sequence> {
+    let is_text = sequence.weights.iter().skip(1).all(|&weight| weight != 0.0);
+    if !is_text || max < 2 {
+        findings.add(&CANNOT_SPLIT, &sequence.place);
+        return Vec::new();
+    }
+    findings.add(&SPLIT_TEXT, &sequence.place);
+    let window = |start: usize| {
+        let end = (start + max).min(sequence.len());
+        let mut weights = sequence.weights[start..end].to_vec();
+        weights[0] = 0.0; // Nothing predicts a first token.
+        let place = sequence.place.clone();
+        Sequence { tokens: sequence.tokens[start..end].to_vec(), weights, place, ..sequence }
+    };
+    (0..sequence.len() - 1).step_by(max - 1).map(window).collect()
 }
 
 const SKIPPED: Kind = Kind {
@@ -78,6 +148,24 @@ const NOTHING_LEFT: Kind = Kind {
     id: "overlong-nothing-left",
     level: Level::Warning,
     message: "rows whose prompt alone fills `max_seq_len` are left out",
+    hint: "raise `data.max_seq_len` to train on them",
+};
+const SPLIT_TEXT: Kind = Kind {
+    id: "overlong-split-text",
+    level: Level::Note,
+    message: "texts of more than `max_seq_len` tokens are split into windows, of which the last one ends the text",
+    hint: "raise `data.max_seq_len` to keep them whole",
+};
+pub(crate) const SPLIT_CONVERSATION: Kind = Kind {
+    id: "overlong-split-conversation",
+    level: Level::Warning,
+    message: "parts of conversations of more than `max_seq_len` tokens do not see the turns before them",
+    hint: "raise `data.max_seq_len` to keep the conversations whole",
+};
+pub(crate) const CANNOT_SPLIT: Kind = Kind {
+    id: "overlong-cannot-split",
+    level: Level::Warning,
+    message: "rows or turns that alone have more than `max_seq_len` tokens are left out",
     hint: "raise `data.max_seq_len` to train on them",
 };
 
@@ -102,10 +190,12 @@ mod tests {
     #[track_caller]
     fn check(overlong: Overlong, expected: &[usize], ids: &[&str]) {
         let mut findings = Findings::default();
-        let rows = vec![sequence(2, 2), sequence(4, 4), sequence(7, 2), sequence(3, 3)];
+        let rows = [sequence(2, 2), sequence(4, 4), sequence(7, 2), sequence(3, 3)];
+        let rows = rows.into_iter().zip(0..).map(|(sequence, row)| Sequence { row, ..sequence });
+        let rows = rows.collect();
         let kept = limit(rows, 6, overlong, &mut findings).unwrap();
         assert_eq!(kept.iter().map(Sequence::len).collect::<Vec<_>>(), expected);
-        assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), ids);
+        assert_eq!(findings.iter().map(|finding| finding.id.as_ref()).collect::<Vec<_>>(), ids);
     }
 
     #[test]
@@ -114,9 +204,47 @@ mod tests {
         check(Overlong::Truncate, &[4, 6, 6], &["overlong-truncated", "overlong-nothing-left"]);
     }
 
+    /// Whether a text of so many tokens is learned as before: each token but the first once, in order.
+    #[track_caller]
+    fn check_windows(len: u32, max: usize, lengths: &[usize]) {
+        let mut text = sequence(1, len as usize - 1);
+        text.tokens = (0..len).collect();
+        let windows = apply(vec![text], max, Overlong::Split, &mut Findings::default()).unwrap();
+        assert_eq!(windows.iter().map(Sequence::len).collect::<Vec<_>>(), lengths);
+        let learned = |window: &Sequence| {
+            let pairs = window.tokens.clone().into_iter().zip(window.weights.clone());
+            pairs.filter(|(_, weight)| *weight != 0.0).map(|(token, _)| token).collect::<Vec<_>>()
+        };
+        let all: Vec<u32> = windows.iter().flat_map(learned).collect();
+        assert_eq!(all, (1..len).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn texts_become_windows() {
+        check_windows(6, 6, &[6]);
+        check_windows(7, 6, &[6, 2]);
+        check_windows(11, 6, &[6, 6]);
+        check_windows(13, 6, &[6, 6, 3]);
+        check_windows(5, 2, &[2, 2, 2, 2]);
+        check(Overlong::Split, &[4, 6], &["overlong-cannot-split"]);
+    }
+
+    #[test]
+    fn pairs_stand_or_fall_together() {
+        for (overlong, expected) in
+            [(Overlong::Skip, 0), (Overlong::Split, 0), (Overlong::Truncate, 2)]
+        {
+            let rejected = Sequence { role: 1, ..sequence(4, 4) };
+            let mut findings = Findings::default();
+            let kept = apply(vec![sequence(2, 2), rejected], 6, overlong, &mut findings).unwrap();
+            assert_eq!((kept.len(), findings.iter().count()), (expected, 1));
+        }
+    }
+
     #[test]
     fn an_error_names_rows_and_lengths() {
-        let rows = vec![sequence(2, 2), sequence(4, 4), sequence(7, 2)];
+        let second = Sequence { row: 1, ..sequence(7, 2) };
+        let rows = vec![sequence(2, 2), sequence(4, 4), second];
         let error = limit(rows, 6, Overlong::Error, &mut Findings::default()).unwrap_err();
         let expected = "a.jsonl:8: row has 8 tokens, more than 6\n\
                         a.jsonl:9: row has 9 tokens, more than 6";

@@ -1,27 +1,118 @@
 //! From files to the sequences that a run trains and validates on.
+//!
+//! ```text
+//! file      rows of one file, tokenised in parallel, shard by shard, into the cache
+//! audits    duplicates, contradictions, rows of validation and tests that stand in training
+//! division  what is kept back, how often a row stands in an epoch
+//! ```
 
-use std::path::{Path, PathBuf};
+mod audits;
+mod division;
+mod file;
+mod key;
 
-use sha2::{Digest as _, Sha256};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::forest::common_prefix;
-use crate::overlong::{self, Overlong};
-use crate::record::{self, Conversation, Reading};
-use crate::split::validation_rows;
-use crate::supervision::{NO_END_OF_TURN, Supervisor};
-use crate::{Error, Findings, Level, Result, RowError, Sequence, source};
+use crate::context::{Context, ContextOptions};
+use crate::mixture::Mixture;
+use crate::overlong::Overlong;
+use crate::record::{self, Reading, Wanted};
+use crate::sequences::Sequences;
+use crate::split::By;
+use crate::store::Set;
+use crate::supervision::Supervisor;
+use crate::{Error, Findings, Level, Result, RowError, source};
 
-/// A file of records, and how it is taken.
+pub use file::{FileSummary, load_source};
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Location {
+    /// A file, a folder of files or a glob.
+    Path(PathBuf),
+    /// An entry of a LLaMA-Factory `dataset_info.json`.
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+    },
+    /// A data set on the hub.
+    Hub(HubSet),
+    /// Files that were found already.
+    Files(Vec<PathBuf>),
+}
+
+impl Default for Location {
+    fn default() -> Self {
+        Location::Path(PathBuf::new())
+    }
+}
+
+/// A data set on the hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubSet {
+    /// `owner/name`.
+    pub id: String,
+    /// One of its configurations.
+    pub config: Option<String>,
+    /// One of its splits.
+    pub split: Option<String>,
+    /// Branch, tag or commit.
+    pub revision: Option<String>,
+}
+
+/// Records, and how they are taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Source {
-    /// The file.
-    pub path: PathBuf,
-    /// How its rows are read.
+    /// Where they are.
+    pub location: Location,
+    /// How rows are read.
     pub reading: Reading,
-    /// Takes only so many rows, from the first on.
+    /// Takes only so many rows.
     pub limit: Option<usize>,
+    /// Whether `limit` takes rows by the seed, and not the first ones.
+    pub shuffle: bool,
     /// How often a row stands in an epoch; 0 is taken as 1. Not for validation.
     pub repeat: usize,
+    /// Share of the mixture, in place of `repeat`.
+    pub weight: Option<f64>,
+}
+
+impl Source {
+    /// A file, a folder or a glob, taken whole.
+    pub fn of_path(path: impl Into<PathBuf>) -> Source {
+        Source { location: Location::Path(path.into()), ..Source::default() }
+    }
+
+    fn not_fetched(&self, id: &str) -> Error {
+        Error::Setting {
+            key: self.reading.key.clone(),
+            message: format!("`{id}` is on the hub and not on this machine"),
+            hint: Some(format!("write `hub: {id}`")),
+        }
+    }
+
+    /// The files of a source, and how they are read.
+    ///
+    /// Fails where there are none, and for a data set on the hub: its files are the caller's to bring.
+    pub fn files(&self) -> Result<(Vec<PathBuf>, Reading)> {
+        let reading = self.reading.clone();
+        match &self.location {
+            Location::Path(path) => Ok((source::expand(path)?, reading)),
+            Location::Files(files) => Ok((files.clone(), reading)),
+            Location::Entry { path, name } => {
+                let (found, described, _) = record::dataset_info(path, name)?;
+                let reading = Reading { key: reading.key, system: reading.system, ..described };
+                match found {
+                    record::Location::File(file) => Ok((source::expand(&file)?, reading)),
+                    record::Location::Hub { id, .. } => Err(self.not_fetched(&id)),
+                }
+            }
+            Location::Hub(set) => Err(self.not_fetched(&set.id)),
+        }
+    }
 }
 
 /// Where validation rows come from.
@@ -30,49 +121,105 @@ pub enum Validation {
     /// There are none.
     #[default]
     None,
-    /// This share of the training rows, which are then not trained on.
-    Fraction(f64),
+    /// A share of the training rows, which are then not trained on.
+    Fraction {
+        /// How large a share.
+        fraction: f64,
+        /// What is kept back as a whole.
+        by: By,
+        /// A column of whose every value the share is taken.
+        stratify: Option<String>,
+    },
     /// Files of their own.
     Sources(Vec<Source>),
+}
+
+/// What happens to rows that cannot be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// They are all named, and nothing is trained.
+    #[default]
+    Stop,
+    /// They are left out, counted and listed.
+    Skip,
+    /// As [`OnError::Skip`], but it is an error: for an audit, which shows everything at once.
+    List,
 }
 
 /// What the `data` section of a recipe says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Files to train on.
+    /// What the method learns from.
+    pub wanted: Wanted,
+    /// Rows to train on.
     pub train: Vec<Source>,
+    /// When an epoch of weighted sources ends.
+    pub mixture: Mixture,
     /// What to validate on.
     pub validation: Validation,
+    /// Rows that must not be trained on.
+    pub test: Vec<Source>,
+    /// Passages that are put in front of prompts.
+    pub context: Option<ContextOptions>,
     /// Most tokens of a row; the longest row where there is no limit.
     pub max_seq_len: Option<usize>,
     /// What happens to longer rows.
     pub overlong: Overlong,
-    /// Seed of the split.
+    /// What happens to rows that cannot be used.
+    pub on_error: OnError,
+    /// Errors that are taken for warnings.
+    pub accept: Vec<String>,
+    /// Seed of split, mixture and limits.
     pub seed: u64,
     /// Number of threads that tokenise; 0 is taken as 1.
     pub threads: usize,
+    /// Folder that keeps prepared rows; without it they stay in memory.
+    pub cache: Option<PathBuf>,
 }
 
 /// Everything that a run needs of its data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Prepared {
-    /// To train on, in file order; repeated rows after all others.
-    pub train: Vec<Sequence>,
-    /// To validate on, in file order.
-    pub validation: Vec<Sequence>,
-    /// What the user should know.
+    /// To train on, in the order of the files; repeated rows after all others.
+    pub train: Sequences,
+    /// To validate on, in the order of the files.
+    pub validation: Sequences,
+    /// What the user should know, errors first.
     pub findings: Findings,
     /// Counts over `train`.
     pub stats: Stats,
-    /// The files, training before validation.
+    /// The files: training, validation, tests.
     pub files: Vec<FileSummary>,
+    /// Rows that are neither trained nor validated on, and why.
+    pub left_out: Vec<RowError>,
+    /// How rows were kept back.
+    pub split: Option<Division>,
+    /// Whether nothing had to be made.
+    pub was_cached: bool,
+}
+
+/// What was kept back of the training rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Division {
+    /// What was kept back as a whole.
+    pub by: String,
+    /// Rows kept back.
+    pub rows: usize,
+    /// Parts that they came from: clusters, groups.
+    pub parts: usize,
+    /// Identities of the rows: hashes of their normalised text, in hex, sorted.
+    pub ids: Vec<String>,
 }
 
 /// Counts over the sequences of one epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
-    /// Rows of the files, repeated ones once.
+    /// Rows of the files of `data.train`, after `limit`.
+    pub rows_in: usize,
+    /// Rows that are trained on, repeated ones once.
     pub rows: usize,
+    /// Rows that are validated on.
+    pub rows_validation: usize,
     /// Sequences, of which a conversation may give several.
     pub sequences: usize,
     /// Tokens as rendered.
@@ -81,209 +228,183 @@ pub struct Stats {
     pub supervised_tokens: usize,
     /// Tokens of the longest sequence.
     pub longest: usize,
-    /// Tokens with which every sequence begins.
-    pub shared_prefix: usize,
 }
 
-/// What a manifest keeps of a file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct FileSummary {
-    /// The file.
-    pub path: PathBuf,
-    /// The shape of its records.
-    pub format: &'static str,
-    /// Rows taken.
-    pub rows: usize,
-    /// Hash of its bytes, in hex.
-    pub sha256: String,
-}
-
-/// Reads, converts, tokenises and splits the data of a run.
+/// Reads, converts, tokenises, audits and splits the data of a run.
 ///
-/// The result does not depend on the number of threads. Every row that cannot
-/// be used is named in the error.
+/// The result does not depend on the number of threads, nor on what the cache held. Every row that cannot be
+/// used is named in the error, or listed where the configuration leaves such rows out. Findings of error
+/// level do not fail: the caller shows them all, and stops.
 pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
-    let mut findings = Findings::default();
-    let mut files = Vec::new();
-    let (train, repeats) = load(&config.train, &mut findings, &mut files)?;
-    let held_out = match &config.validation {
-        Validation::Sources(sources) => load(sources, &mut findings, &mut files)?.0,
-        Validation::Fraction(_) | Validation::None => Vec::new(),
+    let context = match &config.context {
+        Some(options) => Some(Context::build(options, config.seed)?),
+        None => None,
     };
-    if train.is_empty() {
-        return Err(Error::Setting {
-            key: "data.train".into(),
-            message: "there are no rows to train on".into(),
-            hint: None,
-        });
-    }
-    let first_held_out = train.len() as u64;
-    let conversations: Vec<Conversation> = train.into_iter().chain(held_out).collect();
-    let sequences = supervise(&conversations, supervisor, config.threads.max(1), &mut findings)?;
-    if findings.get(NO_END_OF_TURN.id).is_some_and(|found| found.count >= sequences.len()) {
-        findings.raise(NO_END_OF_TURN.id, Level::Error);
-    }
-    let sequences = match config.max_seq_len {
-        Some(max) => overlong::limit(sequences, max, config.overlong, &mut findings)?,
-        None => sequences,
+    let fingerprint = supervisor.fingerprint();
+    let maker = file::Maker { config, supervisor, context: context.as_ref(), fingerprint };
+    let validation: &[Source] = match &config.validation {
+        Validation::Sources(sources) => sources,
+        Validation::Fraction { .. } | Validation::None => &[],
     };
-    let held_out = held_out_rows(config, &sequences, first_held_out, &mut findings)?;
-    let (validation, train): (Vec<_>, Vec<_>) = sequences
-        .into_iter()
-        .partition(|s| s.row >= first_held_out || held_out.binary_search(&s.row).is_ok());
-    if train.is_empty() {
-        return Err(Error::Setting {
-            key: "data.max_seq_len".into(),
-            message: "no row is short enough to train on".into(),
-            hint: Some("raise it".into()),
-        });
+    let mut made = Made::default();
+    let purposes = ["train", "validation", "test"];
+    for (purpose, sources) in
+        purposes.into_iter().zip([&config.train[..], validation, &config.test])
+    {
+        for (index, source) in sources.iter().enumerate() {
+            made.add(&maker, source, index, purpose)?;
+        }
     }
-    let train = repeat(train, &repeats, conversations.len() as u64);
-    let stats = Stats::of(&train, conversations.len() as u64);
-    Ok(Prepared { train, validation, findings, stats, files })
+    made.finish(config)
+}
+
+/// Sets of all files, and what they are for.
+#[derive(Default)]
+struct Made {
+    sets: Vec<Set>,
+    /// Purpose, and index of the source among those of that purpose.
+    purposes: Vec<(&'static str, usize)>,
+    files: Vec<FileSummary>,
+    all_cached: bool,
+    begun: bool,
+}
+
+impl Made {
+    fn add(
+        &mut self,
+        maker: &file::Maker<'_>,
+        source: &Source,
+        index: usize,
+        purpose: &'static str,
+    ) -> Result<()> {
+        let (files, reading) = source.files()?;
+        let mut left = source.limit;
+        for path in files {
+            if left == Some(0) {
+                break;
+            }
+            let (set, was_cached) = maker.set(&path, &reading, left, source.shuffle)?;
+            left = left.map(|left| left.saturating_sub(set.rows));
+            self.all_cached = was_cached && (self.all_cached || !self.begun);
+            self.begun = true;
+            self.files.push(FileSummary::of(&set, purpose));
+            self.sets.push(set.set);
+            self.purposes.push((purpose, index));
+        }
+        Ok(())
+    }
+
+    fn finish(self, config: &Config) -> Result<Prepared> {
+        let mut findings = Findings::default();
+        let mut left_out = Vec::new();
+        let mut bad = Vec::new();
+        for set in &self.sets {
+            for tail in &set.tails {
+                findings.merge(tail.findings.at(&set.file));
+                let (unusable, out): (Vec<_>, Vec<_>) =
+                    tail.left_out.iter().partition(|row| row.is_bad);
+                bad.extend(unusable.into_iter().map(|row| row.error(&set.file)));
+                left_out.extend(out.into_iter().map(|row| row.error(&set.file)));
+            }
+            findings.merge(set.header.notes.at(&set.file));
+        }
+        match config.on_error {
+            OnError::Stop => Error::from_rows(bad)?,
+            OnError::Skip | OnError::List => {
+                let kind = if config.on_error == OnError::Skip { &SKIPPED } else { &UNUSABLE };
+                for row in &bad {
+                    findings.add_with(
+                        kind,
+                        &row.place,
+                        format!("{}: {}", kind.message, row.message),
+                    );
+                }
+                left_out.extend(bad);
+            }
+        }
+        let rows_in = self.sets_of("train").map(|(_, set)| set.rows).sum();
+        if self.sets_of("train").all(|(_, set)| set.sequences.is_empty()) {
+            return Err(nothing_to_train(&left_out));
+        }
+        audits::tallies(&self, &mut findings);
+        let clusters = audits::duplicates(&self, config, &mut findings)?;
+        audits::size(&clusters.rows, &mut findings)?;
+        let division = division::divide(&self, config, &clusters, &mut findings)?;
+        audits::leaks(&self, config, &clusters, &division.kept_back, &mut findings)?;
+        findings.accept(&config.accept);
+        findings.sort();
+
+        let files = self.files;
+        let mut first = 0;
+        let mut sets = Vec::with_capacity(self.sets.len());
+        for set in self.sets {
+            let rows = set.rows as u64;
+            sets.push((set, first));
+            first += rows;
+        }
+        let sets = Arc::new(sets);
+        let train = Sequences::new(sets.clone(), division.train);
+        let validation = Sequences::new(sets, division.validation);
+        let stats = Stats::of(&train, &validation, rows_in);
+        let was_cached = self.all_cached;
+        Ok(Prepared {
+            train,
+            validation,
+            findings,
+            stats,
+            files,
+            left_out,
+            split: division.split,
+            was_cached,
+        })
+    }
+
+    /// The sets of one purpose, with their index.
+    fn sets_of(&self, purpose: &str) -> impl Iterator<Item = (usize, &Set)> {
+        let both = self.sets.iter().zip(&self.purposes).enumerate();
+        both.filter(move |(_, (_, of))| of.0 == purpose).map(|(index, (set, _))| (index, set))
+    }
+}
+
+fn nothing_to_train(left_out: &[RowError]) -> Error {
+    Error::Setting {
+        key: "data.train".into(),
+        message: "there are no rows to train on".into(),
+        hint: left_out.first().map(|row| format!("all were left out, the first because: {row}")),
+    }
 }
 
 impl Stats {
-    /// Counts sequences; rows from `copies_from` on repeat others.
-    fn of(sequences: &[Sequence], copies_from: u64) -> Stats {
-        let mut rows: Vec<u64> =
-            sequences.iter().map(|s| s.row).filter(|&row| row < copies_from).collect();
-        rows.dedup();
-        let first = sequences.first().map_or(&[][..], |s| &s.tokens);
-        let shared = sequences.iter().map(|s| common_prefix(first, &s.tokens)).min();
-        Stats {
-            rows: rows.len(),
-            sequences: sequences.len(),
-            tokens: sequences.iter().map(Sequence::len).sum(),
-            supervised_tokens: sequences.iter().map(Sequence::supervised).sum(),
-            longest: sequences.iter().map(Sequence::len).max().unwrap_or(0),
-            shared_prefix: shared.unwrap_or(0),
-        }
-    }
-}
-
-/// Reads one file of records.
-pub fn load_source(
-    source: &Source,
-    findings: &mut Findings,
-) -> Result<(FileSummary, Vec<Conversation>)> {
-    let path: &Path = &source.path;
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let mut rows = source::parse(path, &bytes)?;
-    rows.truncate(source.limit.unwrap_or(usize::MAX));
-    let (shape, conversations) = record::conversations(rows, &source.reading, findings)?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let summary =
-        FileSummary { path: path.into(), format: shape.name, rows: conversations.len(), sha256 };
-    Ok((summary, conversations))
-}
-
-/// Reads files one after the other; bad rows of all of them make one error.
-/// Returns how often each conversation is repeated beside them.
-fn load(
-    sources: &[Source],
-    findings: &mut Findings,
-    files: &mut Vec<FileSummary>,
-) -> Result<(Vec<Conversation>, Vec<usize>)> {
-    let (mut conversations, mut repeats, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-    for source in sources {
-        match load_source(source, findings) {
-            Ok((summary, loaded)) => {
-                repeats.resize(repeats.len() + loaded.len(), source.repeat.max(1));
-                conversations.extend(loaded);
-                files.push(summary);
-            }
-            Err(Error::Rows { rows, .. }) => bad.extend(rows),
-            Err(other) => return Err(other),
-        }
-    }
-    Error::from_rows(bad)?;
-    Ok((conversations, repeats))
-}
-
-/// Tokenises conversations in parallel; the order of the result is theirs.
-fn supervise(
-    conversations: &[Conversation],
-    supervisor: &Supervisor,
-    threads: usize,
-    findings: &mut Findings,
-) -> Result<Vec<Sequence>> {
-    let chunk = conversations.len().div_ceil(threads).max(1);
-    let work = |index: usize, conversations: &[Conversation]| {
-        let mut part = (Vec::new(), Vec::new(), Findings::default());
-        for (offset, conversation) in conversations.iter().enumerate() {
-            let row = (index * chunk + offset) as u64;
-            match supervisor.supervise(row, conversation, &mut part.2) {
-                Ok(sequences) => part.0.extend(sequences),
-                Err(error) => part.1.push(error),
-            }
-        }
-        part
-    };
-    let parts: Vec<(Vec<Sequence>, Vec<RowError>, Findings)> = std::thread::scope(|scope| {
-        let chunks = conversations.chunks(chunk).enumerate();
-        let running: Vec<_> =
-            chunks.map(|(index, chunk)| scope.spawn(move || work(index, chunk))).collect();
-        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| match handle.join() {
-            Ok(part) => part,
-            Err(panic) => std::panic::resume_unwind(panic),
+    fn of(train: &Sequences, validation: &Sequences, rows_in: usize) -> Stats {
+        let rows = |sequences: &Sequences| {
+            let originals = (0..sequences.len()).filter(|&index| !sequences.is_copy(index));
+            let mut rows: Vec<u64> = originals.map(|index| sequences.row_of(index)).collect();
+            rows.sort_unstable();
+            rows.dedup();
+            rows.len()
         };
-        running.into_iter().map(join).collect()
-    });
-    let (mut sequences, mut bad) = (Vec::new(), Vec::new());
-    for (more, worse, found) in parts {
-        sequences.extend(more);
-        bad.extend(worse);
-        findings.merge(found);
-    }
-    Error::from_rows(bad)?;
-    Ok(sequences)
-}
-
-/// Rows of the training files that are kept back, sorted.
-fn held_out_rows(
-    config: &Config,
-    sequences: &[Sequence],
-    first_held_out: u64,
-    findings: &mut Findings,
-) -> Result<Vec<u64>> {
-    let Validation::Fraction(fraction) = config.validation else { return Ok(Vec::new()) };
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::Setting {
-            key: "data.validation.fraction".into(),
-            message: format!("{fraction} is not a share of the rows"),
-            hint: Some("write 0.1 for one row in ten".into()),
-        });
-    }
-    let mut rows: Vec<u64> =
-        sequences.iter().map(|s| s.row).filter(|&row| row < first_held_out).collect();
-    rows.dedup();
-    let chosen = validation_rows(&rows, fraction, config.seed);
-    if let (true, true, Some(first)) = (chosen.is_empty(), fraction > 0.0, sequences.first()) {
-        findings.add(&NO_VALIDATION, &first.place);
-    }
-    Ok(chosen)
-}
-
-/// Appends the copies that `repeat` asks for, each as a row of its own.
-fn repeat(mut train: Vec<Sequence>, repeats: &[usize], rows: u64) -> Vec<Sequence> {
-    let originals = train.len();
-    let most = repeats.iter().copied().max().unwrap_or(1);
-    for copy in 1..most {
-        for index in 0..originals {
-            let original = &train[index];
-            if repeats[original.row as usize] > copy {
-                let row = original.row + copy as u64 * rows;
-                train.push(Sequence { row, group: row as u32, ..original.clone() });
-            }
+        Stats {
+            rows_in,
+            rows: rows(train),
+            rows_validation: rows(validation),
+            sequences: train.len(),
+            tokens: train.tokens(),
+            supervised_tokens: train.supervised(),
+            longest: train.longest().map_or(0, |index| train.tokens_of(index)),
         }
     }
-    train
 }
 
-const NO_VALIDATION: crate::finding::Kind = crate::finding::Kind {
-    id: "no-validation",
+const SKIPPED: crate::finding::Kind = crate::finding::Kind {
+    id: "unusable-rows-skipped",
     level: Level::Warning,
-    message: "there are too few rows to keep one back for validation",
-    hint: "add rows, or name a file under `data.validation.path`",
+    message: "rows that cannot be used are left out, the first because",
+    hint: "they are listed with what is wrong with each; mend them to train on them",
+};
+
+const UNUSABLE: crate::finding::Kind = crate::finding::Kind {
+    id: "unusable-rows",
+    level: Level::Error,
+    message: "rows that cannot be used, the first because",
+    hint: "mend them, or leave them out with `data.on_error: skip`",
 };

@@ -26,6 +26,10 @@ pub mod purpose {
     pub const ORDER: u64 = 0x6F72_6465;
     /// Which rows are for validation.
     pub const SPLIT: u64 = 0x7370_6C69;
+    /// Which rows of a source an epoch takes.
+    pub const MIXTURE: u64 = 0x6D69_7874;
+    /// Which rows of a file a limit takes.
+    pub const LIMIT: u64 = 0x6C69_6D69;
 }
 
 #[cfg(test)]

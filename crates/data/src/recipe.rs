@@ -1,42 +1,78 @@
 //! The `data` section of a recipe.
 
-use keys::{Document, Key, Problem, Section, Settings as _, Value};
+use keys::{Document, Key, Kind, Problem, Section, Settings as _, Value};
 
-use crate::{Config, Overlong, Reading, Source, Validation};
+use crate::context::ContextOptions;
+use crate::prepare::{HubSet, Location, OnError};
+use crate::split::By;
+use crate::supervision::{Reasoning, SupervisionOptions, System, TrainOn};
+use crate::{Config, Mixture, Overlong, Reading, Source, Validation, Wanted};
 
-const FORMATS: &[&str] = &["auto", "messages", "sharegpt", "alpaca", "prompt_completion"];
-const NO_HUB: &str = "download the file and name it with `path`";
+const FORMATS: &[&str] = &[
+    "auto",
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt_completion",
+    "text",
+    "tokens",
+    "preference",
+    "feedback",
+    "ranked",
+    "stepwise",
+    "prompt",
+];
 
 /// The keys of the section.
 pub const KEYS: &[Key] = &[
-    Key::entries("data.train").shorthand("path").required().doc("Files to train on."),
-    Key::path("data.train[].path").required().doc("JSON Lines, or a JSON array of objects."),
+    Key::entries("data.train").shorthand("path").required().doc("What to train on."),
+    Key::path("data.train[].path")
+        .doc("A file, a folder of files or a glob: JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text; also behind gzip or zstd."),
+    Key::text("data.train[].name")
+        .doc("Entry of the LLaMA-Factory dataset_info.json that `path` names."),
     Key::choice("data.train[].format", FORMATS)
         .default("auto")
         .doc("Shape of the records; `auto` finds it by looking."),
-    Key::map("data.train[].columns").doc("The format's column: the file's column."),
+    Key::map("data.train[].columns")
+        .doc("The format's column: the file's column, also inside another as `instances.0.output`."),
     Key::text("data.train[].system").doc("System message of conversations that bring none."),
-    Key::int("data.train[].limit", 1, i64::MAX).unit("rows").doc("Takes only the first rows."),
+    Key::int("data.train[].limit", 1, i64::MAX).unit("rows").doc("Takes only so many rows."),
+    Key::bool("data.train[].shuffle")
+        .default("false")
+        .doc("Whether `limit` takes rows by the seed, and not the first ones. Training shuffles in any case."),
     Key::int("data.train[].repeat", 1, 1000)
+        .excludes(&["data.train[].weight"])
         .default("1")
         .doc("How often a row stands in an epoch."),
     Key::float("data.train[].weight", 0.0, f64::INFINITY)
-        .later("`repeat` takes rows more often")
-        .doc("Share of the file in the mixture."),
-    Key::text("data.train[].hub").later(NO_HUB).doc("Data set on the hub."),
-    Key::text("data.train[].config").later(NO_HUB).doc("Configuration of the hub data set."),
-    Key::text("data.train[].split").later(NO_HUB).doc("Split of the hub data set."),
-    Key::text("data.train[].revision").later(NO_HUB).doc("Revision of the hub data set."),
+        .above_min()
+        .doc("Share of the mixture; sources without one have 1."),
+    Key::text("data.train[].hub")
+        .excludes(&["data.train[].path"])
+        .doc("Data set on the hub: owner/name."),
+    Key::text("data.train[].config").doc("Configuration of the hub data set."),
+    Key::text("data.train[].split").doc("Split of the hub data set; train without it."),
+    Key::text("data.train[].revision").doc("Branch, tag or commit of the hub data set."),
+    Key::choice("data.mixture", &["first", "all"])
+        .default("first")
+        .doc("When an epoch of weighted sources ends: with the first that is through, or when all are."),
     Key::section("data.validation").shorthand("path").doc("What to validate on."),
     Key::float("data.validation.fraction", 0.0, 1.0)
         .below_max()
-        .excludes(&["data.validation.path"])
+        .excludes(&["data.validation.path", "data.validation.hub"])
         .doc("Share of the training rows that is kept back."),
-    Key::choice("data.validation.by", &["row"])
-        .later_words(&["cluster", "time:<column>", "group:<column>"])
-        .default("row")
-        .doc("What is kept back as a whole."),
+    Key::text("data.validation.by")
+        .default("cluster")
+        .doc("What is kept back as a whole: row, cluster (rows that are nearly the same), group:<column>, or time:<column> (the latest)."),
+    Key::text("data.validation.stratify")
+        .doc("Column of whose every value the share is kept back."),
     Key::path("data.validation.path").doc("File of validation rows."),
+    Key::text("data.validation.hub")
+        .excludes(&["data.validation.path"])
+        .doc("Validation rows from a data set on the hub."),
+    Key::text("data.validation.config").doc("Configuration of the hub data set."),
+    Key::text("data.validation.split").doc("Split of the hub data set; validation without it."),
+    Key::text("data.validation.revision").doc("Branch, tag or commit of the hub data set."),
     Key::choice("data.validation.format", FORMATS)
         .default_by("the first file of `data.train`")
         .doc("Shape of the validation records."),
@@ -46,48 +82,191 @@ pub const KEYS: &[Key] = &[
     Key::text("data.validation.system")
         .default_by("the first file of `data.train`")
         .doc("System message of validation conversations that bring none."),
+    Key::entries("data.test")
+        .shorthand("path")
+        .doc("Rows that are never trained on: those of them that stand in training are found."),
+    Key::path("data.test[].path").required().doc("A file, a folder or a glob."),
+    Key::choice("data.test[].format", FORMATS)
+        .default("auto")
+        .doc("Shape of the records; `auto` finds it by looking."),
+    Key::map("data.test[].columns").doc("The format's column: the file's column."),
+    Key::choice("data.train_on", &["all", "last", "weighted"])
+        .default("all")
+        .doc("Which turns are learned: all that have no weight of 0, the last, or each by its `weight`."),
+    Key::list("data.roles", &Kind::Text)
+        .items(1, 8)
+        .default("[assistant]")
+        .doc("Whose turns are learned."),
+    Key::choice("data.reasoning", &["keep", "strip"])
+        .default("keep")
+        .doc("Whether the reasoning of a turn is learned, or taken out of the rows."),
+    Key::section("data.system").shorthand("policy").doc("What becomes of system messages."),
+    Key::choice("data.system.policy", &["keep", "drop"])
+        .excludes(&["data.system.set"])
+        .default("keep")
+        .doc("They stay, or are taken out."),
+    Key::text("data.system.set").doc("Text that takes the place of every system message."),
+    Key::section("data.context").shorthand("retrieve").doc("Passages that stand in front of prompts, for training to answer from them."),
+    Key::path("data.context.retrieve").doc("Folder or file of documents to retrieve from, by BM25."),
+    Key::int("data.context.k", 1, 100).default("3").doc("Passages retrieved for a prompt."),
+    Key::int("data.context.distractors", 0, 100)
+        .default("1")
+        .doc("Further passages that have nothing to do with the prompt."),
+    Key::int("data.context.words", 20, 10_000).default("200").unit("words").doc("Length of a passage, about."),
+    Key::float("data.context.without", 0.0, 1.0)
+        .default("0.0")
+        .doc("Share of the rows that get distractors only."),
     Key::int("data.max_seq_len", 2, i64::MAX)
         .or(&["auto"])
         .default("auto")
         .unit("tokens")
         .doc("Longest row; `auto` takes the longest there is."),
-    Key::choice("data.overlong", &["error", "truncate", "skip"])
-        .later_words(&["split"])
+    Key::choice("data.overlong", &["error", "truncate", "split", "skip"])
         .default("error")
-        .doc("What happens to rows that are longer."),
+        .doc("What happens to rows that are longer: split cuts dialogues between turns and texts into windows."),
+    Key::choice("data.on_error", &["stop", "skip"])
+        .default("stop")
+        .doc("What happens to rows that cannot be used: all are named and nothing is trained, or they are left out and listed."),
+    Key::list("data.accept", &Kind::Text)
+        .default("[]")
+        .doc("Errors of `check` that shall not stop the run, by name."),
 ];
 
 /// Reads the section of a recipe.
 ///
-/// Seed and threads stand elsewhere. Fails where `columns` maps to anything but names.
+/// Seed, threads and cache stand elsewhere. Fails where a value does not fit the others.
 pub fn config(document: &Document, seed: u64, threads: usize) -> Result<Config, Problem> {
-    let train: Vec<Source> =
-        document.entries("data.train").iter().map(source).collect::<Result<_, _>>()?;
-    let validation = document.section("data.validation");
-    let validation = match (validation.opt_path("path"), validation.opt_f64("fraction")) {
-        (Some(path), _) => {
-            let first = train.first().map(|source| source.reading.clone()).unwrap_or_default();
-            let reading = reading(&validation, first)?;
-            Validation::Sources(vec![Source { path: path.into(), reading, ..Source::default() }])
-        }
-        (None, Some(fraction)) if fraction > 0.0 => Validation::Fraction(fraction),
-        (None, _) => Validation::None,
+    let list = |name: &str| -> Result<Vec<Source>, Problem> {
+        document.entries(name).iter().map(source).collect()
     };
+    let (train, test) = (list("data.train")?, list("data.test")?);
     let overlong = match document.get_str("data.overlong") {
         "truncate" => Overlong::Truncate,
+        "split" => Overlong::Split,
         "skip" => Overlong::Skip,
         _ => Overlong::Error,
     };
-    let max_seq_len = document.opt_usize("data.max_seq_len");
-    Ok(Config { train, validation, max_seq_len, overlong, seed, threads })
+    let on_error = match document.get_str("data.on_error") {
+        "skip" => OnError::Skip,
+        _ => OnError::Stop,
+    };
+    let mixture = match document.get_str("data.mixture") {
+        "all" => Mixture::All,
+        _ => Mixture::First,
+    };
+    let accept = document.opt_strs("data.accept").unwrap_or_default();
+    Ok(Config {
+        wanted: document.opt_str("method").map(Wanted::by_method).unwrap_or_default(),
+        validation: validation(document, &train)?,
+        train,
+        test,
+        mixture,
+        context: context(document),
+        max_seq_len: document.opt_usize("data.max_seq_len"),
+        overlong,
+        on_error,
+        accept: accept.into_iter().map(str::to_owned).collect(),
+        seed,
+        threads,
+        cache: None,
+    })
+}
+
+/// What the section says about which tokens are learned.
+pub fn supervision(document: &Document) -> SupervisionOptions {
+    let train_on = match document.get_str("data.train_on") {
+        "last" => TrainOn::Last,
+        "weighted" => TrainOn::Weighted,
+        _ => TrainOn::All,
+    };
+    let reasoning = match document.get_str("data.reasoning") {
+        "strip" => Reasoning::Strip,
+        _ => Reasoning::Keep,
+    };
+    let system = match (document.opt_str("data.system.set"), document.opt_str("data.system.policy"))
+    {
+        (Some(text), _) => System::Set(text.to_owned()),
+        (None, Some("drop")) => System::Drop,
+        (None, _) => System::Keep,
+    };
+    let roles = document.opt_strs("data.roles").unwrap_or_default();
+    let roles = roles.into_iter().map(str::to_owned).collect();
+    let split = document.get_str("data.overlong") == "split";
+    let split_beyond = document.opt_usize("data.max_seq_len").filter(|_| split);
+    SupervisionOptions { train_on, roles, reasoning, system, split_beyond }
+}
+
+fn validation(document: &Document, train: &[Source]) -> Result<Validation, Problem> {
+    let group = document.section("data.validation");
+    let location = location(&group, "validation");
+    if let Some(location) = location {
+        let first = train.first().map(|source| source.reading.clone()).unwrap_or_default();
+        let reading = reading(&group, first)?;
+        return Ok(Validation::Sources(vec![Source { location, reading, ..Source::default() }]));
+    }
+    match group.opt_f64("fraction") {
+        Some(fraction) if fraction > 0.0 => {
+            let by = by(&group)?;
+            let stratify = group.opt_str("stratify").map(str::to_owned);
+            Ok(Validation::Fraction { fraction, by, stratify })
+        }
+        _ => Ok(Validation::None),
+    }
+}
+
+fn by(group: &Section<'_>) -> Result<By, Problem> {
+    let text = group.opt_str("by").unwrap_or("cluster");
+    match text.split_once(':') {
+        None if text == "row" => Ok(By::Row),
+        None if text == "cluster" => Ok(By::Cluster),
+        Some(("time", column)) if !column.is_empty() => Ok(By::Time(column.trim().to_owned())),
+        Some(("group", column)) if !column.is_empty() => Ok(By::Group(column.trim().to_owned())),
+        _ => {
+            let message = format!("`{text}` is nothing that rows are kept back by");
+            let hint = "one of row, cluster, time:<column>, group:<column>";
+            Err(group.problem("by", message, Some(hint.into())))
+        }
+    }
+}
+
+fn context(document: &Document) -> Option<ContextOptions> {
+    let group = document.section("data.context");
+    Some(ContextOptions {
+        retrieve: group.opt_path("retrieve")?.into(),
+        k: group.get_usize("k"),
+        distractors: group.get_usize("distractors"),
+        words: group.get_usize("words"),
+        without: group.get_f64("without"),
+    })
+}
+
+/// Where the rows of a group are; `None` where it names no place.
+fn location(group: &Section<'_>, split: &str) -> Option<Location> {
+    let text = |name: &str| group.opt_str(name).map(str::to_owned);
+    if let Some(id) = group.opt_str("hub") {
+        let split = text("split").or_else(|| Some(split.to_owned()));
+        let (config, revision) = (text("config"), text("revision"));
+        return Some(Location::Hub(HubSet { id: id.to_owned(), config, split, revision }));
+    }
+    let path = group.opt_path("path")?.to_owned();
+    Some(match text("name") {
+        Some(name) => Location::Entry { path, name },
+        None => Location::Path(path),
+    })
 }
 
 fn source(entry: &Section<'_>) -> Result<Source, Problem> {
+    let location = location(entry, "train").ok_or_else(|| {
+        let hint = "write `path: FILE`, or `hub: owner/name`";
+        entry.problem("path", "the entry names no rows".to_owned(), Some(hint.into()))
+    })?;
     Ok(Source {
-        path: entry.get_path("path").into(),
+        location,
         reading: reading(entry, Reading::default())?,
         limit: entry.opt_usize("limit"),
-        repeat: entry.get_usize("repeat"),
+        shuffle: entry.opt_bool("shuffle").unwrap_or(false),
+        repeat: entry.opt_usize("repeat").unwrap_or(1),
+        weight: entry.opt_f64("weight"),
     })
 }
 
@@ -103,7 +282,7 @@ fn reading(group: &Section<'_>, otherwise: Reading) -> Result<Reading, Problem> 
         Some(map) => map.iter().map(|pair| column(group, pair)).collect::<Result<_, _>>()?,
     };
     let system = group.opt_str("system").map(str::to_owned).or(otherwise.system);
-    Ok(Reading { format, columns, system, key: group.full("") })
+    Ok(Reading { format, columns, system, key: group.full(""), ..otherwise })
 }
 
 fn column(
@@ -140,7 +319,7 @@ mod tests {
     fn a_path_alone_takes_the_defaults() {
         let config = read("data: {train: rows.jsonl}").unwrap();
         let reading = Reading { key: "data.train.0".into(), ..Reading::default() };
-        let source = Source { path: "/r/rows.jsonl".into(), reading, limit: None, repeat: 1 };
+        let source = Source { reading, repeat: 1, ..Source::of_path("/r/rows.jsonl") };
         let expected = Config { train: vec![source], seed: 7, threads: 2, ..Config::default() };
         assert_eq!(config, expected);
     }
@@ -157,11 +336,11 @@ mod tests {
         assert_eq!((first.limit, first.repeat), (Some(5), 3));
         assert_eq!(first.reading.format.as_deref(), Some("alpaca"));
         assert_eq!(first.reading.columns, [("output".to_owned(), "answer".to_owned())]);
-        assert_eq!(config.train[1].path, Path::new("/r/b.json"));
+        assert_eq!(config.train[1].location, Location::Path("/r/b.json".into()));
         assert_eq!((config.max_seq_len, config.overlong), (Some(512), Overlong::Skip));
         // Validation rows are read as the first training file is.
         let reading = Reading { key: "data.validation".into(), ..first.reading.clone() };
-        let source = Source { path: "/r/c.json".into(), reading, limit: None, repeat: 0 };
+        let source = Source { reading, ..Source::of_path("/r/c.json") };
         assert_eq!(config.validation, Validation::Sources(vec![source]));
     }
 
@@ -174,7 +353,11 @@ mod tests {
     #[test]
     fn a_share_is_kept_back() {
         let config = read("data: {train: a.json, validation: {fraction: 0.1, by: row}}").unwrap();
-        assert_eq!(config.validation, Validation::Fraction(0.1));
+        let by = |by| Validation::Fraction { fraction: 0.1, by, stratify: None };
+        assert_eq!(config.validation, by(By::Row));
+        let config =
+            read("data: {train: a.json, validation: {fraction: 0.1, by: \"time:day\"}}").unwrap();
+        assert_eq!(config.validation, by(By::Time("day".into())));
         let config = read("data: {train: a.json, validation: {fraction: 0}}").unwrap();
         assert_eq!(config.validation, Validation::None);
     }
@@ -187,9 +370,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name() {
-        check_error("data: {train: a.json, overlong: split}", "split");
-        check_error("data: {train: a.json, validation: {fraction: 0.1, by: cluster}}", "cluster");
-        check_error("data: {train: [{path: a.json, weight: 2.0}]}", "weight");
+        check_error("data: {train: a.json, validation: {fraction: 0.1, by: day}}", "`day`");
+        check_error("data: {train: [{path: a.json, weight: 2.0, repeat: 3}]}", "weight");
+        check_error("data: {train: [{format: alpaca}]}", "names no rows");
         check_error("data: {train: [{path: a.json, hub: org/set}]}", "hub");
         check_error("data: {train: a.json, validation: {fraction: 0.1, path: b.json}}", "path");
         check_error(

@@ -1,30 +1,46 @@
-//! Records as people have them become conversations.
+//! Records as people have them become what methods learn from.
 //!
 //! One file a shape. A shape says by which columns it is known, and how one of
 //! its rows reads; a new one is a file and a line in [`SHAPES`].
 
 mod alpaca;
+mod check;
+mod columns;
 mod conversation;
+mod dataset_info;
 mod detect;
+mod feedback;
 mod field;
 mod kinds;
 mod messages;
+mod preference;
+mod prompt;
 mod prompt_completion;
-mod sharegpt;
+mod ranked;
+mod reader;
+mod stepwise;
+mod text_shape;
+mod tokens;
+mod transcript;
+mod turn;
 
 use serde_json::{Map, Value};
 
 pub use conversation::Conversation;
 pub(crate) use conversation::calls_tools;
+pub use dataset_info::{Location, dataset_info};
 pub use detect::detect;
+use field::Fields;
 pub use kinds::{
     Answer, Feedback, Preference, Prompt, Ranked, Record, Step, Stepwise, Text, Tokens, Wanted,
 };
+pub use reader::Reader;
+pub use turn::Tags;
 
 use crate::source::Row;
-use crate::{Error, Findings, Level, Result, RowError, finding::Kind};
+use crate::{Error, Findings, Result, RowError};
 
-/// A way to write a conversation as a JSON object.
+/// A way to write a record as a JSON object.
 #[derive(Debug)]
 pub struct Shape {
     /// Its name in `format:`.
@@ -33,14 +49,38 @@ pub struct Shape {
     pub layout: &'static str,
     /// The columns that it reads.
     pub columns: &'static [&'static str],
+    /// What its rows are, for messages.
+    pub holds: &'static str,
+    /// What its rows are found by looking for.
+    pub serves: &'static [Wanted],
     /// By which columns a row is known to be of this shape; rows of one file agree.
     signature: fn(&Map<String, Value>) -> Option<&'static str>,
-    convert: fn(&Row) -> std::result::Result<Conversation, RowError>,
+    read: fn(&Fields<'_>) -> field::Result<Record>,
+}
+
+impl Shape {
+    /// Whether a file of this shape gives what is wanted. Prompts can be taken
+    /// out of conversations.
+    fn fits(&self, wanted: Wanted) -> bool {
+        let has_prompts = self.serves.contains(&Wanted::Conversations) && self.name != "tokens";
+        self.serves.contains(&wanted) || (wanted == Wanted::Prompts && has_prompts)
+    }
 }
 
 /// Every known shape. Where several fit a row, the first is meant.
-pub const SHAPES: [&Shape; 4] =
-    [&messages::SHAPE, &sharegpt::SHAPE, &alpaca::SHAPE, &prompt_completion::SHAPE];
+pub const SHAPES: [&Shape; 11] = [
+    &messages::MESSAGES,
+    &messages::SHAREGPT,
+    &alpaca::SHAPE,
+    &prompt_completion::SHAPE,
+    &text_shape::SHAPE,
+    &tokens::SHAPE,
+    &preference::SHAPE,
+    &feedback::SHAPE,
+    &ranked::SHAPE,
+    &stepwise::SHAPE,
+    &prompt::SHAPE,
+];
 
 /// The shape of that name.
 pub fn by_name(name: &str) -> Option<&'static Shape> {
@@ -58,111 +98,28 @@ pub struct Reading {
     pub system: Option<String>,
     /// The recipe key of this file, such as `data.train.0`, for messages.
     pub key: String,
+    /// Names that the turns use.
+    pub tags: Tags,
 }
 
-/// Converts all rows of a file, which are of one shape.
+/// Converts all rows of a file, which are conversations of one shape.
 ///
 /// Every row that cannot be converted is named in the error. Rows are never
 /// dropped; what is odd about them goes into `findings`.
 pub fn conversations(
-    mut rows: Vec<Row>,
+    rows: Vec<Row>,
     reading: &Reading,
     findings: &mut Findings,
 ) -> Result<(&'static Shape, Vec<Conversation>)> {
-    rename(&mut rows, reading)?;
-    let shape = match &reading.format {
-        Some(name) => by_name(name).ok_or_else(|| unknown_format(name, reading))?,
-        None => detect(&rows)?,
-    };
+    let reader = Reader::find(&rows, reading, Wanted::Conversations)?;
     let (mut conversations, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in &rows {
-        let converted = (shape.convert)(row).and_then(|mut conversation| {
-            conversation.add_system(reading.system.as_deref());
-            conversation.check(findings)?;
-            Ok(conversation)
-        });
-        match converted {
-            Ok(conversation) => conversations.push(conversation),
+    for row in rows {
+        match reader.read(row, findings) {
+            Ok(Record::Conversation(conversation)) => conversations.push(conversation),
+            Ok(other) => bad.push(RowError::new(other.place(), "row is no conversation")),
             Err(error) => bad.push(error),
         }
     }
-    if let Some(first) = bad.first_mut() {
-        first.hint = first.hint.take().or_else(|| preference_hint(&rows));
-    }
     Error::from_rows(bad)?;
-    note_unused_columns(&rows, shape, findings);
-    Ok((shape, conversations))
-}
-
-fn unknown_format(name: &str, reading: &Reading) -> Error {
-    let known: Vec<String> = SHAPES.iter().map(|shape| format!("`{}`", shape.name)).collect();
-    Error::Setting {
-        key: format!("{}.format", reading.key),
-        message: format!("unknown format `{name}`"),
-        hint: Some(format!(
-            "one of {}; without it the format is found by looking",
-            known.join(", ")
-        )),
-    }
-}
-
-/// Gives columns the names by which the shapes know them.
-fn rename(rows: &mut [Row], reading: &Reading) -> Result<()> {
-    let error = |ours: &str, message, hint| Error::Setting {
-        key: format!("{}.columns.{ours}", reading.key),
-        message,
-        hint: Some(hint),
-    };
-    for (ours, theirs) in &reading.columns {
-        if !SHAPES.iter().any(|shape| shape.columns.contains(&ours.as_str())) {
-            let names = detect::join(SHAPES.iter().flat_map(|shape| shape.columns).copied());
-            return Err(error(
-                ours,
-                "no format has such a column".into(),
-                format!("one of {names}"),
-            ));
-        }
-        if !rows.iter().any(|row| row.value.contains_key(theirs)) {
-            let names = detect::join(detect::column_names(rows).into_iter());
-            return Err(error(
-                ours,
-                format!("no row has a column `{theirs}`"),
-                format!("the rows have {names}"),
-            ));
-        }
-    }
-    for row in rows {
-        let taken: Vec<_> = reading
-            .columns
-            .iter()
-            .filter_map(|(ours, theirs)| Some((ours.clone(), row.value.shift_remove(theirs)?)))
-            .collect();
-        row.value.extend(taken);
-    }
-    Ok(())
-}
-
-fn preference_hint(rows: &[Row]) -> Option<String> {
-    let is_pair =
-        |row: &Row| row.value.contains_key("chosen") && row.value.contains_key("rejected");
-    rows.first().is_some_and(is_pair).then(|| {
-        "rows with `chosen` and `rejected` are preferences; `sft` needs whole conversations".into()
-    })
-}
-
-fn note_unused_columns(rows: &[Row], shape: &Shape, findings: &mut Findings) {
-    const UNUSED: Kind = Kind {
-        id: "unused-columns",
-        level: Level::Note,
-        message: "columns that are not trained on",
-        hint: "if one of them is meant, name it with `columns`",
-    };
-    let names = detect::column_names(rows);
-    let unused: Vec<&str> =
-        names.into_iter().filter(|name| !shape.columns.contains(name)).collect();
-    if let (Some(first), false) = (rows.first(), unused.is_empty()) {
-        let message =
-            format!("columns that are not trained on: {}", detect::join(unused.into_iter()));
-        findings.add_with(&UNUSED, &first.place, message);
-    }
+    Ok((reader.found(), conversations))
 }

@@ -98,9 +98,11 @@ pub struct Cut {
 /// How an epoch packs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Packed {
+    /// Sequences that were packed to find out: those of the first steps.
+    pub sequences: usize,
     /// Most tokens of a micro-batch.
     pub micro_batch_tokens: usize,
-    /// Micro-batches of an epoch.
+    /// Micro-batches that they make.
     pub micro_batches: usize,
     /// Share of that room which is used.
     pub fill: f64,

@@ -1,14 +1,42 @@
-//! Files as lists of JSON objects, each with its place.
+//! Files as streams of rows: objects, each with its place.
+//!
+//! | format | a row is |
+//! |---|---|
+//! | JSON Lines | a line that is not blank |
+//! | JSON array | an element; `Place` has its line and index |
+//! | CSV, TSV | a record under the header; every value is a string |
+//! | Parquet, Arrow (file and stream) | a row; `Place` has its number |
+//! | text | a line that is not blank, as `{"text": line}` |
+//!
+//! The content tells the format, and the name where it does not. All but
+//! Parquet and Arrow files may be packed with gzip or zstd. However large the
+//! file, one row or one batch of it is in memory.
 
+mod columnar;
+mod delimited;
+mod expand;
+mod format;
+mod input;
 mod json;
 mod jsonl;
+mod lines;
+mod object;
+mod text;
+mod value;
 
+use std::fmt;
+use std::fs::File;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, RowError};
+
+pub use expand::expand;
+use input::Input;
 
 /// One object of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,63 +47,92 @@ pub struct Row {
     pub value: Map<String, Value>,
 }
 
-/// Reads a file of rows: JSON Lines or a JSON array of objects.
+/// What a [`Reader`] gives: a row, a bad row, or why it cannot go on.
+type Item = Result<std::result::Result<Row, RowError>>;
+
+type Rows = Box<dyn Iterator<Item = Item> + Send>;
+
+/// The rows of a file, in its order.
 ///
-/// The content tells which, not the name. Every line that is no object is
-/// named in the error.
+/// `Ok(Err(..))` is a bad row, after which reading goes on. `Err(..)` means
+/// that the file cannot be read on, and is the last item. A file without a
+/// row, good or bad, gives that too.
+pub struct Reader {
+    file: Arc<Path>,
+    format: &'static str,
+    rows: Rows,
+    state: State,
+}
+
+#[derive(PartialEq)]
+enum State {
+    NoRowYet,
+    Rows,
+    End,
+}
+
+/// Opens a file of rows.
+pub fn open(path: &Path) -> Result<Reader> {
+    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    Reader::new(path, Input::File(file))
+}
+
+/// Reads all rows of a file; all bad ones make one error.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    parse(path, &bytes)
+    open(path)?.collect_rows()
 }
 
 /// As [`read`] for content that is already in memory; `path` is only named.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Row>> {
-    let file: Arc<Path> = path.into();
-    refuse_other_formats(path, bytes)?;
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        file_error(format!("{}:{line}", path.display()), "text is not UTF-8")
-            .hinting("save the file as UTF-8")
-    })?;
-    let rows = match text.trim_start().chars().next() {
-        None => Vec::new(),
-        Some('[') => json::parse(&file, text)?,
-        Some(_) => jsonl::parse(&file, text)?,
-    };
-    if rows.is_empty() {
-        return Err(file_error(path.display(), "file has no rows"));
-    }
-    Ok(rows)
+    Reader::new(path, Input::Memory(Cursor::new(Bytes::copy_from_slice(bytes))))?.collect_rows()
 }
 
-/// Names the formats that people have and this crate does not read.
-fn refuse_other_formats(path: &Path, bytes: &[u8]) -> Result<()> {
-    let known: [(&[u8], &str); 6] = [
-        (&[0x1f, 0x8b], "gzip"),
-        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
-        (b"PK\x03\x04", "zip"),
-        (b"PAR1", "Parquet"),
-        (b"ARROW1", "Arrow"),
-        (&[0xff, 0xfe], "UTF-16"),
-    ];
-    match known.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        Some((_, name)) => Err(file_error(path.display(), format!("file is {name}"))
-            .hinting("this version reads JSON Lines and JSON arrays of objects, in UTF-8")),
-        None => Ok(()),
+impl Reader {
+    fn new(path: &Path, input: Input) -> Result<Reader> {
+        let file: Arc<Path> = path.into();
+        let (format, rows) = format::rows(&file, input)?;
+        Ok(Reader { file, format, rows, state: State::NoRowYet })
+    }
+
+    /// "JSON Lines", "JSON array", "CSV", "TSV", "Parquet", "Arrow" or "text".
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn collect_rows(self) -> Result<Vec<Row>> {
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        for item in self {
+            match item? {
+                Ok(row) => rows.push(row),
+                Err(error) => bad.push(error),
+            }
+        }
+        Error::from_rows(bad).map(|()| rows)
     }
 }
 
-/// Keys under which a file may hide its list of rows.
-fn wrapped_list(object: &Map<String, Value>) -> Option<&str> {
-    const WRAPPERS: [&str; 8] =
-        ["data", "rows", "train", "examples", "items", "records", "instances", "entries"];
-    let is_list = |value: &Value| {
-        value.as_array().is_some_and(|list| list.first().is_some_and(Value::is_object))
-    };
-    let found =
-        object.iter().find(|(key, value)| WRAPPERS.contains(&key.as_str()) && is_list(value));
-    found.map(|(key, _)| key.as_str())
+impl Iterator for Reader {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        if self.state == State::End {
+            return None;
+        }
+        let item = match self.rows.next() {
+            None if self.state == State::NoRowYet => {
+                Some(Err(file_error(self.file.display(), "file has no rows")))
+            }
+            item => item,
+        };
+        self.state = if matches!(item, Some(Ok(_))) { State::Rows } else { State::End };
+        item
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader({}, {})", self.file.display(), self.format)
+    }
 }
 
 /// The word for what stands where an object should.
@@ -90,11 +147,14 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What serde_json says, without the position that it adds.
-fn bare_message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let end = text.rfind(" at line ").unwrap_or(text.len());
-    text[..end].to_owned()
+fn utf8<'a>(place: &Place, bytes: &'a [u8]) -> std::result::Result<&'a str, RowError> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| RowError::new(place, "text is not UTF-8").with_hint("save the file as UTF-8"))
+}
+
+fn too_long(place: &Place, what: &str) -> RowError {
+    RowError::new(place, format!("{what} is over 256 MB"))
+        .with_hint("a quote or a line end is missing, or the row is no text to train on")
 }
 
 fn file_error(place: impl ToString, message: impl Into<String>) -> Error {
@@ -159,8 +219,16 @@ mod tests {
 
     #[test]
     fn bad_arrays_say_where() {
-        check("[\n{\"a\": 1},\n  {\"a\" 2}\n]", "a.json:3:8: not JSON: expected `:`", None);
-        check("[{\"a\": 1} {}]", "a.json:1:11: not JSON: expected `,` or `]`, found `{`", None);
+        check(
+            "[\n{\"a\": 1},\n  {\"a\" 2}\n]",
+            "a.json:3 (element 1): not JSON: expected `:`, line 3, column 8",
+            None,
+        );
+        check(
+            "[{\"a\": 1} {}]",
+            "a.json:1 (element 0): not JSON: trailing characters, line 1, column 11",
+            None,
+        );
         check(
             "[{\"a\": 1},\n]",
             "a.json:2:1: not JSON: `,` before the `]` that ends the array",
@@ -197,16 +265,6 @@ mod tests {
         check("{\n\"prompt\": \"p\"\n}", message, hint);
         // A single row is a row.
         assert_eq!(rows("{\"messages\": [{\"role\": \"user\"}]}").len(), 1);
-    }
-
-    #[test]
-    fn other_formats_are_named() {
-        for (bytes, name) in [(&b"PAR1"[..], "Parquet"), (&[0x1f, 0x8b, 8], "gzip")] {
-            let error = parse(Path::new("a.bin"), bytes).unwrap_err();
-            assert_eq!(error.to_string(), format!("a.bin: file is {name}"));
-        }
-        let error = parse(Path::new("a.jsonl"), b"{}\n{\"a\": \"\xe9\"}").unwrap_err();
-        assert_eq!(error.to_string(), "a.jsonl:2: text is not UTF-8");
     }
 
     #[test]

@@ -5,32 +5,55 @@
 //! the generation prompt, and `f` the messages up to it. Where `p` is a prefix
 //! of `f`, a row is `tokens(p) ++ tokens(the rest of f)`: what serving feeds, and
 //! what the model must then emit. The mask ends with the end-of-turn token.
+//!
+//! Where `p` is no prefix, or the template leaves out reasoning that the model
+//! must emit, the turn is a row of its own: `p`, the content as it is emitted,
+//! and the end-of-turn token. A turn of another role has as `p` the messages
+//! before it without the generation prompt.
 
+mod assemble;
+mod checks;
+mod dialogue;
 mod end_of_turn;
 mod findings;
+mod fingerprint;
+mod options;
+mod records;
+mod render;
+mod split;
+mod texts;
 mod turn;
 
 use serde_json::{Map, Value};
-use text::{ChatTemplate, Message, Metadata, RenderOptions, Tokenizer};
+use text::{ChatTemplate, Metadata, Tokenizer};
 
 use crate::record::Conversation;
 use crate::{Error, Findings, Result, RowError, Sequence};
+use dialogue::Dialogue;
 use findings as kind;
-use turn::{Piece, Turn};
 
 pub(crate) use findings::NO_END_OF_TURN;
+pub use options::{Reasoning, SupervisionOptions, System, TrainOn};
 
-/// Turns conversations into sequences for one model.
+/// Turns records into sequences for one model.
 #[derive(Clone)]
 pub struct Supervisor {
     tokenizer: Tokenizer,
-    template: ChatTemplate,
+    /// None of a model that continues raw text only.
+    template: Option<ChatTemplate>,
+    options: SupervisionOptions,
     /// Variables for the template, such as `enable_thinking`.
     kwargs: Map<String, Value>,
     /// Ids at which the model stops when it generates.
     eos_token_ids: Vec<u32>,
     /// The special tokens as text.
     special: Vec<String>,
+    /// The characters with which they begin.
+    special_starts: Vec<char>,
+    /// Whether the tokenizer puts a beginning-of-sequence token before a raw text.
+    adds_bos: bool,
+    /// The token for what the tokenizer has no token for, if it ever gives it.
+    unknown: Option<u32>,
 }
 
 impl Supervisor {
@@ -65,16 +88,45 @@ impl Supervisor {
                 hint: Some("use the template that belongs to this tokenizer".into()),
             });
         }
+        let base = Self::without_template(tokenizer, eos_token_ids);
+        Ok(Supervisor { template: Some(template.clone()), kwargs, ..base })
+    }
+
+    /// The supervisor of a model without a chat template: it takes [`Record::Text`](crate::record::Record::Text)
+    /// and [`Record::Tokens`](crate::record::Record::Tokens), and has an error for any other record.
+    pub fn for_text(metadata: &Metadata) -> Self {
+        Self::without_template(&metadata.tokenizer, &metadata.eos_token_ids)
+    }
+
+    /// The same with other options.
+    pub fn with(self, options: SupervisionOptions) -> Self {
+        Supervisor { options, ..self }
+    }
+
+    fn without_template(tokenizer: &Tokenizer, eos_token_ids: &[u32]) -> Self {
         let ids = 0..tokenizer.vocab_size() as u32;
         let special = ids.filter(|&id| tokenizer.is_special(id));
-        let special = special.filter_map(|id| tokenizer.token(id)).filter(|t| !t.is_empty());
-        Ok(Supervisor {
-            special: special.collect(),
-            tokenizer: tokenizer.clone(),
-            template: template.clone(),
-            kwargs,
+        let special: Vec<String> =
+            special.filter_map(|id| tokenizer.token(id)).filter(|t| !t.is_empty()).collect();
+        let mut special_starts: Vec<char> =
+            special.iter().filter_map(|token| token.chars().next()).collect();
+        special_starts.sort_unstable();
+        special_starts.dedup();
+        let before = tokenizer.encode_with_special("").unwrap_or_default();
+        // A character that no vocabulary has: where it is made of bytes, nothing is ever unknown.
+        let strange = tokenizer.encode("\u{10fffd}").unwrap_or_default();
+        let unknown = tokenizer.special().get("unk_token").and_then(|token| tokenizer.id(token));
+        Supervisor {
+            template: None,
+            options: SupervisionOptions::default(),
+            kwargs: Map::new(),
             eos_token_ids: eos_token_ids.to_vec(),
-        })
+            adds_bos: tokenizer.bos().is_some_and(|bos| before.first() == Some(&bos)),
+            unknown: unknown.filter(|id| strange.contains(id)),
+            special,
+            special_starts,
+            tokenizer: tokenizer.clone(),
+        }
     }
 
     /// The sequences of one conversation: one where every turn continues what
@@ -85,162 +137,22 @@ impl Supervisor {
         conversation: &Conversation,
         findings: &mut Findings,
     ) -> std::result::Result<Vec<Sequence>, RowError> {
-        let turns = self.turns(conversation)?;
-        self.note_messages(conversation, &turns, findings);
-        let rows = if turn::nested(&turns) {
-            vec![turn::pieces(&turns)]
-        } else {
-            findings.add(&kind::TURN_OF_ITS_OWN, &conversation.place);
-            turns.iter().map(|turn| self.alone(turn)).collect()
-        };
-        let sequence = |pieces: Vec<Piece<'_>>| self.sequence(row, conversation, pieces, findings);
-        rows.into_iter().map(sequence).collect()
-    }
-
-    /// Renders before and after every turn that counts.
-    fn turns<'a>(
-        &self,
-        conversation: &'a Conversation,
-    ) -> std::result::Result<Vec<Turn<'a>>, RowError> {
-        let render = |until: usize, add_generation_prompt| {
-            let tools = conversation.tools.as_ref();
-            let options = RenderOptions {
-                add_generation_prompt,
-                tools,
-                kwargs: Some(&self.kwargs),
-                ..RenderOptions::default()
-            };
-            self.template.render(&conversation.messages[..until], &options).map_err(|error| {
-                let row_error = RowError::new(&conversation.place, error.to_string());
-                RowError { hint: error.hint().map(str::to_owned), ..row_error }
-            })
-        };
-        let mut turns = Vec::new();
-        for (index, message) in conversation.messages.iter().enumerate() {
-            if conversation.supervised[index] {
-                let (prompt, full) = (render(index, true)?, render(index + 1, false)?);
-                check_tool_calls(conversation, message, &full)?;
-                turns.push(Turn { message, prompt, full });
+        let dialogue = Dialogue::of_conversation(conversation, &self.options)?;
+        let mut found = Findings::default();
+        let sequences = self.dialogue(row, &dialogue, &mut found)?;
+        if sequences.is_empty() {
+            let message = "no turn of the conversation is of a role that is learned";
+            let hint = format!("learned are turns of {}", self.options.roles.join(", "));
+            return Err(RowError::new(&conversation.place, message).with_hint(hint));
+        }
+        match self.options.split_beyond {
+            Some(max) if sequences.iter().any(|sequence| sequence.len() > max) => {
+                self.split(row, &dialogue, max, findings)
+            }
+            _ => {
+                findings.merge(found);
+                Ok(sequences)
             }
         }
-        Ok(turns)
     }
-
-    /// The pieces of a turn that stands by itself.
-    fn alone<'a>(&self, turn: &'a Turn<'a>) -> Vec<Piece<'a>> {
-        if turn.full.starts_with(&turn.prompt) {
-            return turn::pieces(std::slice::from_ref(turn));
-        }
-        let mut answer = turn.emission().to_owned();
-        let end = self.end_text(turn);
-        answer.push_str(&end);
-        vec![
-            Piece { text: turn.prompt.as_str().into(), learned: None },
-            Piece { text: answer.into(), learned: Some(turn.message) },
-        ]
-    }
-
-    fn sequence(
-        &self,
-        row: u64,
-        conversation: &Conversation,
-        pieces: Vec<Piece<'_>>,
-        findings: &mut Findings,
-    ) -> std::result::Result<Sequence, RowError> {
-        let place = &conversation.place;
-        let fail = |error: text::Error| RowError::new(place, error.to_string());
-        let (mut tokens, mut weights) = (Vec::new(), Vec::new());
-        for piece in &pieces {
-            let ids = self.tokenizer.encode(&piece.text).map_err(fail)?;
-            let learned = match piece.learned {
-                None => 0,
-                Some(message) => self.learned(&piece.text, &ids, message, place, findings)?,
-            };
-            weights.extend((0..ids.len()).map(|i| if i < learned { 1.0 } else { 0.0 }));
-            tokens.extend(ids);
-        }
-        if let Some(first) = weights.first_mut() {
-            *first = 0.0; // Nothing predicts a first token.
-        }
-        let whole: String = pieces.iter().map(|piece| piece.text.as_ref()).collect();
-        if self.tokenizer.encode(&whole).map_err(fail)? != tokens {
-            findings.add(&kind::SPLIT_TOKENS, place);
-        }
-        if let [first, second, ..] = tokens[..]
-            && first == second
-            && self.tokenizer.bos() == Some(first)
-        {
-            findings.add(&kind::DOUBLE_BOS, place);
-        }
-        let sequence =
-            Sequence { row, group: row as u32, role: 0, tokens, weights, place: place.clone() };
-        if sequence.supervised() == 0 {
-            return Err(RowError::new(place, "no token of the answer is left to learn"));
-        }
-        Ok(sequence)
-    }
-
-    /// How many tokens of an answer are learned: all up to its end-of-turn token.
-    fn learned(
-        &self,
-        text: &str,
-        ids: &[u32],
-        message: &Message,
-        place: &crate::Place,
-        findings: &mut Findings,
-    ) -> std::result::Result<usize, RowError> {
-        let end = self.end_of_turn(text, ids, message);
-        let end = end.map_err(|error| RowError::new(place, error.to_string()))?;
-        let Some(end) = end else {
-            findings.add(&NO_END_OF_TURN, place);
-            return Ok(ids.len());
-        };
-        if !self.eos_token_ids.contains(&ids[end]) {
-            let token = self.tokenizer.token(ids[end]).unwrap_or_default();
-            let message = format!("turns end with `{token}`, at which the model does not stop");
-            findings.add_with(&kind::END_IS_NOT_EOS, place, message);
-        }
-        Ok(end + 1)
-    }
-
-    /// Notes what the template does to messages that the user would not expect.
-    fn note_messages(
-        &self,
-        conversation: &Conversation,
-        turns: &[Turn<'_>],
-        findings: &mut Findings,
-    ) {
-        let place = &conversation.place;
-        let contents = || conversation.messages.iter().map(|message| message.content.as_str());
-        if contents().any(|content| self.special.iter().any(|token| content.contains(token))) {
-            findings.add(&kind::SPECIAL_TOKEN_IN_TEXT, place);
-        }
-        if conversation.tools.is_some() && !self.template.source().contains("tools") {
-            findings.add(&kind::TOOLS_IGNORED, place);
-        }
-        let last = conversation.supervised.iter().rposition(|&counts| counts).unwrap_or(0);
-        let full = turns.last().map_or("", |turn| &turn.full);
-        let given = conversation.messages[..last].iter().filter(|m| m.role != "assistant");
-        if given.map(|message| message.content.trim()).any(|content| !full.contains(content)) {
-            findings.add(&kind::MESSAGE_REWRITTEN, place);
-        }
-    }
-}
-
-fn check_tool_calls(
-    conversation: &Conversation,
-    message: &Message,
-    full: &str,
-) -> std::result::Result<(), RowError> {
-    let calls = message.extra.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
-    for call in calls {
-        let call = call.get("function").unwrap_or(call);
-        let name = call.get("name").and_then(Value::as_str).unwrap_or_default();
-        if !full.contains(name) {
-            let message = format!("the chat template does not write the call of `{name}`");
-            return Err(RowError::new(&conversation.place, message)
-                .with_hint("use a model whose template knows `tool_calls`"));
-        }
-    }
-    Ok(())
 }

@@ -254,6 +254,14 @@ impl Key {
         self
     }
 
+    /// What the program chooses the value by where it is not given.
+    pub fn chosen_by(&self) -> Option<&'static str> {
+        match self.default {
+            DefaultValue::By(what) => Some(what),
+            DefaultValue::Unset | DefaultValue::Text(_) | DefaultValue::Required => None,
+        }
+    }
+
     /// One line that says what the key does.
     pub const fn doc(mut self, doc: &'static str) -> Key {
         self.doc = doc;

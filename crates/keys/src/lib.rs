@@ -75,6 +75,7 @@ mod change;
 mod document;
 mod emit;
 mod json_schema;
+mod resolved;
 mod show;
 
 mod error;

@@ -29,6 +29,7 @@ pub struct ChatTemplate {
 struct Inner {
     source: String,
     special: SpecialTokens,
+    date: Date,
     environment: Environment<'static>,
 }
 
@@ -55,7 +56,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, tags::plain_generation(source))
             .map_err(|error| syntax_error(&error))?;
-        let inner = Inner { source: source.into(), special: special.clone(), environment };
+        let inner = Inner { source: source.into(), special: special.clone(), date, environment };
         Ok(ChatTemplate { inner: Arc::new(inner) })
     }
 
@@ -71,6 +72,11 @@ impl ChatTemplate {
     /// The template as its file holds it.
     pub fn source(&self) -> &str {
         &self.inner.source
+    }
+
+    /// The date that it takes for today.
+    pub fn date(&self) -> Date {
+        self.inner.date
     }
 
     /// The SHA-256 of the source, in hex.
@@ -99,7 +105,9 @@ impl ChatTemplate {
         }
         let mut missing: Vec<String> = Vec::new();
         for marker in markers {
-            if tokenizer.id(&marker).is_none() && !missing.contains(&marker) {
+            // A marker may stand in the vocabulary and still be split, where it is no added token.
+            let is_one = tokenizer.encode(&marker).is_ok_and(|ids| ids.len() == 1);
+            if !is_one && !missing.contains(&marker) {
                 missing.push(marker);
             }
         }

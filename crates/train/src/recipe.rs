@@ -1,6 +1,7 @@
 //! The recipe as a whole: every key, and what a run reads out of them.
 
 mod defaults;
+mod distill;
 mod trained;
 
 use std::path::{Path, PathBuf};
@@ -13,8 +14,35 @@ use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
 
 pub use defaults::fill_by_data;
+pub use distill::DISTILL_KEYS;
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
+
+/// Every method: what its data are is known of all of them.
+pub const METHODS: &[&str] =
+    &["sft", "pretrain", "dpo", "kto", "orpo", "simpo", "cpo", "reward", "ppo", "grpo", "rloo"];
+
+/// Those that can be trained.
+const TRAINABLE: &[&str] = &["sft", "pretrain"];
+
+/// Whether a recipe can be trained by its method.
+pub fn is_trainable(method: &str) -> bool {
+    TRAINABLE.contains(&method)
+}
+
+/// Refuses methods whose data can be prepared and that cannot be trained yet.
+pub fn trainable(document: &Document) -> Result<()> {
+    let method = document.get_str("method");
+    if is_trainable(method) {
+        return Ok(());
+    }
+    let message = format!("training by `{method}` comes later");
+    let hint = format!(
+        "this version trains {}; `tunesmith check` and `prepare` work on the data of every method",
+        TRAINABLE.join(" and ")
+    );
+    Err(crate::Error::Recipe(document.problem("method", message, Some(hint)).into()))
+}
 
 /// What is asked for first: the model, the method, the adapter.
 const KEYS: &[Key] = &[
@@ -26,10 +54,7 @@ const KEYS: &[Key] = &[
     Key::text("model.chat_template")
         .doc("File with a chat template, or the name of one: one of the model's own, or chatml."),
     Key::map("model.template_kwargs").doc("Variables for the chat template."),
-    Key::choice("method", &["sft"])
-        .later_words(&[
-            "pretrain", "dpo", "kto", "orpo", "simpo", "cpo", "reward", "ppo", "grpo", "rloo",
-        ])
+    Key::choice("method", METHODS)
         .required()
         .doc("What to learn from."),
     Key::section("adapter").shorthand("type").doc("What is trained over the frozen base."),
@@ -257,7 +282,7 @@ const LAST_KEYS: &[Key] = &[
 
 /// All keys of a recipe.
 pub fn schema() -> Schema {
-    Schema::new(&[KEYS, data::recipe::KEYS, TRAIN_KEYS, LAST_KEYS])
+    Schema::new(&[KEYS, data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS])
 }
 
 /// How often something is done.

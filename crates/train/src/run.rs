@@ -115,6 +115,19 @@ impl RunFolder {
         write_atomic(&self.path.join("recipe.yaml"), text.as_bytes())
     }
 
+    /// Writes `left_out.jsonl`: every row that is neither trained nor validated on, and why.
+    pub fn write_left_out(&self, rows: &[data::RowError]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let line = |row: &data::RowError| {
+            let place = row.place.to_string();
+            format!("{}\n", serde_json::json!({"where": place, "message": row.message}))
+        };
+        let text: String = rows.iter().map(line).collect();
+        write_atomic(&self.path.join("left_out.jsonl"), text.as_bytes())
+    }
+
     /// Writes the manifest.
     pub fn write_manifest(&self, manifest: &Value) -> Result<()> {
         write_atomic(&self.path.join("manifest.json"), pretty(manifest).as_bytes())

@@ -1,5 +1,6 @@
 //! A run from its recipe to its adapter.
 
+mod audit;
 mod blueprint;
 mod brought;
 mod demand;
@@ -24,12 +25,14 @@ use crate::Result;
 use crate::events::Event;
 use crate::run::Occupied;
 
+pub use audit::{Audit, audit};
 pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
+pub use setup::rows;
 pub use stand_in::StandIn;
 
 /// What [`train`] is asked to do.
-pub struct Job {
+pub struct Job<'a> {
     /// The recipe, with open keys.
     pub document: Document,
     /// The base model.
@@ -52,6 +55,35 @@ pub struct Job {
     pub date: Date,
     /// Threads that tokenise.
     pub threads: usize,
+    /// How rows are come by.
+    pub data: DataAccess<'a>,
+}
+
+/// How rows are come by.
+pub struct DataAccess<'a> {
+    /// Folder that keeps prepared rows for later runs; without it they stay in memory.
+    pub cache: Option<PathBuf>,
+    /// Brings the files of a data set on the hub to this machine.
+    pub fetch: Fetch<'a>,
+    /// Whether rows that cannot be used become a finding and not an error, so that all is seen at once.
+    pub list_errors: bool,
+}
+
+/// Brings the files of a data set on the hub to this machine.
+pub type Fetch<'a> = Box<dyn Fn(&data::HubSet) -> data::Result<Vec<PathBuf>> + 'a>;
+
+impl Default for DataAccess<'_> {
+    /// Nothing is kept, and there is no hub.
+    fn default() -> Self {
+        let fetch = |set: &data::HubSet| {
+            Err(data::Error::Setting {
+                key: "data".into(),
+                message: format!("`{}` is on the hub, which is out of reach", set.id),
+                hint: None,
+            })
+        };
+        DataAccess { cache: None, fetch: Box::new(fetch), list_errors: false }
+    }
 }
 
 /// What the caller wants after a step.
@@ -106,7 +138,7 @@ pub struct Summary {
 ///
 /// `observer` sees every event as it happens; `control` is asked after every step.
 pub fn train(
-    job: Job,
+    job: Job<'_>,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
     control: &mut dyn FnMut() -> Control,

@@ -2,6 +2,7 @@
 
 mod draft;
 mod look;
+mod method;
 
 use std::path::{Path, PathBuf};
 
@@ -17,17 +18,19 @@ use crate::terminal::style::count;
 use crate::terminal::table::{one_line, table};
 use draft::Draft;
 use look::Look;
+use method::{Method, NOT_TRAINED};
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
   tunesmith init sft --data yours.jsonl
-  tunesmith init sft --data a.jsonl --data b.json --model ./base --output mine.yaml";
+  tunesmith init sft --data a.jsonl --data b.json --model ./base --output mine.yaml
+  tunesmith init dpo --data pairs.jsonl";
 
 /// What `init` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// What to learn from
-    #[arg(value_name = "METHOD", value_parser = ["sft"])]
+    #[arg(value_name = "METHOD", value_parser = Method::names())]
     method: String,
 
     /// Rows to train on: JSON Lines or a JSON array; may be given often
@@ -55,7 +58,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
             .at(output)
             .hint("`--output FILE` takes another name, `--force` writes over it"));
     }
-    let look = Look::at(arguments, context)?;
+    let method = Method::named(&arguments.method).expect("the command line takes known methods");
+    let look = Look::at(method, arguments, context)?;
     let recipe = draft(arguments, context, &look)?;
     std::fs::write(output, &recipe.text).map_err(|error| Failure::io(output, &error))?;
     tell(arguments, context, &look, &recipe);
@@ -89,7 +93,7 @@ fn tell(arguments: &Arguments, context: &Context, look: &Look, recipe: &draft::W
         rows.push(vec![name, file.format.to_owned(), count(file.rows as u64)]);
     }
     terminal.say(table(&rows).trim_end());
-    terminal.say(&format!("turns   {}", look.turns()));
+    terminal.say(&format!("learns  {}", look.learned()));
     terminal.say(&format!("tokens  {}", look.lengths.tell()));
     if let Some(system) = &look.system {
         terminal.say(&format!("system  {}", one_line(system, 90)));
@@ -110,9 +114,13 @@ fn tell(arguments: &Arguments, context: &Context, look: &Look, recipe: &draft::W
     terminal.say(&format!("{} {name}: {}", style.green("wrote"), recipe.plan));
     terminal.say(&style.bold("next"));
     let program = quote(context.environment.program());
-    terminal.say(&format!("  {program} train {}", quote(&name)));
+    terminal.say(&format!("  {program} check {}", quote(&name)));
+    match look.method.trains {
+        true => terminal.say(&format!("  {program} train {}", quote(&name))),
+        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name)),
+    }
     terminal.result(json!({
-        "recipe": name, "rows": look.rows, "tokens": look.lengths.to_json(),
+        "recipe": name, "method": look.method.name, "trains": look.method.trains, "rows": look.rows, "tokens": look.lengths.to_json(),
         "files": look.files, "findings": look.findings.iter().collect::<Vec<_>>(),
         "warnings": recipe.warnings,
     }));

@@ -1,19 +1,13 @@
 //! `tunesmith plan`: what a recipe would take, before anything is loaded.
 
-use std::path::{Path, PathBuf};
-
 use clap::Args;
 use compute::Backend as _;
 use keys::{Document, Settings as _};
-use model::Base;
-use train::run::Occupied;
-use train::trainer::{Job, Planned, StandIn};
+use train::trainer::{Planned, StandIn};
 
-use super::train::{MEMORY_UNKNOWN, at_key, read_recipe};
+use super::subject::{Subject, document};
 use crate::context::{Context, precision_of};
-use crate::environment::{memory_limit, resident_memory};
 use crate::error::{FAILED, Failure, Result};
-use crate::models::Outline;
 use crate::terminal::style::{bytes, count};
 use crate::terminal::table::table;
 
@@ -57,54 +51,15 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let mut overrides = arguments.overrides.clone();
-    if let Some(precision) = &context.global.precision {
-        overrides.push(format!("precision={precision}"));
-    }
-    let document = read_recipe(context, &context.environment.path(&arguments.recipe), &overrides)?;
-    let subject = Subject::find(arguments, &document, context)?;
+    let document = document(&arguments.recipe, &arguments.overrides, context)?;
+    let subject = match &arguments.config {
+        Some(config) => Subject::of_config(&context.environment.path(config), &document)?,
+        None => Subject::find(&document, context)?,
+    };
     let planned = plan(arguments, document, subject, context)?;
     tell(&planned, context);
     context.terminal.result(serde_json::to_value(&planned).expect("a plan is JSON"));
     Ok(if planned.fits { 0 } else { FAILED })
-}
-
-/// The model of a plan.
-struct Subject {
-    base: Base,
-    adapter: Option<PathBuf>,
-    name: String,
-}
-
-impl Subject {
-    fn find(arguments: &Arguments, document: &Document, context: &Context) -> Result<Self> {
-        let locator = document.get_locator("model.id");
-        let of_config = |path: &Path| -> Result<Self> {
-            let base = Base::from_config(&read_config(path)?, path)?;
-            Ok(Subject { base, adapter: None, name: locator.name.clone() })
-        };
-        if let Some(config) = &arguments.config {
-            return of_config(&context.environment.path(config));
-        }
-        let revision = document.opt_str("model.revision");
-        let outline = context.models().outline(locator, revision);
-        match outline.map_err(|failure| at_key(document, "model.id", failure))? {
-            Outline::Config(path) => of_config(&path),
-            Outline::Whole(found) => {
-                let base = Base::open(&found.path)?;
-                Ok(Subject { base, adapter: found.adapter, name: found.name })
-            }
-        }
-    }
-}
-
-fn read_config(path: &Path) -> Result<serde_json::Value> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure { exit: crate::error::WRONG, ..Failure::io(path, &error) })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let message = format!("{}: not JSON: {error}", path.display());
-        Failure::wrong("model_file", message).at(path)
-    })
 }
 
 fn plan(
@@ -114,23 +69,8 @@ fn plan(
     context: &Context,
 ) -> Result<Planned> {
     let device = context.cpu(precision_of(document.get_str("precision")))?;
-    let limit = match arguments.memory {
-        Some(gigabytes) => (gigabytes * 1e9) as usize,
-        None => memory_limit().unwrap_or(MEMORY_UNKNOWN),
-    };
-    let job = Job {
-        document,
-        base: subject.base,
-        start: subject.adapter,
-        base_name: subject.name,
-        revision: None,
-        output: PathBuf::new(),
-        occupied: Occupied::Refuse,
-        memory_limit: limit,
-        resident_bytes: resident_memory,
-        date: context.today(),
-        threads: context.threads(),
-    };
+    let memory = arguments.memory.map(|gigabytes| (gigabytes * 1e9) as usize);
+    let job = subject.job(document, memory, context);
     let rows = arguments.rows as usize;
     let stand_in = arguments.tokens.map(|tokens| StandIn { rows, tokens: tokens as usize });
     let planned = train::trainer::plan(job, &device.device(), device.operand(), stand_in);

@@ -158,6 +158,7 @@ impl Order {
             resident_bytes: resident_memory,
             date: context.today(),
             threads: context.threads(),
+            data: context.data_access(),
         };
         let signals = Signals::install()?;
         let mut progress = Progress::new(&context.terminal);

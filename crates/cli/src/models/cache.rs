@@ -6,6 +6,10 @@
 //!                     snapshots/<commit>/F    a link to a blob for every file
 //! .locks/models--owner--name/<hash>.lock      held by who brings that content
 //! ```
+//!
+//! Data sets are `datasets--owner--name`. Beside what all tools share these have
+//! `listings/<commit>`, the names of all files of a commit: with it a part of them is
+//! known to be the whole of what was asked for.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -13,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::hub::HubId;
 use crate::error::{Failure, Result};
 
-/// A model's folder in the cache.
+/// The folder of a model or a data set in the cache.
 pub(super) struct RepoCache {
     folder: PathBuf,
     locks: PathBuf,
@@ -22,7 +26,7 @@ pub(super) struct RepoCache {
 impl RepoCache {
     /// The folder of `id` in the cache, there or not.
     pub(super) fn new(cache: &Path, id: &HubId) -> Self {
-        let name = format!("models--{}", id.name.replace('/', "--"));
+        let name = format!("{}--{}", id.kind.plural(), id.name.replace('/', "--"));
         RepoCache { locks: cache.join(".locks").join(&name), folder: cache.join(name) }
     }
 
@@ -38,8 +42,31 @@ impl RepoCache {
 
     /// The snapshot of a branch, tag or commit, there or not.
     fn named(&self, revision: &str) -> PathBuf {
+        self.snapshot(&self.commit(revision))
+    }
+
+    /// The commit that a branch or tag was at; a commit is its own.
+    pub(super) fn commit(&self, revision: &str) -> String {
         let named = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
-        self.snapshot(named.as_deref().map_or(revision, str::trim))
+        named.as_deref().map_or(revision, str::trim).to_owned()
+    }
+
+    /// The names of all files of a commit, if they were noted.
+    pub(super) fn listing(&self, commit: &str) -> Option<Vec<String>> {
+        let text = fs::read_to_string(self.folder.join("listings").join(commit)).ok()?;
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Notes the names of all files of a commit.
+    pub(super) fn set_listing(&self, commit: &str, names: &[String]) -> Result<()> {
+        let folder = self.folder.join("listings");
+        let (path, part) =
+            (folder.join(commit), folder.join(format!("{commit}.{}", std::process::id())));
+        // Put in place as a whole: who reads it takes it for all there is.
+        let written = fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(&part, names.join("\n")))
+            .and_then(|()| fs::rename(&part, &path));
+        written.map_err(|error| Failure::io(&path, &error))
     }
 
     /// Where the files of a commit stand.

@@ -1,10 +1,12 @@
-//! The model hub's protocol, as far as models need it.
+//! The model hub's protocol, as far as models and data sets need it.
 //!
 //! `GET /api/models/ID/revision/REV?blobs=true` lists a commit's files, and
 //! `GET /ID/resolve/COMMIT/FILE` is one of them; how a model gets there is told in `push`.
+//! Of data sets the addresses are `/api/datasets/...` and `/datasets/ID/...`.
 //! Spoken with a small HTTP client, not the hub's own library, which brings an
 //! asynchronous runtime and a second protocol.
 
+mod data_set;
 mod download;
 mod files;
 mod http;
@@ -21,6 +23,7 @@ use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
 use crate::terminal::progress::Transfers;
+pub(crate) use data_set::DataSet;
 use download::{Download, Remote};
 use files::{Commit, Files, Sibling};
 use http::{Client, Trouble};
@@ -56,9 +59,7 @@ impl<'a> Hub<'a> {
             return Ok(found);
         }
         if self.offline {
-            return Err(
-                forbidden(id).hint("leave out `--offline`, or name a folder or a `.gguf` file")
-            );
+            return Err(forbidden(id));
         }
         let (client, repo) = (self.client()?, self.repo(id)?);
         Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.model()
@@ -108,10 +109,11 @@ impl<'a> Hub<'a> {
 
 fn forbidden(id: &HubId) -> Failure {
     let message = format!("`{}` is not in the cache, and the network is forbidden", id.name);
-    Failure::wrong("offline", message)
+    let hint = format!("leave out `--offline`, or {}", id.kind.instead());
+    Failure::wrong("offline", message).hint(hint)
 }
 
-/// Brings a model into the cache.
+/// Brings files of a model or a data set into the cache.
 struct Fetcher<'a> {
     client: &'a Client<'a>,
     terminal: &'a Terminal,
@@ -121,7 +123,7 @@ struct Fetcher<'a> {
 
 impl Fetcher<'_> {
     fn model(&self) -> Result<PathBuf> {
-        let HubId { name, revision, file } = self.id;
+        let HubId { name, revision, file, .. } = self.id;
         let endpoint = &self.client.endpoint;
         self.terminal.note(&format!("{name}: asking {endpoint}"));
         let commit = self.commit()?;
@@ -143,7 +145,7 @@ impl Fetcher<'_> {
 
     /// Everything but the weights.
     fn config(&self) -> Result<PathBuf> {
-        let HubId { name, revision, file } = self.id;
+        let HubId { name, revision, file, .. } = self.id;
         let without = |message: String| {
             let hint = "`--config FILE` plans by a `config.json` alone, such as that of its base";
             Err(Failure::wrong("model_not_found", message).hint(hint))
@@ -178,13 +180,17 @@ impl Fetcher<'_> {
     }
 
     fn commit(&self) -> Result<Commit> {
-        let HubId { name, revision, .. } = self.id;
-        let endpoint = &self.client.endpoint;
-        let url = format!("{endpoint}/api/models/{name}/revision/{}?blobs=true", quote(revision));
-        self.client.get_json(&url).map_err(|trouble| {
+        self.try_commit().map_err(|trouble| {
             let subject = Subject { id: self.id, client: self.client, file: None, writes: false };
             subject.explain(trouble)
         })
+    }
+
+    fn try_commit(&self) -> std::result::Result<Commit, Trouble> {
+        let HubId { kind, name, revision, .. } = self.id;
+        let (endpoint, kind, revision) = (&self.client.endpoint, kind.plural(), quote(revision));
+        let url = format!("{endpoint}/api/{kind}/{name}/revision/{revision}?blobs=true");
+        self.client.get_json(&url)
     }
 
     /// Brings files that are not there yet, several at a time.
@@ -207,11 +213,12 @@ impl Fetcher<'_> {
             };
             let _lock = self.repo.lock(&hash, wait)?;
             let blob = self.repo.blob(&hash);
-            let (endpoint, model) = (&self.client.endpoint, &self.id.name);
+            let HubId { kind, name: repo, .. } = self.id;
+            let (endpoint, page) = (&self.client.endpoint, kind.page());
             let path = quote_path(&file.name);
-            let url = format!("{endpoint}/{model}/resolve/{}/{path}", commit.sha);
+            let url = format!("{endpoint}/{page}{repo}/resolve/{}/{path}", commit.sha);
             let remote =
-                Remote { url: &url, model, name: &file.name, size: file.size, sum: sum.as_ref() };
+                Remote { url: &url, repo, name: &file.name, size: file.size, sum: sum.as_ref() };
             let explain = |trouble: Trouble| {
                 let file = Some(file.name.as_str());
                 Subject { id: self.id, client: self.client, file, writes: false }.explain(trouble)

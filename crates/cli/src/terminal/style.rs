@@ -11,6 +11,11 @@ impl Style {
         Style { color }
     }
 
+    /// Whether words get colours.
+    pub(crate) fn is_colored(self) -> bool {
+        self.color
+    }
+
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }

@@ -8,12 +8,17 @@ Usage: tunesmith [OPTIONS] <COMMAND>
 Commands:
   quickstart  Teach a small model a task, and prove that it learned: minutes on two cores
   init        Look at data and write a commented recipe fit for them
+  check       Look for what is wrong in the data of a recipe, and show what is learned of them
+  prepare     Prepare the data of a recipe, for every run that takes them
   plan        Say what a recipe would take, before anything is loaded
+  distill     Write training targets by asking a teacher, without its long prompt
   train       Train as a recipe says
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
   merge       Make one model of a base and an adapter, and compare it with what was trained
   push        Put an adapter or a model on the model hub, private unless told otherwise
+  show        Show a recipe with every value that a run would take, and why
+  schema      Print the JSON schema of recipes, for editors
   help        Print this message or the help of the given subcommand(s)
 
 Options:

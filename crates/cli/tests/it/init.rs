@@ -7,10 +7,11 @@ fn a_recipe_fits_the_data_and_trains() {
     let expected = "\
 file        format             rows
 rows.jsonl  prompt_completion    24
-turns   one answer a row
+learns  one answer a row
 tokens  13 a row (median), 13 at the 95th percentile, 13 at most; 293 in all, 63 of them supervised
 wrote recipe.yaml: 48 steps of 1 rows, 8 rows kept back for validation
 next
+  tunesmith check recipe.yaml
   tunesmith train recipe.yaml
 warning: 48 steps are few: more rows will help more than any setting
 ";
@@ -62,4 +63,17 @@ fn data_that_cannot_be_used_leaves_no_recipe() {
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(ended.stderr.starts_with("error: rows.jsonl: unknown format"), "{}", ended.stderr);
     assert!(!house.path().join("recipe.yaml").exists());
+}
+
+#[test]
+fn rows_of_another_method_say_what_to_type() {
+    let house = House::new();
+    house.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");
+    for method in ["sft", "kto"] {
+        let ended = house.run(&["init", method, "--data", "pairs.jsonl"]);
+        let hint = "hint: the rows fit `dpo`, `orpo`, `simpo`, `cpo`, `reward`, `ppo`, `grpo`, `rloo`: \
+                    `tunesmith init dpo --data pairs.jsonl`\n";
+        assert!(ended.stderr.ends_with(hint), "{method}: {}", ended.stderr);
+        assert!(!house.path().join("recipe.yaml").exists());
+    }
 }

@@ -5,6 +5,7 @@ mod house;
 mod server;
 
 mod chat;
+mod distill;
 mod examples;
 mod generate;
 mod help;
@@ -14,4 +15,5 @@ mod merge;
 mod plan;
 mod quickstart;
 mod recipe;
+mod show;
 mod train;

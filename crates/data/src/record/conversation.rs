@@ -3,11 +3,11 @@
 use serde_json::Value;
 use text::Message;
 
+use super::check;
+use super::field::{Fields, Result};
+use super::turn::Dialogue;
 use crate::finding::Kind;
-use crate::source::Row;
 use crate::{Findings, Level, Place, RowError};
-
-const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// A dialogue as the chat template takes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,86 +18,58 @@ pub struct Conversation {
     pub messages: Vec<Message>,
     /// Which turns count in the loss: assistant turns, at least one.
     pub supervised: Vec<bool>,
+    /// How much each turn counts where it is learned, one a message: 1 unless the row says otherwise.
+    pub weights: Vec<f32>,
     /// Tools offered to the assistant, for the template.
     pub tools: Option<Value>,
 }
 
 impl Conversation {
     /// A conversation in which all assistant turns count unless marked otherwise.
-    pub(super) fn new(
-        row: &Row,
-        messages: Vec<Message>,
-        marks: &[Option<bool>],
-        tools: Option<Value>,
-    ) -> Result<Self, RowError> {
+    pub(super) fn new(fields: &Fields<'_>, dialogue: Dialogue) -> Result<Self> {
+        let Dialogue { messages, weights: marks, tools } = dialogue;
+        let mut weights = Vec::with_capacity(messages.len());
         let mut supervised = Vec::with_capacity(messages.len());
-        for (index, message) in messages.iter().enumerate() {
+        for (index, (message, mark)) in messages.iter().zip(marks).enumerate() {
             let is_assistant = message.role == "assistant";
-            let mark = marks.get(index).copied().flatten();
-            if mark == Some(true) && !is_assistant {
-                let message = format!("message {index}: only assistant turns can be learned");
-                return Err(RowError::new(&row.place, message).with_hint(format!(
-                    "remove the weight of the `{}` turn",
-                    messages[index].role
-                )));
+            if mark.is_some_and(|weight| weight > 0.0) && !is_assistant {
+                let error = format!("message {index}: only assistant turns can be learned");
+                let hint = format!("remove the weight of the `{}` turn", message.role);
+                return Err(fields.error(error).with_hint(hint));
             }
-            supervised.push(is_assistant && mark.unwrap_or(true));
+            let weight = mark.unwrap_or(1.0);
+            supervised.push(is_assistant && weight > 0.0);
+            weights.push(weight);
         }
-        Ok(Conversation { place: row.place.clone(), messages, supervised, tools })
-    }
-
-    /// Puts a system message in front.
-    pub(super) fn put_first(&mut self, system: Option<Message>) {
-        if let Some(system) = system {
-            self.messages.insert(0, system);
-            self.supervised.insert(0, false);
-        }
+        let tools = fields.tools()?.or(tools);
+        Ok(Conversation { place: fields.place.clone(), messages, supervised, weights, tools })
     }
 
     /// Puts the default system message in front where there is none.
     pub(super) fn add_system(&mut self, text: Option<&str>) {
-        let has_one =
-            self.messages.first().is_some_and(|m| m.role == "system" || m.role == "developer");
-        if let (Some(text), false) = (text, has_one) {
-            self.put_first(Some(Message::new("system", text)));
+        if check::add_system(&mut self.messages, text) {
+            self.supervised.insert(0, false);
+            self.weights.insert(0, 1.0);
         }
     }
 
     /// Checks what holds for every shape.
-    pub(super) fn check(&self, findings: &mut Findings) -> Result<(), RowError> {
-        let error = |message: String| Err(RowError::new(&self.place, message));
-        for (index, message) in self.messages.iter().enumerate() {
-            if !ROLES.contains(&message.role.as_str()) {
-                return error(format!("message {index}: unknown role `{}`", message.role))
-                    .map_err(|error| error.with_hint(format!("roles are {}", ROLES.join(", "))));
-            }
-            let empty = message.content.trim().is_empty();
-            if empty && message.role == "assistant" && !calls_tools(message) {
-                return error(format!("message {index}: assistant turn is empty"));
-            }
-        }
+    pub(super) fn check(&self, findings: &mut Findings) -> std::result::Result<(), RowError> {
+        check::turns(&self.messages, &self.place)?;
         let Some(last) = self.supervised.iter().rposition(|&counts| counts) else {
-            return if self.messages.iter().any(|message| message.role == "assistant") {
-                error("every assistant turn has weight 0".into())
+            let has_answer = self.messages.iter().any(|message| message.role == "assistant");
+            let message = if has_answer {
+                "every assistant turn has weight 0"
             } else {
-                error("conversation has no assistant turn".into())
+                "conversation has no assistant turn"
             };
+            return Err(RowError::new(&self.place, message));
         };
-        self.note_oddities(last, findings);
-        Ok(())
-    }
-
-    fn note_oddities(&self, last: usize, findings: &mut Findings) {
         if last + 1 < self.messages.len() {
             findings.add(&TRAILING_TURNS, &self.place);
         }
-        let is = |index: usize, role: &str| self.messages[index].role == role;
-        if (1..self.messages.len()).any(|i| is(i, "assistant") && is(i - 1, "assistant")) {
-            findings.add(&ASSISTANT_TWICE, &self.place);
-        }
-        if self.messages.iter().any(|m| m.role == "user" && m.content.trim().is_empty()) {
-            findings.add(&EMPTY_USER_TURN, &self.place);
-        }
+        check::note_order(&self.messages, &self.place, findings);
+        Ok(())
     }
 }
 
@@ -112,16 +84,4 @@ const TRAILING_TURNS: Kind = Kind {
     level: Level::Warning,
     message: "the conversation goes on after the last assistant turn that counts; the rest is not trained on",
     hint: "end each conversation with the answer that should be learned",
-};
-const ASSISTANT_TWICE: Kind = Kind {
-    id: "assistant-twice",
-    level: Level::Warning,
-    message: "two assistant turns follow each other",
-    hint: "merge them, or check that no user turn was lost",
-};
-const EMPTY_USER_TURN: Kind = Kind {
-    id: "empty-user-turn",
-    level: Level::Warning,
-    message: "a user turn is empty",
-    hint: "check that the prompt was not lost",
 };

@@ -1,65 +1,170 @@
-//! Which shape a file has, found by looking at every row.
+//! Which shape a file has, found by looking at its first rows.
 
 use serde_json::{Map, Value};
 
-use super::{SHAPES, Shape};
+use super::{Reader, Reading, SHAPES, Shape, Wanted, columns};
 use crate::source::Row;
-use crate::{Error, Result, RowError};
+use crate::{Error, Place, Result};
 
-/// Finds the shape of a file.
+/// Finds the shape of a file of conversations.
 ///
-/// Rows without a shape are left to the conversion, which says what they lack;
-/// rows of two shapes in one file are an error that names the first that differs.
+/// Rows without a shape are left to the conversion, which says what they lack.
 pub fn detect(rows: &[Row]) -> Result<&'static Shape> {
-    let mut found: Option<(&'static Shape, &'static str, &Row)> = None;
-    for row in rows {
-        let Some((shape, signature)) = shape_of(&row.value) else { continue };
-        match found {
-            None => found = Some((shape, signature, row)),
-            Some((_, known, _)) if known == signature => {}
-            Some((_, known, first)) => {
-                let message = format!("row has {signature} where {} has {known}", first.place);
-                let hint = "keep one format a file; `data.train` takes several files";
-                let error = RowError::new(&row.place, message).with_hint(hint);
-                return Err(Error::Rows { rows: vec![error], hint: None });
+    Reader::find(rows, &Reading::default(), Wanted::Conversations).map(|reader| reader.found())
+}
+
+/// A shape that was found.
+pub(super) struct Found {
+    pub(super) shape: &'static Shape,
+    /// What the rows have.
+    pub(super) signature: &'static str,
+    /// The first row that has it.
+    pub(super) place: Place,
+    /// How many rows have it.
+    pub(super) count: usize,
+}
+
+/// Why a file is not taken.
+pub(super) struct Refusal {
+    pub(super) place: String,
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
+pub(super) fn find(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<Found> {
+    let mut found: Option<Found> = None;
+    let mut other = None;
+    for row in sample {
+        let renamed;
+        let value = if reading.columns.is_empty() {
+            &row.value
+        } else {
+            renamed = columns::renamed(row.value.clone(), reading);
+            &renamed
+        };
+        match (shape_of(value, wanted), &mut found) {
+            (Some((shape, signature)), None) => {
+                found = Some(Found { shape, signature, place: row.place.clone(), count: 1 });
             }
+            (Some((_, signature)), Some(found)) => {
+                found.count += usize::from(signature == found.signature);
+            }
+            (None, _) => other = other.or_else(|| shape_for_others(value)),
         }
     }
-    found.map(|(shape, ..)| shape).ok_or_else(|| no_shape(rows))
+    found.ok_or_else(|| match other {
+        Some((shape, signature)) => refusal(sample, shape, signature, wanted).into(),
+        None => no_shape(sample, wanted).into(),
+    })
 }
 
-fn shape_of(value: &Map<String, Value>) -> Option<(&'static Shape, &'static str)> {
-    SHAPES.into_iter().find_map(|shape| Some((shape, (shape.signature)(value)?)))
+pub(super) fn shape_of(
+    value: &Map<String, Value>,
+    wanted: Wanted,
+) -> Option<(&'static Shape, &'static str)> {
+    let serving = SHAPES.into_iter().filter(|shape| shape.serves.contains(&wanted));
+    serving.into_iter().find_map(|shape| Some((shape, (shape.signature)(value)?)))
 }
 
-fn no_shape(rows: &[Row]) -> Error {
+/// A shape that serves something else. The most particular ones stand last; a
+/// prompt alone tells nothing.
+fn shape_for_others(value: &Map<String, Value>) -> Option<(&'static Shape, &'static str)> {
+    let particular = SHAPES.into_iter().rev().filter(|shape| shape.name != "prompt");
+    particular.into_iter().find_map(|shape| Some((shape, (shape.signature)(value)?)))
+}
+
+fn refusal(sample: &[Row], shape: &Shape, signature: &str, wanted: Wanted) -> Refusal {
+    let holds = shape.holds;
+    Refusal {
+        place: file(sample),
+        message: format!("the rows are {holds} ({signature}), not {}", noun(wanted)),
+        hint: format!("rows with {signature} are {holds}, {}", uses(shape)),
+    }
+}
+
+/// For which methods a shape is.
+fn uses(shape: &Shape) -> String {
+    let methods: Vec<&str> =
+        shape.serves.iter().flat_map(|wanted| methods(*wanted)).copied().collect();
+    let named: Vec<String> = methods.iter().map(|method| format!("`{method}`")).collect();
+    match named.split_last() {
+        Some((last, [])) => format!("for `method: {}", last.trim_start_matches('`')),
+        Some((last, rest)) => format!("for `method:` {} or {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn methods(wanted: Wanted) -> &'static [&'static str] {
+    match wanted {
+        Wanted::Conversations => &["sft"],
+        Wanted::Texts => &["pretrain"],
+        Wanted::Preferences => &["dpo", "orpo", "simpo", "cpo"],
+        Wanted::Feedback => &["kto"],
+        Wanted::Rewards => &["reward"],
+        Wanted::Prompts => &["ppo", "grpo", "rloo"],
+    }
+}
+
+fn noun(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::Conversations => "conversations as `sft` takes them",
+        Wanted::Texts => "raw text as `pretrain` takes it",
+        Wanted::Preferences => "preferences",
+        Wanted::Feedback => "judged answers as `kto` takes them",
+        Wanted::Rewards => "preferences, ranked answers or judged steps as `reward` takes them",
+        Wanted::Prompts => "prompts",
+    }
+}
+
+fn no_shape(rows: &[Row], wanted: Wanted) -> Refusal {
     let names = column_names(rows);
-    let place = rows.first().map(|row| row.place.file.display().to_string()).unwrap_or_default();
+    let fitting = || SHAPES.into_iter().filter(|shape| shape.serves.contains(&wanted));
     let known: Vec<String> =
-        SHAPES.iter().map(|shape| format!("`{}` ({})", shape.name, shape.layout)).collect();
+        fitting().map(|shape| format!("`{}` ({})", shape.name, shape.layout)).collect();
     let mut hint = format!("known formats: {}", known.join("; "));
-    if let Some(nearest) = nearest(&names) {
+    // A shape's columns stand in the order of what they mean to it.
+    let common = |shape: &Shape| -> usize {
+        let found = shape.columns.iter().enumerate().filter(|(_, name)| names.contains(name));
+        found.map(|(index, _)| 100 / (1 + index)).sum()
+    };
+    // The first of equals, as where several fit.
+    let nearest = fitting().rev().max_by_key(|shape| common(shape));
+    if let Some(nearest) = nearest.filter(|shape| common(shape) > 0) {
         hint.push_str(&format!("; nearest is `{}`: name its columns with `columns`", nearest.name));
     }
-    if ["chosen", "rejected"].iter().all(|name| names.contains(name)) {
-        hint.push_str("; rows with `chosen` and `rejected` are preferences, not for `sft`");
-    } else if names.contains(&"text") {
-        hint.push_str("; rows of plain `text` are for pretraining, not for `sft`");
-    }
-    let found = join(names.into_iter());
-    Error::File {
-        place,
-        message: format!("unknown format: the rows have {found}"),
-        hint: Some(hint),
-    }
+    let message = format!("unknown format: the rows have {}", join(names.into_iter()));
+    Refusal { place: file(rows), message, hint }
 }
 
-/// The shape with which the rows have most columns in common.
-fn nearest(names: &[&str]) -> Option<&'static Shape> {
-    let common = |shape: &Shape| shape.columns.iter().filter(|name| names.contains(name)).count();
-    // The first of equals, as where several fit.
-    let best = SHAPES.into_iter().rev().max_by_key(|shape| common(shape))?;
-    (common(best) > 0).then_some(best)
+fn file(rows: &[Row]) -> String {
+    rows.first().map(|row| row.place.file.display().to_string()).unwrap_or_default()
+}
+
+pub(super) fn unknown_format(name: &str, reading: &Reading) -> Error {
+    let known: Vec<String> = SHAPES.iter().map(|shape| format!("`{}`", shape.name)).collect();
+    format_error(
+        reading,
+        format!("unknown format `{name}`"),
+        format!("one of {}; without it the format is found by looking", known.join(", ")),
+    )
+}
+
+/// Says that the named shape gives something else.
+pub(super) fn unfit_format(shape: &Shape, reading: &Reading, wanted: Wanted) -> Error {
+    let fitting: Vec<String> = SHAPES
+        .iter()
+        .filter(|shape| shape.fits(wanted))
+        .map(|shape| format!("`{}`", shape.name))
+        .collect();
+    format_error(
+        reading,
+        format!("`{}` is a format of {}, not of {}", shape.name, shape.holds, noun(wanted)),
+        format!("one of {}; {} are {}", fitting.join(", "), shape.holds, uses(shape)),
+    )
+}
+
+fn format_error(reading: &Reading, message: String, hint: String) -> Error {
+    Error::Setting { key: format!("{}.format", reading.key), message, hint: Some(hint) }
 }
 
 /// The columns of all rows, in order of appearance.

@@ -3,120 +3,138 @@
 use serde_json::{Map, Value};
 use text::Message;
 
-use crate::RowError;
-use crate::source::Row;
+use super::{Reading, Wanted};
+use crate::{Place, RowError};
 
 pub(super) type Result<T> = std::result::Result<T, RowError>;
 
-/// A field that must be text.
-pub(super) fn text(row: &Row, name: &str) -> Result<String> {
-    optional_text(row, name)?
-        .ok_or_else(|| RowError::new(&row.place, format!("record has no `{name}` field")))
+/// How many columns of a row a message names.
+const NAMED_COLUMNS: usize = 12;
+
+/// A row whose columns have the names by which the shapes know them.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    pub(super) place: &'a Place,
+    pub(super) value: &'a Map<String, Value>,
+    pub(super) reading: &'a Reading,
+    pub(super) wanted: Wanted,
+    /// The columns as the file calls them.
+    pub(super) has: &'a [String],
 }
 
-/// A field that may be absent or null.
-pub(super) fn optional_text(row: &Row, name: &str) -> Result<Option<String>> {
-    match row.value.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(other) => {
-            let message = format!("`{name}` is {}, not text", kind(other));
-            Err(RowError::new(&row.place, message).with_hint("write it as a string"))
+impl<'a> Fields<'a> {
+    /// A field that is there and not null.
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.value.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the row has the column, whatever is in it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.value.contains_key(name)
+    }
+
+    pub(super) fn error(&self, message: impl Into<String>) -> RowError {
+        RowError::new(self.place, message)
+    }
+
+    /// Says that a field is absent, what there is instead, and what to do.
+    pub(super) fn missing(&self, name: &str) -> RowError {
+        let mut has = self.has.iter().take(NAMED_COLUMNS).cloned().collect::<Vec<_>>().join(", ");
+        if self.has.len() > NAMED_COLUMNS {
+            has.push_str(&format!(", and {} more", self.has.len() - NAMED_COLUMNS));
         }
+        let theirs = self.called(name);
+        let message = match (self.has(name), has.is_empty()) {
+            (true, _) => format!("`{theirs}` is null"),
+            (false, true) => format!("record has no `{theirs}` field (has no fields)"),
+            (false, false) => format!("record has no `{theirs}` field (has: {has})"),
+        };
+        self.error(message).with_hint(format!(
+            "fill the field in, or name the column that holds it: `columns: {{{name}: ...}}`"
+        ))
+    }
+
+    /// What the file calls a column.
+    pub(super) fn called<'n>(&self, name: &'n str) -> &'n str
+    where
+        'a: 'n,
+    {
+        let found = self.reading.columns.iter().find(|(ours, _)| ours == name);
+        found.map_or(name, |(_, theirs)| theirs)
+    }
+
+    /// A field that must be text.
+    pub(super) fn text(&self, name: &str) -> Result<String> {
+        self.optional_text(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A field that may be absent or null.
+    pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(self.wrong(name, other, "text").with_hint("write it as a string")),
+        }
+    }
+
+    /// A field that must be a list.
+    pub(super) fn list(&self, name: &str) -> Result<&'a [Value]> {
+        match self.get(name) {
+            Some(Value::Array(list)) => Ok(list),
+            Some(other) => Err(self.wrong(name, other, "a list")),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    /// A field that may be absent and otherwise is a number.
+    pub(super) fn optional_number(&self, name: &str) -> Result<Option<f64>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => {
+                let number = value.as_f64().filter(|number| number.is_finite());
+                number.map(Some).ok_or_else(|| self.wrong(name, value, "a number"))
+            }
+        }
+    }
+
+    /// Says that a field is not what it should be.
+    pub(super) fn wrong(&self, name: &str, value: &Value, wanted: &str) -> RowError {
+        let found = crate::source::kind(value);
+        self.error(format!("`{}` is {found}, not {wanted}", self.called(name)))
+    }
+
+    /// The first of these columns that the row has.
+    pub(super) fn first_of<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
+        names.iter().copied().find(|name| self.get(name).is_some())
+    }
+
+    /// The system text of a row that has it in a column of its own.
+    pub(super) fn system(&self) -> Result<Option<Message>> {
+        let text = self.optional_text("system")?.filter(|text| !text.trim().is_empty());
+        Ok(text.map(|text| Message::new("system", text)))
+    }
+
+    /// The tools that a row offers: a list, or one as JSON text.
+    pub(super) fn tools(&self) -> Result<Option<Value>> {
+        self.get("tools").map_or(Ok(None), |value| {
+            tools(value).map_err(|what| {
+                self.error(format!("`{}` is {what}, not a list", self.called("tools")))
+            })
+        })
     }
 }
 
-/// The system text of a row that has it in a column of its own.
-pub(super) fn system(row: &Row) -> Result<Option<Message>> {
-    let text = optional_text(row, "system")?.filter(|text| !text.trim().is_empty());
-    Ok(text.map(|text| Message::new("system", text)))
-}
-
-/// The tools that a row offers: a list, or one as JSON text.
-pub(super) fn tools(row: &Row) -> Result<Option<Value>> {
-    let wrong = |what: &str| RowError::new(&row.place, format!("`tools` is {what}, not a list"));
-    let list = match row.value.get("tools") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-        Some(Value::String(text)) => {
-            serde_json::from_str(text).map_err(|_| wrong("text that is no JSON"))?
-        }
-        Some(other) => other.clone(),
+/// A list of tools; on failure what there is instead.
+pub(super) fn tools(value: &Value) -> std::result::Result<Option<Value>, &'static str> {
+    let list = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.trim().is_empty() => return Ok(None),
+        Value::String(text) => serde_json::from_str(text).map_err(|_| "text that is no JSON")?,
+        other => other.clone(),
     };
     match list {
         Value::Array(list) if list.is_empty() => Ok(None),
         Value::Array(_) => Ok(Some(list)),
-        other => Err(wrong(kind(&other))),
+        other => Err(crate::source::kind(&other)),
     }
-}
-
-/// A list of messages, and which of them are marked as (not) to be learned.
-pub(super) fn messages(row: &Row, name: &str) -> Result<(Vec<Message>, Vec<Option<bool>>)> {
-    let list = match row.value.get(name) {
-        Some(Value::Array(list)) => list,
-        None | Some(Value::Null) => {
-            return Err(RowError::new(&row.place, format!("record has no `{name}` field")));
-        }
-        Some(other) => {
-            let message = format!("`{name}` is {}, not a list of messages", kind(other));
-            return Err(RowError::new(&row.place, message));
-        }
-    };
-    let mut result = (Vec::new(), Vec::new());
-    for (index, value) in list.iter().enumerate() {
-        let at = |message: String| RowError::new(&row.place, format!("message {index}: {message}"));
-        let (message, mark) = message(value).map_err(at)?;
-        result.0.push(message);
-        result.1.push(mark);
-    }
-    Ok(result)
-}
-
-fn message(value: &Value) -> std::result::Result<(Message, Option<bool>), String> {
-    let mut value = value.clone();
-    let mut mark = None;
-    if let Value::Object(fields) = &mut value {
-        mark = take_mark(fields)?;
-        if let Some(Value::Array(parts)) = fields.get("content") {
-            let text = join_parts(parts)?;
-            fields.insert("content".into(), text.into());
-        }
-    }
-    Ok((Message::from_value(value)?, mark))
-}
-
-/// Whether the message says that it counts in the loss. The mark is removed: it
-/// is for the trainer, and a template that served would never see it.
-pub(super) fn take_mark(
-    fields: &mut Map<String, Value>,
-) -> std::result::Result<Option<bool>, String> {
-    let mut mark = None;
-    for name in ["weight", "loss_weight", "train"] {
-        let Some(value) = fields.shift_remove(name) else { continue };
-        mark = match (&value, value.as_f64()) {
-            (Value::Null, _) => mark,
-            (Value::Bool(train), _) => Some(*train),
-            (_, Some(0.0)) => Some(false),
-            (_, Some(1.0)) => Some(true),
-            _ => return Err(format!("`{name}` is {value}, not 0 or 1")),
-        };
-    }
-    Ok(mark)
-}
-
-/// Joins content that is a list of text parts.
-fn join_parts(parts: &[Value]) -> std::result::Result<String, String> {
-    let text = |part: &Value| {
-        let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
-        let text = part.as_str().or_else(|| part.get("text").or(part.get("value"))?.as_str());
-        match text {
-            Some(text) if kind == "text" => Ok(text.to_owned()),
-            _ => Err(format!("content part of type `{kind}`; only text is supported")),
-        }
-    };
-    parts.iter().map(text).collect()
-}
-
-fn kind(value: &Value) -> &'static str {
-    crate::source::kind(value)
 }

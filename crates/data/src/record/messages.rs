@@ -1,37 +1,76 @@
-//! `messages` as chat APIs take them: a list of `role` and `content`.
+//! Lists of turns: `role` and `content` as chat interfaces take them, and ShareGPT's
+//! `from` and `value`.
 
 use serde_json::{Map, Value};
 
-use super::field::{self, Result};
-use super::{Conversation, Shape};
-use crate::source::Row;
+use super::field::{Fields, Result};
+use super::{Conversation, Record, Shape, Wanted};
 
-pub(super) const SHAPE: Shape = Shape {
+pub(super) const MESSAGES: Shape = Shape {
     name: "messages",
     layout: "`messages`: list of {`role`, `content`}",
     columns: &["messages", "conversations", "conversation", "system", "tools"],
-    signature,
-    convert,
+    holds: "conversations",
+    serves: &[Wanted::Conversations],
+    signature: |row| Some(list(row).filter(|found| !found.is_sharegpt)?.signature.0),
+    read,
+};
+
+pub(super) const SHAREGPT: Shape = Shape {
+    name: "sharegpt",
+    layout: "`conversations`: list of {`from`, `value`}",
+    columns: &["conversations", "messages", "conversation", "system", "tools"],
+    holds: "conversations",
+    serves: &[Wanted::Conversations],
+    signature: |row| Some(list(row).filter(|found| found.is_sharegpt)?.signature.1),
+    read,
 };
 
 /// Where the list may stand, and how a row with it there is described.
-pub(super) const COLUMNS: [(&str, &str, &str); 3] = [
-    ("messages", "`messages` with `role`", "`messages` with `from`"),
-    ("conversations", "`conversations` with `role`", "`conversations` with `from`"),
-    ("conversation", "`conversation` with `role`", "`conversation` with `from`"),
+const COLUMNS: [(&str, (&str, &str)); 3] = [
+    ("messages", ("`messages` with `role`", "`messages` with `from`")),
+    ("conversations", ("`conversations` with `role`", "`conversations` with `from`")),
+    ("conversation", ("`conversation` with `role`", "`conversation` with `from`")),
 ];
 
-fn signature(row: &Map<String, Value>) -> Option<&'static str> {
-    let (column, signature, _) = COLUMNS.into_iter().find(|(name, ..)| row.contains_key(*name))?;
-    let first = row[column].as_array()?.first();
-    let is_sharegpt = first.is_some_and(|message| message.get("from").is_some());
-    (!is_sharegpt).then_some(signature)
+struct Found {
+    signature: (&'static str, &'static str),
+    is_sharegpt: bool,
 }
 
-fn convert(row: &Row) -> Result<Conversation> {
-    let column = COLUMNS.iter().find(|(name, ..)| row.value.contains_key(*name));
-    let (messages, marks) = field::messages(row, column.map_or("messages", |(name, ..)| *name))?;
-    let mut conversation = Conversation::new(row, messages, &marks, field::tools(row)?)?;
-    conversation.put_first(field::system(row)?);
-    Ok(conversation)
+fn list(row: &Map<String, Value>) -> Option<Found> {
+    let (column, signature) = COLUMNS.into_iter().find(|(name, _)| row.contains_key(*name))?;
+    let turns = row[column].as_array()?;
+    let has_answers = row.contains_key("chosen") && row.contains_key("rejected");
+    // Beside two answers the list is their prompt, unless it ends with an answer itself.
+    if has_answers && turns.last().is_none_or(is_asking) {
+        return None;
+    }
+    let is_sharegpt = turns.first().is_some_and(|turn| turn.get("from").is_some());
+    Some(Found { signature, is_sharegpt })
+}
+
+fn is_asking(turn: &Value) -> bool {
+    let speaker = turn.get("role").or_else(|| turn.get("from")).and_then(Value::as_str);
+    !matches!(speaker, Some("assistant" | "gpt" | "model" | "bot"))
+}
+
+fn read(fields: &Fields<'_>) -> Result<Record> {
+    conversation(fields).map(Record::Conversation)
+}
+
+/// Whether a column of that name is a list of turns.
+pub(super) fn is_list(column: &str) -> bool {
+    COLUMNS.iter().any(|(name, _)| *name == column)
+}
+
+/// The column of the list of turns.
+fn column(fields: &Fields<'_>) -> &'static str {
+    COLUMNS.into_iter().find(|(name, _)| fields.has(name)).map_or("messages", |(name, _)| name)
+}
+
+pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
+    let mut dialogue = fields.dialogue(column(fields))?;
+    dialogue.put_first(fields.system()?);
+    Conversation::new(fields, dialogue)
 }

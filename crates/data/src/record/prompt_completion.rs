@@ -3,10 +3,9 @@
 use serde_json::{Map, Value};
 use text::Message;
 
-use super::field::{self, Result};
-use super::{Conversation, Shape};
-use crate::RowError;
-use crate::source::Row;
+use super::field::{Fields, Result};
+use super::turn::Dialogue;
+use super::{Conversation, Record, Shape, Wanted};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "prompt_completion",
@@ -24,8 +23,10 @@ pub(super) const SHAPE: Shape = Shape {
         "system",
         "tools",
     ],
+    holds: "conversations",
+    serves: &[Wanted::Conversations],
     signature,
-    convert,
+    read: |fields| conversation(fields).map(Record::Conversation),
 };
 
 /// Columns that stand for prompt and completion, and how a row with them is described.
@@ -52,33 +53,37 @@ fn pairs(row: &Map<String, Value>) -> Vec<(&'static str, &'static str, &'static 
     if found.first().is_some_and(|pair| pair.2 == PAIRS[0].2) { vec![PAIRS[0]] } else { found }
 }
 
-fn convert(row: &Row) -> Result<Conversation> {
-    let (prompt, completion) = match pairs(&row.value)[..] {
+pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
+    let (prompt, completion) = match pairs(fields.value)[..] {
         [(prompt, completion, _)] => (prompt, completion),
         [] => ("prompt", "completion"),
         [first, second, ..] => {
             let message = format!("row has {} and also {}", first.2, second.2);
             let hint =
                 "say which is meant, such as `columns: {prompt: question, completion: answer}`";
-            return Err(RowError::new(&row.place, message).with_hint(hint));
+            return Err(fields.error(message).with_hint(hint));
         }
     };
-    let (mut messages, mut marks) = (Vec::new(), Vec::new());
-    for (name, role, counts) in [(prompt, "user", false), (completion, "assistant", true)] {
-        if let Some(Value::Array(_)) = row.value.get(name) {
-            let (turns, own) = field::messages(row, name)?;
-            marks.extend(turns.iter().zip(own).map(|(turn, mark)| match turn.role.as_str() {
-                "assistant" if counts => mark,
-                "assistant" => Some(false),
-                _ => mark,
-            }));
-            messages.extend(turns);
-        } else {
-            messages.push(Message::new(role, field::text(row, name)?));
-            marks.push(None);
+    let mut dialogue = part(fields, prompt, "user")?;
+    for (message, weight) in dialogue.messages.iter().zip(&mut dialogue.weights) {
+        if message.role == "assistant" {
+            *weight = Some(0.0);
         }
     }
-    let mut conversation = Conversation::new(row, messages, &marks, field::tools(row)?)?;
-    conversation.put_first(field::system(row)?);
-    Ok(conversation)
+    let rest = part(fields, completion, "assistant")?;
+    dialogue.messages.extend(rest.messages);
+    dialogue.weights.extend(rest.weights);
+    dialogue.tools = dialogue.tools.or(rest.tools);
+    dialogue.put_first(fields.system()?);
+    Conversation::new(fields, dialogue)
+}
+
+/// A text as a turn of that role, or turns as they are.
+pub(super) fn part(fields: &Fields<'_>, name: &str, role: &str) -> Result<Dialogue> {
+    if let Some(Value::Array(_) | Value::Object(_)) = fields.get(name) {
+        return fields.dialogue(name);
+    }
+    let mut dialogue = Dialogue::default();
+    dialogue.push(Message::new(role, fields.text(name)?), None);
+    Ok(dialogue)
 }

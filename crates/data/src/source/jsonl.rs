@@ -3,50 +3,124 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{Row, bare_message, file_error, kind, wrapped_list};
+use super::input::{Stream, reading};
+use super::lines::{LONGEST, Lines};
+use super::{Item, Row, file_error, kind, object, too_long, utf8};
 use crate::{Error, Place, Result, RowError};
 
-/// Reads every line, and names all that are no objects.
-pub(super) fn parse(file: &Arc<Path>, text: &str) -> Result<Vec<Row>> {
-    let (mut rows, mut bad) = (Vec::new(), Vec::new());
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let place = Place { file: file.clone(), line: index + 1, element: None };
-        match serde_json::from_str::<Value>(line) {
-            Ok(Value::Object(value)) => rows.push(Row { place, value }),
-            Ok(other) => {
-                bad.push(RowError::new(&place, format!("not an object but {}", kind(&other))));
-            }
-            Err(error) => {
-                let message =
-                    format!("not JSON: {}, column {}", bare_message(&error), error.column());
-                bad.push(RowError::new(&place, message));
-            }
-        }
+/// The rows of a file of lines.
+pub(super) struct JsonLines {
+    file: Arc<Path>,
+    lines: Lines,
+    begun: bool,
+    /// A row that was read to see whether there is one.
+    next: Option<Item>,
+}
+
+impl JsonLines {
+    pub(super) fn new(file: &Arc<Path>, stream: Stream) -> Self {
+        let lines = Lines::new(stream, LONGEST);
+        JsonLines { file: file.clone(), lines, begun: false, next: None }
     }
-    match whole_object(&rows, &bad, text) {
-        Some(object) => Err(one_object(file, &object)),
-        None => Error::from_rows(bad).map(|()| rows),
+
+    fn row(&mut self) -> Option<Item> {
+        loop {
+            let line = match self.lines.advance() {
+                Ok(line) => line?,
+                Err(error) => return Some(Err(reading(&self.file, error))),
+            };
+            let place = Place { file: self.file.clone(), line: line.number, element: None };
+            match line.bytes {
+                None => return Some(Ok(Err(too_long(&place, "line")))),
+                Some(bytes) if bytes.trim_ascii().is_empty() => {}
+                Some(bytes) => return Some(Ok(parse(place, bytes))),
+            }
+        }
     }
 }
 
-/// The one object that the file is, if it is one that cannot be meant as a row.
-fn whole_object(rows: &[Row], bad: &[RowError], text: &str) -> Option<Map<String, Value>> {
-    match rows {
-        [row] if bad.is_empty() => wrapped_list(&row.value).map(|_| row.value.clone()),
-        // Over several lines: one line alone is no JSON, the whole is.
-        _ if !bad.is_empty() => serde_json::from_str(text).ok(),
-        _ => None,
+impl Iterator for JsonLines {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        if let Some(item) = self.next.take() {
+            return Some(item);
+        }
+        let item = self.row()?;
+        if !std::mem::replace(&mut self.begun, true)
+            && let Ok(Ok(row)) = &item
+            && let Some(key) = wrapped_list(&row.value)
+        {
+            self.next = self.row();
+            if self.next.is_none() {
+                return Some(Err(one_object(&self.file, Some(key))));
+            }
+        }
+        Some(item)
     }
 }
 
-fn one_object(file: &Path, object: &Map<String, Value>) -> Error {
+fn parse(place: Place, bytes: &[u8]) -> std::result::Result<Row, RowError> {
+    match object::value(utf8(&place, bytes)?) {
+        Ok(Value::Object(value)) => Ok(Row { place, value }),
+        Ok(other) => Err(RowError::new(&place, format!("not an object but {}", kind(&other)))),
+        Err(fault) => {
+            let message = format!("{}, column {}", fault.message, fault.column);
+            Err(RowError::new(&place, message))
+        }
+    }
+}
+
+/// Keys under which a file may hide its list of rows.
+const WRAPPERS: [&str; 8] =
+    ["data", "rows", "train", "examples", "items", "records", "instances", "entries"];
+
+fn wrapped_list(object: &Map<String, Value>) -> Option<&str> {
+    let is_list = |value: &Value| {
+        value.as_array().is_some_and(|list| list.first().is_some_and(Value::is_object))
+    };
+    let found =
+        object.iter().find(|(key, value)| WRAPPERS.contains(&key.as_str()) && is_list(value));
+    found.map(|(key, _)| key.as_str())
+}
+
+/// Refuses a file that is one object over several lines, which no line tells.
+/// `whole` where the file ends with `head`.
+pub(super) fn refuse_one_object(file: &Path, head: &[u8], whole: bool) -> Result<()> {
+    let head = String::from_utf8_lossy(head);
+    let (head, mut more) = (head.trim_start(), false);
+    if let Some((first, rest)) = head.split_once('\n') {
+        let goes_on = serde_json::from_str::<IgnoredAny>(first).is_err_and(|error| error.is_eof());
+        more = goes_on && !rest.trim().is_empty();
+    }
+    if !more {
+        return Ok(());
+    }
+    let mut values = serde_json::Deserializer::from_str(head).into_iter::<IgnoredAny>();
+    match values.next() {
+        Some(Ok(_)) => Err(one_object(file, list_key(head))),
+        Some(Err(error)) if error.is_eof() && !whole => Err(one_object(file, list_key(head))),
+        _ => Ok(()),
+    }
+}
+
+/// [`wrapped_list`] of a text that may be cut off.
+fn list_key(text: &str) -> Option<&'static str> {
+    let is_list = |key: &&str| {
+        let after = text.split_once(&format!("\"{key}\"")).map(|(_, after)| after.trim_start());
+        let list = after.and_then(|after| after.strip_prefix(':')).map(str::trim_start);
+        let first = list.and_then(|list| list.strip_prefix('[')).map(str::trim_start);
+        first.is_some_and(|first| first.starts_with('{'))
+    };
+    WRAPPERS.into_iter().find(is_list)
+}
+
+fn one_object(file: &Path, list: Option<&str>) -> Error {
     let error = file_error(file.display(), "file is one JSON object, not a list of rows");
-    match wrapped_list(object) {
+    match list {
         Some(key) => error.hinting(&format!("the rows stand under `{key}`: save that list alone")),
         None => error.hinting("write each row as one line, or all rows as one array"),
     }

@@ -9,9 +9,10 @@ use crate::record::calls_tools;
 impl Supervisor {
     /// Index of the token that ends the answer `text`, whose tokens are `ids`.
     ///
-    /// It is the first special token after the content. Where the content
-    /// cannot be found in the text (tool calls, a template that rewrites), it is
-    /// the first token at which the model stops, else the last special one.
+    /// It is the first special token after the content, or in the run of special
+    /// tokens that begins there the first one at which the model stops. Where the
+    /// content cannot be found in the text (tool calls, a template that rewrites),
+    /// it is the first token at which the model stops, else the last special one.
     pub(super) fn end_of_turn(
         &self,
         text: &str,
@@ -32,7 +33,12 @@ impl Supervisor {
             0
         };
         let ends = ids.iter().enumerate().filter(|(_, id)| is_end(id));
-        Ok(ends.map(|(index, _)| index).nth(earlier))
+        let first = ends.map(|(index, _)| index).nth(earlier);
+        // Some templates close the content before the turn: `<|END_RESPONSE|><|END_OF_TURN_TOKEN|>`.
+        Ok(first.map(|first| {
+            let mut run = ids[first..].iter().take_while(|id| is_end(id));
+            first + run.position(|id| self.eos_token_ids.contains(id)).unwrap_or(0)
+        }))
     }
 
     /// The end-of-turn token as text, for an answer that the template does not

@@ -18,7 +18,7 @@ pub(super) const SPLIT_TOKENS: Kind = Kind {
 };
 pub(super) const DOUBLE_BOS: Kind = Kind {
     id: "double-bos",
-    level: Level::Warning,
+    level: Level::Error,
     message: "the row begins with two beginning-of-sequence tokens",
     hint: "remove the one that the data bring",
 };
@@ -47,10 +47,57 @@ pub(super) const MESSAGE_REWRITTEN: Kind = Kind {
     hint: "look at the rendered row, and write the message as the template takes it",
 };
 
-/// Raised to an error where it is true of every row.
+pub(super) const MISSING_BOS: Kind = Kind {
+    id: "missing-bos",
+    level: Level::Warning,
+    message: "the row does not begin with the beginning-of-sequence token that the model's tokenizer puts first",
+    hint: "use the chat template that belongs to the model",
+};
+pub(super) const UNKNOWN_TOKENS: Kind = Kind {
+    id: "unknown-tokens",
+    level: Level::Warning,
+    message: "the tokenizer does not know some of the row's characters",
+    hint: "train a model whose tokenizer covers this language, or clean the text",
+};
+pub(super) const SERVED_DIFFERENTLY: Kind = Kind {
+    id: "served-differently",
+    level: Level::Warning,
+    message: "serving feeds other tokens before the last answer than the row has",
+    hint: "an earlier answer begins or ends with white space that joins its neighbour: trim it",
+};
+pub(super) const EMPTY_GENERATION_PROMPT: Kind = Kind {
+    id: "empty-generation-prompt",
+    level: Level::Warning,
+    message: "the template has no generation prompt, so that the model must open its turn by itself",
+    hint: "use a template that writes the opening of the turn under `add_generation_prompt`",
+};
+pub(super) const REASONING_LEFT_OUT: Kind = Kind {
+    id: "reasoning-left-out",
+    level: Level::Warning,
+    message: "the chat template does not show the reasoning of the turn, so that it is not learned",
+    hint: "use a reasoning model's template, or say `reasoning: strip`",
+};
+pub(super) const REASONING_LEFT_OPEN: Kind = Kind {
+    id: "reasoning-left-open",
+    level: Level::Warning,
+    message: "the generation prompt opens the reasoning, which the answer does not close",
+    hint: "give the answers their reasoning, or turn it off in the template (`enable_thinking: false`)",
+};
+pub(super) const NO_END_OF_TEXT: Kind = Kind {
+    id: "no-end-of-text",
+    level: Level::Warning,
+    message: "the model has no end-of-sequence token to end a document with",
+    hint: "name it as `eos_token` in tokenizer_config.json",
+};
+pub(super) const TURN_WITHOUT_END: Kind = Kind {
+    id: "turn-without-end",
+    level: Level::Warning,
+    message: "some turn of the conversation has no end-of-turn token",
+    hint: "look at the rendered row: the template treats the turn in another way than the others",
+};
 pub(crate) const NO_END_OF_TURN: Kind = Kind {
     id: "no-end-of-turn",
-    level: Level::Warning,
+    level: Level::Error,
     message: "an answer has no end-of-turn token: the model does not learn when to stop",
     hint: "use a chat template that ends assistant turns with a special token",
 };

@@ -1,8 +1,16 @@
 //! The data pipeline from outside: files in, sequences and forests out.
 
+mod audit;
+mod context;
 mod forests;
+mod masks;
 mod pipeline;
+mod prepared;
 mod records;
+mod records_kinds;
 mod shared;
+mod sources;
 mod supervision;
+mod supervision_properties;
+mod supervision_records;
 mod support;

@@ -59,7 +59,7 @@ fn alpaca() {
     let plain = r#"{"instruction": "Add.", "input": "", "output": "3"}"#;
     check(plain, "alpaca", "user: Add. | assistant*: 3");
     let input = r#"{"instruction": "Add.", "input": "1, 2", "output": "3", "system": "Be brief."}"#;
-    check(input, "alpaca", "system: Be brief. | user: Add.\n1, 2 | assistant*: 3");
+    check(input, "alpaca", "system: Be brief. | user: Add.\n\n1, 2 | assistant*: 3");
     let history = r#"{"instruction": "c", "output": "d", "history": [["a", "b"]]}"#;
     check(history, "alpaca", "user: a | assistant*: b | user: c | assistant*: d");
     check_error(
@@ -144,8 +144,12 @@ fn sharegpt() {
 #[test]
 fn columns_are_renamed_and_a_system_is_added() {
     let columns = vec![("prompt".into(), "frage".into()), ("completion".into(), "antwort".into())];
-    let reading =
-        Reading { columns, system: Some("s".into()), key: "data.train.0".into(), format: None };
+    let reading = Reading {
+        columns,
+        system: Some("s".into()),
+        key: "data.train.0".into(),
+        ..Reading::default()
+    };
     let row = r#"{"frage": "p", "antwort": "c"}"#;
     check_reading(row, &reading, "prompt_completion", "system: s | user: p | assistant*: c");
 
@@ -192,7 +196,12 @@ fn a_named_format_is_taken_at_its_word() {
         "`data.train.0.format`: unknown format `alpaka`",
         "one of `messages`, `sharegpt`, `alpaca`, `prompt_completion`",
     );
-    check_error_reading(row, &reading("messages"), "a.jsonl:1: record has no `messages` field", "");
+    check_error_reading(
+        row,
+        &reading("messages"),
+        "a.jsonl:1: record has no `messages` field (has: instruction, input, output)",
+        "",
+    );
 }
 
 #[test]
@@ -200,10 +209,10 @@ fn all_bad_rows_are_named() {
     check_error(
         "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n\
          {\"prompt\": 3, \"completion\": \"b\"}\n{\"prompt\": \"a\", \"completion\": \" \"}",
-        "a.jsonl:2: record has no `completion` field\n\
+        "a.jsonl:2: record has no `completion` field (has: prompt)\n\
          a.jsonl:3: `prompt` is a number, not text\n\
          a.jsonl:4: message 1: assistant turn is empty",
-        "write it as a string",
+        "fill the field in, or name the column",
     );
 }
 
@@ -224,8 +233,8 @@ fn conversations_that_teach_nothing_are_errors() {
         "",
     );
     check_error(
-        &row(r#"{"role": "assistant", "content": "a", "weight": 0.5}"#),
-        "a.jsonl:1: message 0: `weight` is 0.5, not 0 or 1",
+        &row(r#"{"role": "assistant", "content": "a", "weight": -1}"#),
+        "a.jsonl:1: message 0: `weight` is -1, not a number of 0 or more",
         "",
     );
     check_error(
@@ -249,7 +258,7 @@ fn conversations_that_teach_nothing_are_errors() {
 fn mixed_and_unknown_shapes() {
     check_error(
         "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"instruction\": \"a\", \"output\": \"b\"}",
-        "a.jsonl:2: row has `instruction` and `output` where a.jsonl:1 has `prompt` and `completion`",
+        "a.jsonl:2: record has no `prompt` field (has: instruction, output)",
         "keep one format a file",
     );
     let unknown = r#"{"prompt": "a", "reply": "b"}"#;
@@ -258,13 +267,13 @@ fn mixed_and_unknown_shapes() {
     check_error(unknown, message, "`messages` (`messages`: list of {`role`, `content`})");
     check_error(
         "{\"text\": \"a\"}",
-        "a.jsonl: unknown format: the rows have `text`",
-        "pretraining",
+        "a.jsonl: the rows are raw text for pretraining (`text`), not conversations as `sft` takes them",
+        "`method: pretrain`",
     );
     check_error(
         r#"{"chosen": "a", "rejected": "b"}"#,
-        "a.jsonl: unknown format: the rows have `chosen`, `rejected`",
-        "are preferences",
+        "a.jsonl: the rows are preferences (`chosen` and `rejected`), not conversations as `sft` takes them",
+        "dpo",
     );
 }
 

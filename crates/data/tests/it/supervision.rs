@@ -8,7 +8,7 @@ fn check(template: &str, turns: &[(&str, &str)], expected: &[&str], ids: &[&str]
     let mut findings = Findings::default();
     let sequences = supervisor(template).supervise(3, &conversation(turns), &mut findings).unwrap();
     assert_eq!(sequences.iter().map(show).collect::<Vec<_>>(), expected);
-    assert_eq!(findings.iter().map(|finding| finding.id).collect::<Vec<_>>(), ids);
+    assert_eq!(findings.iter().map(|finding| finding.id.as_ref()).collect::<Vec<_>>(), ids);
     assert!(sequences.iter().all(|sequence| sequence.row == 3));
 }
 

@@ -15,7 +15,7 @@ const SPECIAL: [&str; 4] = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"];
 
 /// Writes a folder with a tokenizer of bytes, special tokens, and one merge: of
 /// two newlines.
-fn write_tokenizer(folder: &Path, special: &[&str], bos: &str, eos: &str) {
+fn write_tokenizer(folder: &Path, special: &[&str], config: &Value) {
     let mut vocab = Map::new();
     for id in 0..=255u8 {
         vocab.insert(byte_token(id), id.into());
@@ -37,7 +37,6 @@ fn write_tokenizer(folder: &Path, special: &[&str], bos: &str, eos: &str) {
                   "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
                   "vocab": vocab, "merges": ["Ċ Ċ"]},
     });
-    let config = json!({"bos_token": bos, "eos_token": eos});
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
 }
@@ -54,7 +53,21 @@ fn byte_token(byte: u8) -> String {
 
 fn tokenizer(special: &[&str], bos: &str, eos: &str) -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
-    write_tokenizer(folder.path(), special, bos, eos);
+    let config = json!({"bos_token": bos, "eos_token": eos});
+    write_tokenizer(folder.path(), special, &config);
+    Tokenizer::from_folder(folder.path()).unwrap()
+}
+
+/// The tokenizer of [`supervisor`].
+pub(crate) fn small_tokenizer() -> Tokenizer {
+    tokenizer(&SPECIAL, SPECIAL[0], SPECIAL[1])
+}
+
+/// The same, but it puts `<s>` before a raw text.
+pub(crate) fn tokenizer_with_bos() -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"bos_token": SPECIAL[0], "eos_token": SPECIAL[1], "add_bos_token": true});
+    write_tokenizer(folder.path(), &SPECIAL, &config);
     Tokenizer::from_folder(folder.path()).unwrap()
 }
 
@@ -64,10 +77,14 @@ pub(crate) fn supervisor(template: &str) -> Supervisor {
 }
 
 pub(crate) fn try_supervisor(template: &str) -> data::Result<Supervisor> {
-    supervisor_of(template, &tokenizer(&SPECIAL, SPECIAL[0], SPECIAL[1]), "<|im_end|>")
+    supervisor_of(template, &small_tokenizer(), "<|im_end|>")
 }
 
-fn supervisor_of(template: &str, tokenizer: &Tokenizer, stop: &str) -> data::Result<Supervisor> {
+pub(crate) fn supervisor_of(
+    template: &str,
+    tokenizer: &Tokenizer,
+    stop: &str,
+) -> data::Result<Supervisor> {
     let date = Date::new(2026, 3, 1).unwrap();
     let template = ChatTemplate::new(template, tokenizer.special(), date).unwrap();
     Supervisor::new(tokenizer, &template, &[tokenizer.id(stop).unwrap()], Map::new())
@@ -102,13 +119,14 @@ pub(crate) fn conversation(turns: &[(&str, &str)]) -> data::Conversation {
         place: place(1),
         messages: turns.iter().map(|(role, content)| Message::new(*role, *content)).collect(),
         supervised: turns.iter().map(|(role, _)| *role == "assistant").collect(),
+        weights: vec![1.0; turns.len()],
         tools: None,
     }
 }
 
 /// A sequence as text, with what is learned in `[...]`.
 pub(crate) fn show(sequence: &Sequence) -> String {
-    show_with(sequence, &tokenizer(&SPECIAL, SPECIAL[0], SPECIAL[1]))
+    show_with(sequence, &small_tokenizer())
 }
 
 fn show_with(sequence: &Sequence, tokenizer: &Tokenizer) -> String {
@@ -133,7 +151,7 @@ fn show_with(sequence: &Sequence, tokenizer: &Tokenizer) -> String {
 /// A source that is found by looking.
 pub(crate) fn source(path: &Path) -> Source {
     let reading = Reading { key: "data.train.0".into(), ..Reading::default() };
-    Source { path: path.into(), reading, ..Source::default() }
+    Source { reading, ..Source::of_path(path) }
 }
 
 pub(crate) fn config(path: &Path) -> Config {

@@ -1,5 +1,6 @@
 use crate::fixture::{document, parse};
 use keys::Settings as _;
+use serde_json::json;
 
 #[test]
 fn every_value_says_where_it_comes_from() {
@@ -117,4 +118,25 @@ model.template_kwargs: {api_key: abc, eos_token: </s>, deep: {password: abc, x: 
     assert!(yaml.contains("hub_token: \"${HF_TOKEN}\""), "{yaml}");
     assert!(yaml.contains("revision: \"a-${HF_TOKEN}\""), "{yaml}");
     assert!(yaml.contains("template_kwargs: {eos_token: \"</s>\", deep: {x: 1}}"), "{yaml}");
+}
+
+#[test]
+fn a_program_reads_where_values_come_from() {
+    let mut document = document(
+        "adapter: {rank: 8}\nhub_token: hf_abc\nmodel.template_kwargs: {a: 1, api_key: x}\n",
+        &["train.epochs=2"],
+    );
+    document.fill("train.learning_rate", 2e-4, "sft, lora");
+    let json = document.to_json();
+    let found = |key: &str| json.as_array().unwrap().iter().find(|value| value["key"] == key);
+    let check = |key: &str, expected: serde_json::Value| assert_eq!(found(key), Some(&expected));
+    let rank = "/recipes/a.yaml:3:17";
+    check("adapter.rank", json!({"key": "adapter.rank", "value": 8, "from": "given", "why": rank}));
+    check("seed", json!({"key": "seed", "value": 1, "from": "default", "why": null}));
+    let rate = "train.learning_rate";
+    check(rate, json!({"key": rate, "value": 2e-4, "from": "chosen", "why": "sft, lora"}));
+    let epochs = found("train.epochs").unwrap()["why"].as_str().unwrap();
+    assert_eq!(epochs, "command line, argument `train.epochs=2`");
+    assert_eq!(found("hub_token"), None);
+    assert_eq!(found("model.template_kwargs").unwrap()["value"], json!({"a": 1}));
 }

@@ -16,12 +16,13 @@ pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
     fill_adapter(document, rows);
     fill_learning_rate(document, parameters);
     fill_optimizer(document);
+    let method = document.get_str("method").to_owned();
     if document.opt_usize("train.max_steps").is_none() {
-        document.fill("train.epochs", 3.0, "sft");
+        document.fill("train.epochs", usual(&method).epochs, &method);
     }
     if document.opt_usize("train.tokens_per_step").is_none() {
         let epochs = document.opt_f64("train.epochs").unwrap_or(1.0);
-        let (batch, why) = batch_size(rows, epochs);
+        let (batch, why) = batch_size(rows, epochs, &method);
         document.fill("train.batch_size", batch as i64, &why);
     }
     let steps = estimated_steps(document, rows);
@@ -52,11 +53,34 @@ fn fill_adapter(document: &mut Document, rows: usize) {
 /// A model below this size takes a higher rate when it is trained as a whole.
 const SMALL_MODEL: usize = 1_000_000_000;
 
+/// What a kind of method takes unless told otherwise.
+struct Usual {
+    /// Learning rate of an adapter, of a whole model, and of a small whole model.
+    rates: [f64; 3],
+    /// Rows, pairs or prompts of a step.
+    batch: usize,
+    epochs: f64,
+}
+
+fn usual(method: &str) -> Usual {
+    match method {
+        "dpo" | "kto" | "orpo" | "simpo" | "cpo" => {
+            Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 }
+        }
+        "reward" => Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 },
+        "ppo" | "grpo" | "rloo" => Usual { rates: [1e-5, 1e-6, 1e-6], batch: 8, epochs: 1.0 },
+        "pretrain" => Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
+        _ => Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 },
+    }
+}
+
 fn fill_learning_rate(document: &mut Document, parameters: usize) {
+    let method = document.get_str("method").to_owned();
+    let Usual { rates: [adapter, whole, small], .. } = usual(&method);
     let (rate, why) = match trains_base(document) {
-        false => (2e-4, "sft with an adapter"),
-        true if parameters < SMALL_MODEL => (5e-5, "sft of a whole model under 1B"),
-        true => (1e-5, "sft of a whole model"),
+        false => (adapter, format!("{method} with an adapter")),
+        true if parameters < SMALL_MODEL => (small, format!("{method} of a whole model under 1B")),
+        true => (whole, format!("{method} of a whole model")),
     };
     // Lion's updates have the size of the rate itself, SGD's that of the gradient.
     let (factor, of) = match document.get_str("train.optimizer.type") {
@@ -83,17 +107,16 @@ fn fill_optimizer(document: &mut Document) {
     }
 }
 
-/// 16, or less so that a small set still makes [`STEPS_MIN`] steps.
-fn batch_size(rows: usize, epochs: f64) -> (usize, String) {
+/// What the method usually takes, or less so that a small set still makes [`STEPS_MIN`] steps.
+fn batch_size(rows: usize, epochs: f64, method: &str) -> (usize, String) {
+    let usual = usual(method).batch;
     let visits = rows as f64 * epochs;
     let fitting = (visits / STEPS_MIN as f64).floor() as usize;
-    match fitting {
-        16.. => (16, "sft".into()),
-        _ => {
-            let batch = fitting.max(1);
-            (batch, format!("lowered from 16 so that {rows} rows make about {STEPS_MIN} steps"))
-        }
+    if fitting >= usual {
+        return (usual, method.into());
     }
+    let why = format!("lowered from {usual} so that {rows} rows make about {STEPS_MIN} steps");
+    (fitting.max(1), why)
 }
 
 fn estimated_steps(document: &Document, rows: usize) -> usize {

@@ -1,7 +1,7 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
 use compute::{Backend, DType, Device, Measure};
-use data::{Cursor, Order, Packing, Sequence};
+use data::{Cursor, Order, Packing, Sequence, Sequences};
 use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
 use text::{Batch, Segment, Target};
 
@@ -10,6 +10,9 @@ use crate::Result;
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
 use crate::trainee::{Blueprint, Trainee};
+
+/// Validation rows whose losses are taken at a time: what is read of them stays small, however many there are.
+pub(super) const VALIDATION_CHUNK: usize = 1024;
 
 /// How many of a run's steps are looked at: enough that what they have in common shows.
 const STEPS: usize = 64;
@@ -46,8 +49,8 @@ impl Use {
 
 /// What a run goes through.
 pub(super) struct Rows<'a> {
-    pub(super) train: &'a [Sequence],
-    pub(super) validation: &'a [Sequence],
+    pub(super) train: &'a Sequences,
+    pub(super) validation: &'a Sequences,
     pub(super) order: &'a mut Order,
 }
 
@@ -93,27 +96,29 @@ impl Demand {
     pub(super) fn own(&self, rows: &mut Rows<'_>, tokens: usize, checkpoint: bool) -> Result<Use> {
         let packing = packing(&self.trainee.decoder.config, tokens);
         let mut most = Use::default();
-        let steps = rows.first_steps();
+        let steps = rows.first_steps()?;
         let micros = steps.iter().flat_map(|step| StepPlan::new(step, &packing).micros);
         for batch in largest(micros.map(|micro| micro.batch)) {
             most = most.or(self.step(&batch, checkpoint)?);
         }
-        let micros = StepPlan::new(rows.validation, &packing).micros;
-        for batch in largest(micros.into_iter().map(|micro| micro.batch)) {
-            most = most.or(self.evaluation(&batch)?);
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
+            let micros = StepPlan::new(&chunk?, &packing).micros;
+            for batch in largest(micros.into_iter().map(|micro| micro.batch)) {
+                most = most.or(self.evaluation(&batch)?);
+            }
         }
         Ok(most)
     }
 
     /// Bytes of a mapped embedding that looking up the tokens of a step, or of validation, brings into
     /// memory. They are given back after it.
-    pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> usize {
+    pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> Result<usize> {
         let row_bytes = self.measure.report().lookup_row_bytes;
         let vocab = self.trainee.decoder.config.vocab_size;
         if row_bytes == 0 {
-            return 0;
+            return Ok(0);
         }
-        let touched = |sequences: &[&Sequence]| {
+        let touched = |sequences: &[Sequence]| {
             let mut runs = vec![false; (vocab * row_bytes).div_ceil(FILE_RUN)];
             for &token in sequences.iter().flat_map(|sequence| &sequence.tokens) {
                 let start = token as usize * row_bytes;
@@ -121,9 +126,11 @@ impl Demand {
             }
             runs.into_iter().filter(|&run| run).count() * FILE_RUN
         };
-        let steps = rows.first_steps();
-        let validation: Vec<&Sequence> = rows.validation.iter().collect();
-        steps.iter().map(|step| touched(step)).max().unwrap_or(0).max(touched(&validation))
+        let mut most = rows.first_steps()?.iter().map(|step| touched(step)).max().unwrap_or(0);
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
+            most = most.max(touched(&chunk?));
+        }
+        Ok(most)
     }
 
     /// All parameters of the model, and those that are trained.
@@ -172,17 +179,19 @@ fn used(measure: &Measure) -> Use {
     Use { stack: report.stack_peak_bytes, workspace: report.workspace_bytes }
 }
 
-impl<'a> Rows<'a> {
+impl Rows<'_> {
     /// What the run's first steps take, and its longest row alone.
-    fn first_steps(&mut self) -> Vec<Vec<&'a Sequence>> {
+    fn first_steps(&mut self) -> Result<Vec<Vec<Sequence>>> {
         let (mut steps, mut cursor) = (Vec::new(), Cursor::default());
         for _ in 0..STEPS {
             let Some(step) = self.order.step(cursor) else { break };
             cursor = step.next;
-            steps.push(step.rows.iter().map(|&index| &self.train[index]).collect());
+            steps.push(self.train.get_all(step.rows)?);
         }
-        steps.extend(self.train.iter().max_by_key(|sequence| sequence.len()).map(|row| vec![row]));
-        steps
+        if let Some(longest) = self.train.longest() {
+            steps.push(vec![self.train.get(longest)?]);
+        }
+        Ok(steps)
     }
 }
 

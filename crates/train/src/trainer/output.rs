@@ -159,10 +159,11 @@ fn validation(run: &Run) -> String {
 
 fn facts(run: &Run) -> String {
     format!(
-        "* Trained on {} rows; loss on assistant turns, their end-of-turn token included.\n\
+        "* Trained on {} rows; {}.\n\
          * Base weights: SHA-256 `{}`.\n\
          * `chat_template.jinja` is the template that it was trained with.\n",
         run.train.len(),
+        run.learned,
         run.peft.base_hash.as_deref().unwrap_or("unknown"),
     )
 }

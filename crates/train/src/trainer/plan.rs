@@ -135,7 +135,7 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> R
         Some(false) => &[false],
         None => &[false, true],
     };
-    let weights = demand.resident.weights + demand.looked_up(rows);
+    let weights = demand.resident.weights + demand.looked_up(rows)?;
     let resident = Memory { weights, process: wishes.process, ..demand.resident };
     let limit = wishes.limit;
     let mut smallest: Option<Plan> = None;

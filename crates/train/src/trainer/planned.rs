@@ -70,7 +70,7 @@ pub struct Resolved {
 ///
 /// `stand_in` takes the place of the recipe's rows. The job's output is not looked at.
 pub fn plan(
-    job: Job,
+    job: Job<'_>,
     device: &Device,
     operand: DType,
     stand_in: Option<StandIn>,

@@ -6,6 +6,7 @@ use compute::Backend;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use text::{Message, RenderOptions};
 
+use super::demand::VALIDATION_CHUNK;
 use super::setup::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::Contents;
@@ -68,7 +69,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let Some(rows) = run.order.step(run.state.cursor) else {
         unreachable!("the number of steps was counted on the same order");
     };
-    let sequences: Vec<_> = rows.rows.iter().map(|&index| &run.train[index]).collect();
+    let sequences = run.train.get_all(rows.rows.iter().copied())?;
     let plan = StepPlan::new(&sequences, &run.packing);
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
@@ -157,6 +158,25 @@ fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoi
     }
 }
 
+/// The mean over all supervised tokens of the validation rows.
+fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<f64> {
+    let mut engine = Engine {
+        backend,
+        decoder: &run.trainee.decoder,
+        adapter: run.trainee.adapter.as_ref(),
+        scalar: None,
+        reference: None,
+        checkpoint: run.plan.checkpoint,
+    };
+    let (mut loss, mut weight) = (0.0, 0.0);
+    for chunk in run.validation.chunks(VALIDATION_CHUNK) {
+        let plan = StepPlan::new(&chunk?, &run.packing);
+        loss += engine.evaluate(&plan, &Sft)?.loss * plan.totals.weight;
+        weight += plan.totals.weight;
+    }
+    Ok(loss / weight)
+}
+
 /// Takes the validation loss, and keeps the adapter if it is the best so far.
 fn validate(
     run: &mut Run,
@@ -166,16 +186,7 @@ fn validate(
     if run.validation.is_empty() {
         return Ok(());
     }
-    let plan = StepPlan::new(&run.validation, &run.packing);
-    let mut engine = Engine {
-        backend,
-        decoder: &run.trainee.decoder,
-        adapter: run.trainee.adapter.as_ref(),
-        scalar: None,
-        reference: None,
-        checkpoint: run.plan.checkpoint,
-    };
-    let validation_loss = engine.evaluate(&plan, &Sft)?.loss;
+    let validation_loss = validation_loss(run, backend)?;
     let step = run.state.step;
     if !validation_loss.is_finite() {
         return Err(not_finite(run, step, "validation_loss", validation_loss, None));

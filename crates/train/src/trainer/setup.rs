@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use compute::{Backend, DType, Device};
 use data::prepare::FileSummary;
 use data::supervision::Supervisor;
-use data::{Cursor, Extent, Finding, Level, Order, Packing, Sequence};
+use data::{
+    Cursor, Division, Extent, Finding, Level, Location, OnError, Order, Packing, Sequences, Wanted,
+};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
 use model::{Base, Config, TrainedTensor};
@@ -16,10 +18,10 @@ use super::blueprint::{Sources, blueprint, take_start};
 use super::demand::{self, Demand, Rows};
 use super::plan::{self, Plan, Wishes};
 use super::stand_in::{self, StandIn};
-use super::{Job, output, resume};
+use super::{DataAccess, Job, output, resume};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
-use crate::recipe::{Recipe, check, fill_by_data, quantization, trains_base};
+use crate::recipe::{Recipe, check, fill_by_data, quantization, trainable, trains_base};
 use crate::run::{EventLog, Occupied, RunFolder};
 use crate::schedule::Schedule;
 use crate::trainee::{Blueprint, Trainee};
@@ -42,8 +44,10 @@ pub(super) struct Run {
     pub(super) threads: usize,
     pub(super) blueprint: Blueprint,
     pub(super) trainee: Trainee,
-    pub(super) train: Vec<Sequence>,
-    pub(super) validation: Vec<Sequence>,
+    pub(super) train: Sequences,
+    pub(super) validation: Sequences,
+    /// What of the rows is learned, in words.
+    pub(super) learned: &'static str,
     pub(super) findings: Vec<Finding>,
     pub(super) order: Order,
     pub(super) schedule: Schedule,
@@ -74,8 +78,10 @@ pub(super) struct Prepared {
     pub(super) notes: Vec<String>,
     pub(super) latest: Option<PathBuf>,
     pub(super) blueprint: Blueprint,
-    pub(super) train: Vec<Sequence>,
-    pub(super) validation: Vec<Sequence>,
+    pub(super) train: Sequences,
+    pub(super) validation: Sequences,
+    /// Rows that are neither trained nor validated on, and why.
+    pub(super) left_out: Vec<data::RowError>,
     pub(super) findings: Vec<Finding>,
     pub(super) order: Order,
     pub(super) demand: Demand,
@@ -85,12 +91,12 @@ pub(super) struct Prepared {
 
 /// Reads data and recipe and decides what is trained, in how much memory. Nothing is written.
 pub(super) fn decide(
-    job: Job,
+    job: Job<'_>,
     device: &Device,
     operand: DType,
     purpose: Purpose<'_>,
 ) -> Result<Prepared> {
-    let Job { mut document, base, start, base_name, revision, date, threads, .. } = job;
+    let Job { mut document, base, start, base_name, revision, date, threads, data: at, .. } = job;
     let mut notes = Vec::new();
     let mut date = date;
     let resumed = match purpose {
@@ -104,6 +110,7 @@ pub(super) fn decide(
         date = text.parse().unwrap_or(date);
     }
 
+    trainable(&document)?;
     check(&document)?;
     let shapes_only = matches!(purpose, Purpose::Plan(_));
     let stand_in = match purpose {
@@ -116,19 +123,13 @@ pub(super) fn decide(
     };
     let (metadata, added) = with_tokens_and_template(&document, metadata, date)?;
     let data = match &stand_in {
-        Some(stand_in) => stand_in.rows(base.config.vocab_size),
-        None => {
-            let supervisor = Supervisor::from_metadata(&metadata, template_kwargs(&document))?;
-            let seed = document.get_i64("seed") as u64;
-            let config = data::recipe::config(&document, seed, threads)
-                .map_err(|problem| Error::Recipe(problem.into()))?;
-            data::prepare(&config, &supervisor)?
-        }
+        Some(stand_in) => stand_in.rows(base.config.vocab_size)?,
+        None => rows(&document, &metadata, threads, &at)?,
     };
     let mut findings: Vec<Finding> = data.findings.iter().cloned().collect();
     refuse_errors(&findings)?;
     findings.extend(quantised_base(&document, &base)?);
-    let (train, validation) = (data.train, data.validation);
+    let (train, validation, left_out) = (data.train, data.validation, data.left_out);
     let process = (job.resident_bytes)();
 
     let base_hash = match (shapes_only, &start) {
@@ -140,7 +141,10 @@ pub(super) fn decide(
     let peft = PeftMetadata { base_model: base_name, revision, base_hash };
     let manifest = match shapes_only {
         true => Value::Null,
-        false => manifest(&document, &base, &metadata, &peft, &data.files, date, device, operand)?,
+        false => {
+            let rows = (&data.files[..], data.split.as_ref());
+            manifest(&document, &base, &metadata, &peft, rows, date, device, operand)?
+        }
     };
     if let (Some(before), Some(folder)) = (&manifest_before, resumed) {
         resume::check_manifest(folder.path(), before, &manifest)?;
@@ -160,10 +164,12 @@ pub(super) fn decide(
     fill_by_data(&mut document, train.len(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
     let blueprint = blueprint(&document, &recipe, &sources, brought)?;
-    check_tokens(&blueprint.config(&base), &train, &validation)?;
+    for sequences in [&train, &validation] {
+        check_tokens(&blueprint.config(&base), sequences)?;
+    }
 
-    let mut order = Order::new(&train, recipe.seed, recipe.step_size, recipe.extent);
-    let longest = train.iter().chain(&validation).map(Sequence::len).max().unwrap_or(1);
+    let mut order = Order::new(train.extents(), recipe.seed, recipe.step_size, recipe.extent);
+    let longest = longest(&train).max(longest(&validation)).max(1);
     let sequences = order.step(Cursor::default()).map_or(1, |step| step.rows.len());
     let wishes = Wishes {
         // Steps by tokens vary in rows; twice the first leaves room.
@@ -190,6 +196,7 @@ pub(super) fn decide(
         blueprint,
         train,
         validation,
+        left_out,
         findings,
         order,
         demand,
@@ -199,7 +206,7 @@ pub(super) fn decide(
 }
 
 pub(super) fn prepare(
-    job: Job,
+    job: Job<'_>,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Run> {
@@ -222,11 +229,13 @@ pub(super) fn prepare(
 
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
+    let method = document.get_str("method").to_owned();
     folder.begin(occupied)?;
     // The manifest first: a folder that has one is a run.
     folder.write_manifest(&prepared.manifest)?;
     folder.supersede_after(state.step)?;
     folder.write_recipe(&document.to_yaml())?;
+    folder.write_left_out(&prepared.left_out)?;
     let quantization = match document.get_str("quantization") {
         "nf4" => Some("nf4"),
         "int8" => Some("int8"),
@@ -251,6 +260,7 @@ pub(super) fn prepare(
         trainee,
         train: prepared.train,
         validation: prepared.validation,
+        learned: learned(document),
         findings: prepared.findings,
         order: prepared.order,
         total_steps,
@@ -261,12 +271,13 @@ pub(super) fn prepare(
         // The run may have found a better one after the checkpoint, which is now superseded.
         output::restore(&run, &best)?;
     }
-    announce(&mut run, resumed, &prepared.notes, observer)?;
+    announce(&mut run, &method, resumed, &prepared.notes, observer)?;
     Ok(run)
 }
 
 fn announce(
     run: &mut Run,
+    method: &str,
     resumed: bool,
     notes: &[String],
     observer: &mut dyn FnMut(&Event),
@@ -275,13 +286,13 @@ fn announce(
     let parameters = run.trainee.decoder.config.parameter_count();
     let started = Event::Started {
         run: run.folder.path().display().to_string(),
-        method: "sft".into(),
+        method: method.into(),
         steps: run.total_steps,
         resumed_from: resumed.then_some(run.state.step),
         rows_train: run.train.len(),
         rows_validation: run.validation.len(),
-        tokens_train: run.train.iter().map(Sequence::len).sum(),
-        tokens_supervised: run.train.iter().map(Sequence::supervised).sum(),
+        tokens_train: run.train.tokens(),
+        tokens_supervised: run.train.supervised(),
         parameters,
         parameters_trained,
         micro_batch_tokens: run.packing.budget_tokens,
@@ -293,8 +304,13 @@ fn announce(
         let places = finding.places.iter().map(ToString::to_string).collect();
         let level = json!(finding.level).as_str().unwrap_or_default().to_owned();
         let hint = format!("{}; {}", finding.message, finding.hint);
-        let event =
-            Event::Finding { id: finding.id.into(), level, count: finding.count, places, hint };
+        let event = Event::Finding {
+            id: finding.id.into_owned(),
+            level,
+            count: finding.count,
+            places,
+            hint,
+        };
         run.tell(&event, observer)?;
     }
     for note in notes {
@@ -329,7 +345,7 @@ impl Run {
 
 /// Metadata with the template and the tokens that the recipe names, and the ids of the tokens that it
 /// adds.
-fn with_tokens_and_template(
+pub(super) fn with_tokens_and_template(
     document: &Document,
     mut metadata: Metadata,
     date: Date,
@@ -386,7 +402,7 @@ fn quantised_base(document: &Document, base: &Base) -> Result<Option<Finding>> {
         return Ok(None);
     };
     let (places, hint) = (Vec::new(), hint.into());
-    Ok(Some(Finding { id, level: Level::Warning, count: 1, places, message, hint }))
+    Ok(Some(Finding { id: id.into(), level: Level::Warning, count: 1, places, message, hint }))
 }
 
 /// ChatML: the simplest of the common forms, for base models whose tokenizer has its tokens.
@@ -420,18 +436,71 @@ fn named_template(
         .map_err(|error| problem(format!("`{name}`: {error}"), "mend the template".into()))
 }
 
+/// Prepares the rows of a recipe, whatever its method.
+pub fn rows(
+    document: &Document,
+    metadata: &Metadata,
+    threads: usize,
+    at: &DataAccess<'_>,
+) -> Result<data::Prepared> {
+    let seed = document.get_i64("seed") as u64;
+    let config = data::recipe::config(document, seed, threads);
+    let mut config = config.map_err(|problem| Error::Recipe(problem.into()))?;
+    config.cache = at.cache.clone();
+    if at.list_errors && config.on_error == OnError::Stop {
+        config.on_error = OnError::List;
+    }
+    let validation = match &mut config.validation {
+        data::Validation::Sources(sources) => &mut sources[..],
+        _ => &mut [],
+    };
+    for source in config.train.iter_mut().chain(validation) {
+        if let Location::Hub(set) = &source.location {
+            source.location = Location::Files((at.fetch)(set)?);
+        }
+    }
+    let supervisor = match (config.wanted, &metadata.chat_template) {
+        (Wanted::Texts, None) => Supervisor::for_text(metadata),
+        _ => Supervisor::from_metadata(metadata, template_kwargs(document))?,
+    };
+    let supervisor = supervisor.with(data::recipe::supervision(document));
+    Ok(data::prepare(&config, &supervisor)?)
+}
+
+/// What is learned of a row.
+fn learned(document: &Document) -> &'static str {
+    match document.get_str("method") {
+        "pretrain" => "loss on every token of the texts, the end-of-sequence token included",
+        _ => "loss on the turns that count, their end-of-turn token included",
+    }
+}
+
+fn longest(sequences: &Sequences) -> usize {
+    sequences.longest().map_or(0, |index| sequences.tokens_of(index))
+}
+
 fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
     let entries = document.opt_map("model.template_kwargs").unwrap_or_default();
     entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
 }
 
+/// Errors of the data stop a run, all of them named.
 fn refuse_errors(findings: &[Finding]) -> Result<()> {
-    let Some(finding) = findings.iter().find(|finding| finding.level == Level::Error) else {
+    let errors: Vec<&Finding> = findings.iter().filter(|f| f.level == Level::Error).collect();
+    if errors.is_empty() {
         return Ok(());
+    }
+    let line = |finding: &&Finding| {
+        let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
+        format!("{place}{} (`{}`, {} rows)", finding.message, finding.id, finding.count)
     };
-    let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
-    let message = format!("{place}{} ({} rows)", finding.message, finding.count);
-    Err(Error::refused(message, finding.hint.clone()))
+    let ids: Vec<&str> = errors.iter().map(|finding| finding.id.as_ref()).collect();
+    let hint = format!(
+        "{}; `tunesmith check` shows the rows; to train all the same: `data.accept: [{}]`",
+        errors[0].hint,
+        ids.join(", ")
+    );
+    Err(Error::refused(errors.iter().map(line).collect::<Vec<_>>().join("\n"), hint))
 }
 
 /// Optimizer steps of the whole run, those that are done included.
@@ -451,26 +520,27 @@ pub(super) fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u
 }
 
 /// Every token must be one of the model's.
-fn check_tokens(config: &Config, train: &[Sequence], validation: &[Sequence]) -> Result<()> {
+fn check_tokens(config: &Config, sequences: &Sequences) -> Result<()> {
     let vocab = config.vocab_size;
-    for sequence in train.iter().chain(validation) {
-        if let Some(token) = sequence.tokens.iter().find(|&&token| token as usize >= vocab) {
-            return Err(Error::refused(
-                format!("{}: token {token} is beyond the model's {vocab}", sequence.place),
-                "the tokenizer does not belong to this model",
-            ));
-        }
-        let longest = config.max_position_embeddings;
-        if sequence.len() > longest {
-            return Err(Error::refused(
-                format!(
-                    "{}: the row has {} tokens, the model was made for {longest}",
-                    sequence.place,
-                    sequence.len()
-                ),
-                "set `data.max_seq_len` and `data.overlong: truncate` or `skip`",
-            ));
-        }
+    if let Some((place, token)) = sequences.beyond_vocabulary(vocab)? {
+        return Err(Error::refused(
+            format!("{place}: token {token} is beyond the model's {vocab}"),
+            "the tokenizer does not belong to this model",
+        ));
+    }
+    let longest = config.max_position_embeddings;
+    if let Some(index) = sequences.longest()
+        && sequences.tokens_of(index) > longest
+    {
+        let sequence = sequences.get(index)?;
+        return Err(Error::refused(
+            format!(
+                "{}: the row has {} tokens, the model was made for {longest}",
+                sequence.place,
+                sequence.len()
+            ),
+            "set `data.max_seq_len` and `data.overlong: split`, `truncate` or `skip`",
+        ));
     }
     Ok(())
 }
@@ -481,7 +551,7 @@ fn manifest(
     base: &Base,
     metadata: &Metadata,
     peft: &PeftMetadata,
-    files: &[FileSummary],
+    (files, split): (&[FileSummary], Option<&Division>),
     date: Date,
     device: &Device,
     operand: DType,
@@ -498,6 +568,7 @@ fn manifest(
         "tokenizer_hash": metadata.tokenizer.hash(),
         "template_hash": template,
         "data": files,
+        "split": split,
         "seed": document.get_i64("seed"),
         "date": date.to_string(),
         // Bits are the same within one instruction set, whatever the number of threads.

@@ -1,6 +1,6 @@
 //! Rows and a tokenizer that are not there, for plans.
 
-use data::{Findings, Place, Prepared, Sequence, Stats};
+use data::{Place, Prepared, Sequence, Sequences};
 use model::Base;
 use text::{Metadata, SpecialTokens, Tokenizer};
 
@@ -17,7 +17,7 @@ pub struct StandIn {
 
 impl StandIn {
     /// Rows that share nothing and are learned from the second token on.
-    pub(super) fn rows(&self, vocab_size: usize) -> Prepared {
+    pub(super) fn rows(&self, vocab_size: usize) -> Result<Prepared> {
         let place = Place { file: std::path::Path::new("").into(), line: 1, element: None };
         let sequence = |row: usize| {
             let mut tokens = vec![0; self.tokens];
@@ -29,13 +29,7 @@ impl StandIn {
             Sequence { row: row as u64, group, role: 0, tokens, weights, place }
         };
         let train: Vec<Sequence> = (0..self.rows).map(sequence).collect();
-        Prepared {
-            train,
-            validation: Vec::new(),
-            findings: Findings::default(),
-            stats: Stats::default(),
-            files: Vec::new(),
-        }
+        Ok(Prepared { train: Sequences::in_memory(&train)?, ..Prepared::default() })
     }
 }
 

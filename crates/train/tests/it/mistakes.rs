@@ -166,7 +166,7 @@ fn a_template_that_never_ends_a_turn() {
     check_refused(
         &fixture,
         &how,
-        "the model does not learn when to stop (10 rows)",
+        "the model does not learn when to stop (`no-end-of-turn`, 10 rows)",
         "ends assistant turns",
     );
 }
@@ -454,7 +454,7 @@ fn adapters_that_do_not_go_together() {
 }
 
 /// Findings of a short run over a base.
-fn findings(base: &Path, overrides: &[&str]) -> Vec<&'static str> {
+fn findings(base: &Path, overrides: &[&str]) -> Vec<std::borrow::Cow<'static, str>> {
     let mut fixture = Fixture::new();
     for entry in fs::read_dir(base).unwrap() {
         let path = entry.unwrap().path();
@@ -468,7 +468,8 @@ fn findings(base: &Path, overrides: &[&str]) -> Vec<&'static str> {
     fixture.recipe = fixture.recipe.replace("adapter: {rank: 4}\n", "");
     let overrides = [&["train.max_steps=1"], overrides].concat();
     let summary = fixture.train("run", &How { overrides: &overrides, ..How::default() }).unwrap();
-    summary.findings.iter().map(|finding| finding.id).collect()
+    let of_model = summary.findings.iter().filter(|finding| finding.id != "few-rows");
+    of_model.map(|finding| finding.id.clone()).collect()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use text::Date;
 use train::Result;
 use train::events::Event;
 use train::run::Occupied;
-use train::trainer::{Control, Job, Summary, train};
+use train::trainer::{Control, DataAccess, Job, Summary, train};
 
 /// A golden of this crate.
 pub(crate) fn golden_json(name: &str) -> Value {
@@ -236,7 +236,7 @@ impl Fixture {
     }
 
     /// What a run is asked to do.
-    pub(crate) fn job(&self, run: &str, how: &How<'_>) -> Job {
+    pub(crate) fn job(&self, run: &str, how: &How<'_>) -> Job<'static> {
         Job {
             document: self.document(how.overrides),
             base: self.base(),
@@ -249,6 +249,7 @@ impl Fixture {
             resident_bytes: || 0,
             date: Date::new(2026, 3, 1).unwrap(),
             threads: how.threads,
+            data: DataAccess::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use keys::{Document, Origin, Settings as _};
 use train::recipe::{fill_by_data, schema};
 
 use super::look::Look;
+use super::method::{Method, NOT_TRAINED};
 use crate::context::Context;
 use crate::error::Result;
 use crate::terminal::style::count;
@@ -83,7 +84,8 @@ impl Draft<'_> {
     fn first_half(&self, kept_back: usize) -> String {
         let data = self.data(kept_back);
         let epochs = epochs(self.look.rows, kept_back).0;
-        format!("model: {}\nmethod: sft\n{data}train:\n  epochs: {epochs}\n", scalar(&self.model))
+        let (model, method) = (scalar(&self.model), self.look.method.name);
+        format!("model: {model}\nmethod: {method}\n{data}train:\n  epochs: {epochs}\n")
     }
 
     fn data(&self, kept_back: usize) -> String {
@@ -124,10 +126,14 @@ impl Draft<'_> {
         let shown = |key: &str| document.get_f64(key).to_string();
         let why = |key: &str| reason(document, key);
         let rows = count(self.look.rows as u64);
-        let mut text =
-            format!("# Written by `tunesmith init sft`. {rows} rows, {}.\n", self.look.turns());
-        _ = writeln!(text, "# Tokens: {}.\n", self.look.lengths.tell());
-        _ = writeln!(text, "model: {}\nmethod: sft\n", scalar(&self.model));
+        let Method { name: method, trains, .. } = self.look.method;
+        let learned = self.look.learned();
+        let mut text = format!("# Written by `tunesmith init {method}`. {rows} rows, {learned}.\n");
+        _ = writeln!(text, "# Tokens: {}.", self.look.lengths.tell());
+        if !trains {
+            _ = writeln!(text, "# `{method}`: {NOT_TRAINED}.");
+        }
+        _ = writeln!(text, "\nmodel: {}\nmethod: {method}\n", scalar(&self.model));
         text += "adapter:\n";
         text += &line(2, "type", "lora", "small matrices over a frozen base");
         text += &line(2, "rank", &shown("adapter.rank"), &why("adapter.rank"));

@@ -1,24 +1,32 @@
 //! What there is to see in data before a recipe is written.
 
+use std::path::{Path, PathBuf};
+
 use data::prepare::{FileSummary, load_source};
+use data::record::Wanted;
+use data::source::Row;
 use data::{Conversation, Findings, Source, Supervisor};
 use model::Base;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Arguments;
+use super::method::{Method, shape};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::terminal::style::count;
 
 /// What data look like.
 pub(super) struct Look {
+    /// What they are to teach by.
+    pub(super) method: &'static Method,
     /// The files.
-    pub(super) files: Vec<FileSummary>,
+    pub(super) files: Vec<FileLook>,
     /// Rows of all files.
     pub(super) rows: usize,
-    /// Fewest and most turns of a row that are learned.
-    turns: (usize, usize),
-    /// The system message that all rows share.
+    /// Fewest and most turns of a conversation that are learned.
+    turns: Option<(usize, usize)>,
+    /// The system message that all conversations share.
     pub(super) system: Option<String>,
     /// Tokens of the rows.
     pub(super) lengths: Lengths,
@@ -28,33 +36,52 @@ pub(super) struct Look {
     pub(super) max_positions: Option<usize>,
 }
 
+/// A file of rows.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FileLook {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// The shape of its rows.
+    pub(super) format: String,
+    /// How many there are.
+    pub(super) rows: usize,
+}
+
 impl Look {
-    /// Reads the data, and counts tokens if the model is on this machine.
-    pub(super) fn at(arguments: &Arguments, context: &Context) -> Result<Self> {
+    /// Reads the data, and counts tokens if they are conversations and the model is on this machine.
+    pub(super) fn at(
+        method: &'static Method,
+        arguments: &Arguments,
+        context: &Context,
+    ) -> Result<Self> {
+        let at_hand = context.models().at_hand(&arguments.model);
+        let base = at_hand.as_ref().map(|model| Base::open(&model.path)).transpose()?;
+        let max_positions = base.as_ref().map(|base| base.config.max_position_embeddings);
+        if method.wanted != Wanted::Conversations {
+            return Ok(Look { max_positions, ..Look::of_rows(method, &arguments.data)? });
+        }
         let mut findings = Findings::default();
         let (mut files, mut conversations) = (Vec::new(), Vec::new());
         for path in &arguments.data {
-            let source = Source { path: path.clone(), ..Source::default() };
-            let (summary, loaded) = load_source(&source, &mut findings)?;
-            files.push(summary);
+            let (file, loaded) = load_conversations(method, path, &mut findings)?;
+            files.push(file);
             conversations.extend(loaded);
         }
-        let (lengths, max_positions) = match context.models().at_hand(&arguments.model) {
-            Some(model) => {
-                let base = Base::open(&model.path)?;
+        let lengths = match at_hand.zip(base) {
+            Some((model, base)) => {
                 let metadata = base.metadata_with(model.adapter.as_deref(), context.today())?;
                 let supervisor = Supervisor::from_metadata(&metadata, Map::new())?;
-                let lengths = Lengths::count(&conversations, &supervisor, &mut findings)?;
-                (lengths, Some(base.config.max_position_embeddings))
+                Lengths::count(&conversations, &supervisor, &mut findings)?
             }
-            None => (Lengths::estimate(&conversations), None),
+            None => Lengths::estimate(&conversations),
         };
         let learned = |c: &Conversation| c.supervised.iter().filter(|&&turn| turn).count();
         let turns = conversations.iter().map(learned);
         Ok(Look {
+            method,
             files,
             rows: conversations.len(),
-            turns: (turns.clone().min().unwrap_or(0), turns.max().unwrap_or(0)),
+            turns: turns.clone().min().zip(turns.max()),
             system: shared_system(&conversations),
             lengths,
             findings,
@@ -62,12 +89,61 @@ impl Look {
         })
     }
 
-    /// The turns that are learned, in words.
-    pub(super) fn turns(&self) -> String {
+    /// Looks at rows that are no conversations.
+    fn of_rows(method: &'static Method, paths: &[PathBuf]) -> Result<Self> {
+        let (mut files, mut rows) = (Vec::new(), Vec::new());
+        for path in paths {
+            let loaded = data::source::read(path)?;
+            let format =
+                shape(&loaded, method.wanted).ok_or_else(|| method.refuse(path, &loaded))?;
+            files.push(FileLook {
+                path: path.clone(),
+                format: format.to_owned(),
+                rows: loaded.len(),
+            });
+            rows.extend(loaded);
+        }
+        Ok(Look {
+            method,
+            files,
+            rows: rows.len(),
+            turns: None,
+            system: None,
+            lengths: Lengths::of_rows(&rows),
+            findings: Findings::default(),
+            max_positions: None,
+        })
+    }
+
+    /// What is learned, in words.
+    pub(super) fn learned(&self) -> String {
         match self.turns {
-            (1, 1) => "one answer a row".to_owned(),
-            (low, high) if low == high => format!("{low} answers a row"),
-            (low, high) => format!("{low} to {high} answers a row"),
+            None => self.method.learns_from.to_owned(),
+            Some((1, 1)) => "one answer a row".to_owned(),
+            Some((low, high)) if low == high => format!("{low} answers a row"),
+            Some((low, high)) => format!("{low} to {high} answers a row"),
+        }
+    }
+}
+
+fn load_conversations(
+    method: &Method,
+    path: &Path,
+    findings: &mut Findings,
+) -> Result<(FileLook, Vec<Conversation>)> {
+    let source = Source::of_path(path);
+    match load_source(&source, findings) {
+        Ok((file, loaded)) => {
+            let FileSummary { format, rows, .. } = file;
+            Ok((FileLook { path: path.to_owned(), format, rows }, loaded))
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            let rows = data::source::read(path).unwrap_or_default();
+            Err(match method.instead(path, &rows) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
         }
     }
 }
@@ -128,7 +204,16 @@ impl Lengths {
         Lengths { sorted, supervised: None }
     }
 
-    /// Whether the model was not there to count with.
+    /// As [`Lengths::estimate`], of all text in rows of any shape.
+    fn of_rows(rows: &[Row]) -> Self {
+        let row =
+            |row: &Row| row.value.values().map(characters).sum::<usize>().div_ceil(CHARACTERS);
+        let mut sorted: Vec<usize> = rows.iter().map(row).collect();
+        sorted.sort_unstable();
+        Lengths { sorted, supervised: None }
+    }
+
+    /// Whether tokens were not counted.
     pub(super) fn is_estimate(&self) -> bool {
         self.supervised.is_none()
     }
@@ -162,7 +247,7 @@ impl Lengths {
                 format!("{spread}; {total} in all, {supervised} of them supervised")
             }
             None => {
-                format!("about {spread}; guessed from characters, since the model is not here yet")
+                format!("about {spread}; guessed from characters")
             }
         }
     }
@@ -172,6 +257,16 @@ impl Lengths {
             "median": self.percentile(0.5), "p95": self.percentile(0.95), "max": self.longest(),
             "supervised": self.supervised, "estimated": self.is_estimate(),
         })
+    }
+}
+
+/// Characters of all text in a value.
+fn characters(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.chars().count(),
+        Value::Array(items) => items.iter().map(characters).sum(),
+        Value::Object(entries) => entries.values().map(characters).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
@@ -190,6 +285,13 @@ mod tests {
         assert_eq!((found.percentile(0.5), found.percentile(0.95), found.longest()), (50, 95, 100));
         assert_eq!((found.beyond(100), found.beyond(98)), (0, 2));
         assert_eq!(lengths(&[3]).percentile(0.95), 3);
+    }
+
+    #[test]
+    fn rows_of_any_shape_have_a_length() {
+        let text = br#"{"prompt": "12345678", "n": 7, "answers": [{"text": "1234"}, "12345678"]}"#;
+        let rows = data::source::parse(Path::new("rows.jsonl"), text).unwrap();
+        assert_eq!(Lengths::of_rows(&rows).longest(), 5);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Rows of tokens at which models are compared: the run's own, else a few fixed texts.
 
-use data::Sequence;
-use data::supervision::Supervisor;
-use keys::Settings as _;
+use data::Sequences;
 use serde_json::{Map, Value};
 use text::{Message, Metadata, RenderOptions};
 
@@ -28,7 +26,7 @@ impl Rows {
         let date = origin.date(context);
         let metadata = origin.base.metadata_with(Some(&origin.adapter), date)?;
         let kwargs = origin.own["template_kwargs"].as_object().cloned().unwrap_or_default();
-        let rows = match of_run(context, origin, &metadata, &kwargs) {
+        let rows = match of_run(context, origin, &metadata) {
             Some(Ok(rows)) => rows,
             Some(Err(failure)) => {
                 let message = failure.message;
@@ -50,35 +48,30 @@ impl Rows {
 }
 
 /// Rows that the run was validated or trained on; none where the adapter lies in no run.
-fn of_run(
-    context: &Context,
-    origin: &Origin,
-    metadata: &Metadata,
-    kwargs: &Map<String, Value>,
-) -> Option<Result<Rows>> {
+fn of_run(context: &Context, origin: &Origin, metadata: &Metadata) -> Option<Result<Rows>> {
     let document = origin.recipe.as_ref()?;
     let prepare = || -> Result<Rows> {
-        let seed = document.get_i64("seed") as u64;
-        let config = data::recipe::config(document, seed, context.threads())
-            .map_err(|problem| Failure::from(keys::Error::from(problem)))?;
-        let supervisor = Supervisor::from_metadata(metadata, kwargs.clone())?;
-        let prepared = data::prepare(&config, &supervisor)?;
+        let (threads, access) = (context.threads(), context.data_access());
+        let prepared = train::trainer::rows(document, metadata, threads, &access)?;
         let (rows, what) = match prepared.validation.is_empty() {
             false => (prepared.validation, "the run's validation rows"),
             true => (prepared.train, "the run's training rows"),
         };
-        Ok(Rows { tokens: spread(&rows), what })
+        Ok(Rows { tokens: spread(&rows)?, what })
     };
     Some(prepare())
 }
 
 /// Evenly spread rows with about as many tokens as are wanted.
-fn spread(rows: &[Sequence]) -> Vec<Vec<u32>> {
-    let len = |row: &Sequence| row.len().min(ROW_TOKENS);
-    let total: usize = rows.iter().map(len).sum();
+fn spread(rows: &Sequences) -> Result<Vec<Vec<u32>>> {
+    let total: usize = (0..rows.len()).map(|row| rows.tokens_of(row).min(ROW_TOKENS)).sum();
     let step = (total / READS).max(1);
-    let taken = rows.iter().step_by(step).map(|row| row.tokens[..len(row)].to_vec());
-    taken.collect()
+    let first = |row: usize| -> Result<Vec<u32>> {
+        let mut tokens = rows.get(row)?.tokens;
+        tokens.truncate(ROW_TOKENS);
+        Ok(tokens)
+    };
+    (0..rows.len()).step_by(step).map(first).collect()
 }
 
 /// The fixed texts as the model reads them: a dialogue each where it has a chat template.

@@ -21,8 +21,8 @@ const ATTEMPTS: u32 = 5;
 /// A file on the hub.
 pub(super) struct Remote<'a> {
     pub(super) url: &'a str,
-    /// The model that it belongs to.
-    pub(super) model: &'a str,
+    /// The model or data set that it belongs to.
+    pub(super) repo: &'a str,
     pub(super) name: &'a str,
     pub(super) size: Option<u64>,
     pub(super) sum: Option<&'a Sum>,
@@ -68,8 +68,8 @@ impl Download<'_> {
     }
 
     fn broke_off(&self, why: &str) -> Failure {
-        let Remote { model, name, .. } = self.remote;
-        let message = format!("{model}: `{name}` broke off: {why}");
+        let Remote { repo, name, .. } = self.remote;
+        let message = format!("{repo}: `{name}` broke off: {why}");
         Failure::new("hub", message).hint("run the command again: it goes on where it stopped")
     }
 }

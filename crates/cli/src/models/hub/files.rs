@@ -10,7 +10,7 @@ use crate::models::cache::shards;
 use crate::models::digest::Sum;
 use crate::terminal::style::bytes;
 
-/// A commit of a model.
+/// A commit of a model or a data set.
 #[derive(Deserialize)]
 pub(super) struct Commit {
     pub(super) sha: String,
@@ -18,6 +18,17 @@ pub(super) struct Commit {
     siblings: Vec<Sibling>,
     /// What the hub has read of its GGUF files.
     gguf: Option<GgufSummary>,
+}
+
+impl Commit {
+    pub(super) fn get(&self, name: &str) -> Option<&Sibling> {
+        self.siblings.iter().find(|file| file.name == name)
+    }
+
+    /// The names of all its files.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.siblings.iter().map(|file| file.name.clone()).collect()
+    }
 }
 
 /// What the hub knows of GGUF files.
@@ -82,7 +93,7 @@ pub(super) struct Files<'a> {
 
 impl<'a> Files<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&'a Sibling> {
-        self.commit.siblings.iter().find(|file| file.name == name)
+        self.commit.get(name)
     }
 
     pub(super) fn is_adapter(&self) -> bool {

@@ -1,12 +1,54 @@
-//! What a model on the hub is called.
+//! What a model or a data set on the hub is called.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::error::{Failure, Result};
 
-/// A model on the hub.
+/// What is kept on the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::models) enum RepoKind {
+    Model,
+    DataSet,
+}
+
+impl RepoKind {
+    /// In the addresses of the hub's protocol and in the names of the cache's folders.
+    pub(in crate::models) fn plural(self) -> &'static str {
+        match self {
+            RepoKind::Model => "models",
+            RepoKind::DataSet => "datasets",
+        }
+    }
+
+    /// What goes before a name in the addresses of pages and files.
+    pub(super) fn page(self) -> &'static str {
+        match self {
+            RepoKind::Model => "",
+            RepoKind::DataSet => "datasets/",
+        }
+    }
+
+    /// What a message calls it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            RepoKind::Model => "model",
+            RepoKind::DataSet => "data set",
+        }
+    }
+
+    /// What can be named in place of something on the hub.
+    pub(super) fn instead(self) -> &'static str {
+        match self {
+            RepoKind::Model => "name a folder or a `.gguf` file",
+            RepoKind::DataSet => "download its files and name them with `path`",
+        }
+    }
+}
+
+/// A model or a data set on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::models) struct HubId {
+    pub(in crate::models) kind: RepoKind,
     /// `owner/name`.
     pub(in crate::models) name: String,
     /// Branch, tag or commit.
@@ -31,9 +73,22 @@ impl HubId {
         let is_name = is_word(owner) && is_word(model);
         let is_id = is_name && is_revision(revision) && file.is_none_or(is_file);
         is_id.then(|| HubId {
+            kind: RepoKind::Model,
             name: name.to_owned(),
             revision: revision.to_owned(),
             file: file.map(str::to_owned),
+        })
+    }
+
+    /// Reads the name of a data set, `owner/name` or one of the hub's oldest without an owner.
+    pub(in crate::models) fn data_set(given: &str) -> Option<Self> {
+        let parts: Vec<&str> = given.split('/').collect();
+        let is_name = parts.len() <= 2 && parts.iter().all(|part| is_word(part));
+        is_name.then(|| HubId {
+            kind: RepoKind::DataSet,
+            name: given.to_owned(),
+            revision: MAIN.to_owned(),
+            file: None,
         })
     }
 

@@ -7,7 +7,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
 use super::http::{Client, Trouble};
-use super::id::HubId;
+use super::id::{HubId, RepoKind};
 use crate::error::Failure;
 
 /// An answer that is not the one asked for.
@@ -94,7 +94,7 @@ impl Subject<'_> {
                 let cure = "check the network, `HF_ENDPOINT` and proxies";
                 let hint = match self.writes {
                     true => cure.to_owned(),
-                    false => format!("{cure}, or name a folder or a `.gguf` file"),
+                    false => format!("{cure}, or {}", self.id.kind.instead()),
                 };
                 Failure::new("hub_unreachable", message).hint(hint)
             }
@@ -108,7 +108,8 @@ impl Subject<'_> {
     }
 
     fn words(&self, refusal: &Refusal) -> (&'static str, String) {
-        let HubId { revision, .. } = self.id;
+        let HubId { revision, kind, .. } = self.id;
+        let word = kind.word();
         let has_token = self.client.has_token();
         let said = |what: &str| match &refusal.message {
             Some(own) => format!("{what}: {own}"),
@@ -125,10 +126,10 @@ impl Subject<'_> {
                 let file = self.file.unwrap_or("such a file");
                 ("hub_not_found", format!("the hub has no `{file}` in its revision `{revision}`"))
             }
-            404 => ("hub_not_found", "the hub has no such model".to_owned()),
-            // The hub does not tell strangers whether a private model exists.
+            404 => ("hub_not_found", format!("the hub has no such {word}")),
+            // The hub does not tell strangers whether a private one exists.
             401 if !has_token => {
-                ("hub_not_found", "the hub has no such model, or it is private".to_owned())
+                ("hub_not_found", format!("the hub has no such {word}, or it is private"))
             }
             401 => ("hub_unauthorized", "the hub does not accept the token".to_owned()),
             403 if self.writes => {
@@ -143,7 +144,8 @@ impl Subject<'_> {
     fn hint(&self, refusal: &Refusal) -> String {
         let endpoint = &self.client.endpoint;
         let has_token = self.client.has_token();
-        let page = format!("{endpoint}/{}", self.id.name);
+        let HubId { kind, name, .. } = self.id;
+        let page = format!("{endpoint}/{}{name}", kind.page());
         let tokens = format!("{endpoint}/settings/tokens");
         match refusal.status {
             _ if refusal.is("GatedRepo") && has_token => {
@@ -155,6 +157,9 @@ impl Subject<'_> {
             _ if refusal.is("RevisionNotFound") => format!("{page}/tree/main lists its branches"),
             _ if refusal.is("EntryNotFound") => format!("{page}/tree/main lists its files"),
             404 if self.writes => "check the spelling".to_owned(),
+            404 if *kind == RepoKind::DataSet => {
+                "check the spelling; a file of yours is named with `path`".to_owned()
+            }
             404 => "check the spelling; a folder is written `./name`".to_owned(),
             401 if !has_token => "check the spelling, or set `HF_TOKEN`".to_owned(),
             401 | 403 if self.writes => {
@@ -171,7 +176,7 @@ impl Subject<'_> {
             },
             400..=499 => "the hub's words say what is wrong".to_owned(),
             _ if self.writes => "try again later".to_owned(),
-            _ => "try again later, or name a folder or a `.gguf` file".to_owned(),
+            _ => format!("try again later, or {}", kind.instead()),
         }
     }
 }

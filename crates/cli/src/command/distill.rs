@@ -1,0 +1,257 @@
+//! `tunesmith distill`: a teacher answers under a long prompt, and the rows forget the prompt.
+
+mod endpoint;
+mod files;
+mod local;
+mod order;
+mod prompts;
+mod size;
+
+use std::time::Instant;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+use text::Message;
+
+use super::quote;
+use super::train::read_recipe;
+use crate::context::Context;
+use crate::error::{Failure, Result};
+use crate::signals::{Asked, Signals};
+use crate::terminal::style::{count, duration};
+use endpoint::Endpoint;
+use files::{Files, Occupied, Tally};
+use local::Local;
+use order::{Order, Teacher};
+use prompts::Prompt;
+
+/// What to type, for `--help`.
+pub(super) const EXAMPLES: &str = "Examples:
+  tunesmith distill recipe.yaml distill.system_file=long.txt distill.output=distilled.jsonl
+  tunesmith distill recipe.yaml distill.teacher=http://localhost:8000/v1 distill.model=big
+  tunesmith distill recipe.yaml --resume
+
+The prompts are those of the recipe's `data.train`; answers that stand there are not looked at.
+The key for an endpoint is read from `OPENAI_API_KEY`.";
+
+/// What `distill` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A recipe with a section `distill`
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+
+    /// Keys that go before those of the recipe, such as distill.samples=4
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+
+    /// Keep the answers that are there, and ask only for those that are missing
+    #[arg(long)]
+    resume: bool,
+
+    /// Write over an output that is there
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+}
+
+/// A prompt to be answered once.
+struct Ask<'a> {
+    prompt: &'a Prompt,
+    /// Which of the answers to equal prompts this is, from 0.
+    sample: usize,
+}
+
+impl Ask<'_> {
+    /// A seed of its own for every ask, the same in a resumed command.
+    fn seed(&self, seed: u64) -> u64 {
+        let prompt = u64::from_str_radix(&self.prompt.hash[..16], 16).unwrap_or_default();
+        data::random::key(&[seed, prompt, self.sample as u64])
+    }
+}
+
+/// What a teacher said.
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    text: String,
+    /// `stop` where it said all it wanted.
+    finish: String,
+}
+
+impl Answer {
+    /// Why it is no target, if it is none.
+    fn flaw(&self) -> Option<&str> {
+        match self.finish.as_str() {
+            "stop" if self.text.is_empty() => Some("empty"),
+            "stop" => None,
+            other => Some(other),
+        }
+    }
+}
+
+/// Takes the answer to an ask, by its index.
+type OnAnswer<'a> = dyn FnMut(usize, Answer) -> Result<()> + 'a;
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    let begun = Instant::now();
+    let recipe = context.environment.path(&arguments.recipe);
+    let document = read_recipe(context, &recipe, &arguments.overrides)?;
+    let order = Order::read(&document, context)?;
+    let occupied = match (arguments.resume, arguments.overwrite) {
+        (true, _) => Occupied::Resume,
+        (_, true) => Occupied::Overwrite,
+        _ => Occupied::Refuse,
+    };
+    let prompts = prompts::read(&document, context, &order)?;
+    let mut files = Files::open(&order, occupied, context)?;
+    let (asks, kept) = files.match_up(&prompts, order.samples);
+    if !kept.is_empty() {
+        let (kept, all) = (count(kept.len() as u64), count(asks.len() as u64));
+        context.terminal.note(&format!("{kept} of {all} answers are there already"));
+    }
+    let stopped_by = Work { order: &order, context, asks: &asks }.ask(&mut files)?;
+    let done = Done { order: &order, prompts: &prompts, begun };
+    match stopped_by {
+        Some(asked) => {
+            done.tell_stopped(context, &files, arguments);
+            Ok(asked.exit_code())
+        }
+        None => {
+            let tally = files.finish(&asks, &order)?;
+            done.tell(context, &document, &tally)?;
+            Ok(0)
+        }
+    }
+}
+
+/// Prompts that wait for a teacher.
+struct Work<'a> {
+    order: &'a Order,
+    context: &'a Context,
+    asks: &'a [Ask<'a>],
+}
+
+impl Work<'_> {
+    /// Asks for what is missing. Returns the signal that ended it early.
+    fn ask(&self, files: &mut Files) -> Result<Option<Asked>> {
+        let missing: Vec<usize> = files.missing();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let signals = Signals::install()?;
+        let bar = match self.context.terminal.is_live {
+            true => ProgressBar::new(missing.len() as u64),
+            false => ProgressBar::hidden(),
+        };
+        let mut on_answer = |missed: usize, answer: Answer| {
+            bar.inc(1);
+            files.keep(missing[missed], &self.asks[missing[missed]], answer)
+        };
+        let asks: Vec<&Ask<'_>> = missing.iter().map(|&index| &self.asks[index]).collect();
+        let asked = match &self.order.teacher {
+            Teacher::Endpoint { address, model } => {
+                Endpoint::new(address, model, self.order, self.context).answer(
+                    &asks,
+                    &signals,
+                    &mut on_answer,
+                )
+            }
+            Teacher::Local(model) => Local::open(model, self.order, self.context)?.answer(
+                &asks,
+                &signals,
+                &mut on_answer,
+            ),
+        };
+        bar.finish_and_clear();
+        asked.map_err(|failure| with_resume(failure, files))?;
+        Ok(signals.asked().filter(|_| !files.missing().is_empty()))
+    }
+}
+
+/// Says that answers that were got are not lost.
+fn with_resume(failure: Failure, files: &Files) -> Failure {
+    if files.kept() == 0 {
+        return failure;
+    }
+    let more = format!("`--resume` goes on with the {} answers so far", count(files.kept() as u64));
+    let hint = failure.hint.as_ref().map_or(more.clone(), |hint| format!("{hint}; {more}"));
+    failure.hint(hint)
+}
+
+/// The end of a command.
+struct Done<'a> {
+    order: &'a Order,
+    prompts: &'a [Prompt],
+    begun: Instant,
+}
+
+impl Done<'_> {
+    fn tell(&self, context: &Context, document: &keys::Document, tally: &Tally) -> Result<()> {
+        let (terminal, style) = (&context.terminal, context.terminal.style);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let sizes = size::of_prompts(self.prompts, self.order, document, context)?;
+        let output = context.environment.show(&self.order.output);
+        terminal.say(&style.bold(&format!(
+            "{} rows from {} prompts in {}",
+            count(tally.written as u64),
+            count(self.prompts.len() as u64),
+            duration(seconds)
+        )));
+        if let Some((teacher, student)) = sizes {
+            let mean = |tokens: u64| tokens as f64 / self.prompts.len().max(1) as f64;
+            let (teacher, student) = (mean(teacher), mean(student));
+            terminal.say(&format!("prompts   {teacher:.0} → {student:.0} tokens each"));
+        }
+        if tally.rejected > 0 {
+            let rejected = context.environment.show(&self.order.rejected());
+            let flaws: Vec<String> =
+                tally.flaws.iter().map(|(flaw, times)| format!("{times} x {flaw}")).collect();
+            terminal.warn(&format!(
+                "{} answers are no targets ({}): {rejected}",
+                count(tally.rejected as u64),
+                flaws.join(", ")
+            ));
+        }
+        terminal.say(&format!("output    {output}"));
+        terminal.say(&style.bold("next"));
+        let program = quote(context.environment.program());
+        terminal.say(&format!("  {program} init sft --data {}", quote(&output)));
+        terminal.result(json!({
+            "status": "finished", "rows_in": self.prompts.len(), "rows_written": tally.written,
+            "rejected": tally.rejected, "flaws": tally.flaws,
+            "tokens_prompt_teacher": sizes.map(|(teacher, _)| teacher),
+            "tokens_prompt_student": sizes.map(|(_, student)| student),
+            "output": output, "seconds": seconds,
+        }));
+        Ok(())
+    }
+
+    fn tell_stopped(&self, context: &Context, files: &Files, arguments: &Arguments) {
+        let terminal = &context.terminal;
+        let (kept, all) = (files.kept(), self.prompts.len() * self.order.samples);
+        terminal.say(&format!("stopped after {} of {} answers", kept, count(all as u64)));
+        terminal.say(&terminal.style.bold("next"));
+        let program = quote(context.environment.program());
+        let given = [&arguments.recipe].into_iter().chain(&arguments.overrides);
+        let given: Vec<String> = given.map(|text| quote(text)).collect();
+        terminal.say(&format!("  {program} distill {} --resume", given.join(" ")));
+        terminal.result(json!({
+            "status": "interrupted", "rows_in": self.prompts.len(), "answers": kept,
+            "output": context.environment.show(&self.order.output),
+            "seconds": self.begun.elapsed().as_secs_f64(),
+        }));
+    }
+}
+
+/// The turns that the teacher sees for a prompt.
+fn for_teacher(order: &Order, prompt: &Prompt) -> Vec<Message> {
+    let system = order.system.as_deref().or(prompt.system.as_deref());
+    let system = system.map(|text| Message::new("system", text));
+    system.into_iter().chain(order.examples.clone()).chain(prompt.messages.clone()).collect()
+}
+
+/// The turns before the answer in the row that is written.
+fn for_student(order: &Order, prompt: &Prompt) -> Vec<Message> {
+    let system = order.keep_system.as_deref().map(|text| Message::new("system", text));
+    system.into_iter().chain(prompt.messages.clone()).collect()
+}

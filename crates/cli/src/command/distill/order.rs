@@ -1,0 +1,155 @@
+//! What the recipe says about distilling.
+
+use std::path::{Path, PathBuf};
+
+use data::{Findings, Reading, record, source};
+use keys::{Document, Settings as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use text::Message;
+
+use super::super::train::at_key;
+use crate::context::Context;
+use crate::error::{Failure, Result, WRONG};
+use crate::models::Resolved;
+
+/// Who answers.
+pub(super) enum Teacher {
+    /// A model on this machine.
+    Local(Resolved),
+    /// An OpenAI-compatible endpoint: its address without a slash at the end, and a model there.
+    Endpoint { address: String, model: String },
+}
+
+/// A resolved section `distill`.
+pub(super) struct Order {
+    pub(super) teacher: Teacher,
+    /// The long prompt.
+    pub(super) system: Option<String>,
+    /// Turns between the long prompt and the row's own.
+    pub(super) examples: Vec<Message>,
+    /// What the written rows have in place of the long prompt.
+    pub(super) keep_system: Option<String>,
+    /// Answers to each prompt.
+    pub(super) samples: usize,
+    pub(super) max_new_tokens: u32,
+    pub(super) temperature: f32,
+    pub(super) top_p: f32,
+    pub(super) concurrency: u16,
+    pub(super) seed: u64,
+    pub(super) output: PathBuf,
+}
+
+impl Order {
+    pub(super) fn read(document: &Document, context: &Context) -> Result<Self> {
+        let section = document.section("distill");
+        let Some(output) = section.opt_path("output") else {
+            let message = "`distill.output` is missing: where do the rows go?";
+            let hint = "add `distill.output=distilled.jsonl`, or say it in the recipe".to_owned();
+            return Err(problem(document, "distill.output", message, &hint));
+        };
+        let system = match section.opt_path("system_file") {
+            Some(path) => Some(read_text(path)?),
+            None => section.opt_str("system").map(str::to_owned),
+        };
+        let examples = section.opt_path("examples").map(read_examples).transpose()?;
+        let samples = section.opt_usize("samples").unwrap_or(1);
+        let several = if samples > 1 { 1.0 } else { 0.0 };
+        let temperature = section.opt_f64("temperature").unwrap_or(several) as f32;
+        if samples > 1 && temperature == 0.0 {
+            let message = format!("{samples} samples of temperature 0 are all the same");
+            let hint = "set `distill.temperature`, or take one sample";
+            return Err(problem(document, "distill.samples", &message, hint));
+        }
+        Ok(Order {
+            teacher: teacher(document, context)?,
+            system,
+            examples: examples.unwrap_or_default(),
+            keep_system: section.opt_str("keep_system").map(str::to_owned),
+            samples,
+            max_new_tokens: section.opt_usize("max_new_tokens").unwrap_or(1024) as u32,
+            temperature,
+            top_p: section.opt_f64("top_p").unwrap_or(1.0) as f32,
+            concurrency: section.opt_usize("concurrency").unwrap_or(8) as u16,
+            seed: document.get_i64("seed") as u64,
+            output: output.to_owned(),
+        })
+    }
+
+    /// Where answers go that are no targets.
+    pub(super) fn rejected(&self) -> PathBuf {
+        self.output.with_extension("rejected.jsonl")
+    }
+
+    /// A hash of all that an answer depends on beside its prompt.
+    pub(super) fn fingerprint(&self) -> String {
+        let teacher = match &self.teacher {
+            Teacher::Local(model) => json!([model.path, model.adapter]),
+            Teacher::Endpoint { address, model } => json!([address, model]),
+        };
+        let text = json!([
+            teacher,
+            self.system,
+            self.examples,
+            self.max_new_tokens,
+            self.temperature,
+            self.top_p,
+            self.seed,
+        ]);
+        hex(&Sha256::digest(text.to_string()))
+    }
+}
+
+/// Bytes as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn teacher(document: &Document, context: &Context) -> Result<Teacher> {
+    let key = "distill.teacher";
+    let Some(named) = document.opt_locator(key) else {
+        let (model, revision) =
+            (document.get_locator("model.id"), document.opt_str("model.revision"));
+        let found = context.models().locate(model, revision);
+        return found.map(Teacher::Local).map_err(|failure| at_key(document, "model.id", failure));
+    };
+    let address = named.name.trim_end_matches('/');
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        let found = context.models().locate(named, None);
+        return found.map(Teacher::Local).map_err(|failure| at_key(document, key, failure));
+    }
+    if !address.ends_with("/v1") {
+        let message = format!("`{key}` is `{address}`, which does not end in /v1");
+        let hint = "name the address before `/chat/completions`, such as http://localhost:8000/v1";
+        return Err(problem(document, key, &message, hint));
+    }
+    if context.global.offline {
+        let message = format!("{address}: the network is forbidden");
+        return Err(Failure::wrong("offline", message)
+            .hint("leave out `--offline`, or let a model on this machine teach"));
+    }
+    let Some(model) = document.opt_str("distill.model") else {
+        let message = "`distill.model` is missing: which model of the endpoint answers?";
+        return Err(problem(document, "distill.model", message, "add `distill.model=NAME`"));
+    };
+    Ok(Teacher::Endpoint { address: address.to_owned(), model: model.to_owned() })
+}
+
+fn problem(document: &Document, key: &str, message: &str, hint: &str) -> Failure {
+    keys::Error::from(document.problem(key, message, Some(hint.to_owned()))).into()
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure { exit: WRONG, ..Failure::io(path, &error) })?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// The turns of rows that show how to answer, without system messages.
+fn read_examples(path: &Path) -> Result<Vec<Message>> {
+    let reading = Reading { key: "distill.examples".into(), ..Reading::default() };
+    let rows = source::read(path)?;
+    let (_, conversations) = record::conversations(rows, &reading, &mut Findings::default())?;
+    let turns = conversations.into_iter().flat_map(|conversation| conversation.messages);
+    Ok(turns.filter(|turn| turn.role != "system").collect())
+}

@@ -1,0 +1,85 @@
+//! What a command that loads no weights works on: a recipe, its model's shape, and the job of both.
+
+use std::path::{Path, PathBuf};
+
+use keys::{Document, Settings as _};
+use model::Base;
+use train::run::Occupied;
+use train::trainer::Job;
+
+use super::train::{MEMORY_UNKNOWN, at_key, read_recipe};
+use crate::context::Context;
+use crate::environment::{memory_limit, resident_memory};
+use crate::error::{Failure, Result};
+use crate::models::Outline;
+
+/// The recipe that a command names, its overrides and `--precision` applied.
+pub(super) fn document(recipe: &str, overrides: &[String], context: &Context) -> Result<Document> {
+    let mut overrides = overrides.to_vec();
+    if let Some(precision) = &context.global.precision {
+        overrides.push(format!("precision={precision}"));
+    }
+    read_recipe(context, &context.environment.path(recipe), &overrides)
+}
+
+/// The model of a recipe, known without its weights.
+pub(super) struct Subject {
+    base: Base,
+    adapter: Option<PathBuf>,
+    name: String,
+}
+
+impl Subject {
+    /// The model that the recipe names; of one on the hub only config and tokenizer are fetched.
+    pub(super) fn find(document: &Document, context: &Context) -> Result<Self> {
+        let locator = document.get_locator("model.id");
+        let revision = document.opt_str("model.revision");
+        let outline = context.models().outline(locator, revision);
+        match outline.map_err(|failure| at_key(document, "model.id", failure))? {
+            Outline::Config(path) => Subject::of_config(&path, document),
+            Outline::Whole(found) => {
+                let base = Base::open(&found.path)?;
+                Ok(Subject { base, adapter: found.adapter, name: found.name })
+            }
+        }
+    }
+
+    /// The shape alone, of a `config.json` in place of the recipe's model.
+    pub(super) fn of_config(path: &Path, document: &Document) -> Result<Self> {
+        let base = Base::from_config(&read_config(path)?, path)?;
+        let name = document.get_locator("model.id").name.clone();
+        Ok(Subject { base, adapter: None, name })
+    }
+
+    /// The job of the recipe, without a run folder. `memory` stands for what is free.
+    pub(super) fn job(
+        self,
+        document: Document,
+        memory: Option<usize>,
+        context: &Context,
+    ) -> Job<'_> {
+        Job {
+            document,
+            base: self.base,
+            start: self.adapter,
+            base_name: self.name,
+            revision: None,
+            output: PathBuf::new(),
+            occupied: Occupied::Refuse,
+            memory_limit: memory.or_else(memory_limit).unwrap_or(MEMORY_UNKNOWN),
+            resident_bytes: resident_memory,
+            date: context.today(),
+            threads: context.threads(),
+            data: context.data_access(),
+        }
+    }
+}
+
+fn read_config(path: &Path) -> Result<serde_json::Value> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure { exit: crate::error::WRONG, ..Failure::io(path, &error) })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("{}: not JSON: {error}", path.display());
+        Failure::wrong("model_file", message).at(path)
+    })
+}

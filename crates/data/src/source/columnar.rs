@@ -1,0 +1,139 @@
+//! Parquet and Arrow: record batches, one in memory at a time.
+//!
+//! The readers of damaged files panic in places. That is the user's file and
+//! no bug of ours, so such a panic becomes an error that names the file.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_schema::{ArrowError, Schema};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader;
+use serde_json::Map;
+
+use super::input::{Input, Stream, cut_off};
+use super::{Item, Row, Rows, file_error, value};
+use crate::{Error, Place, Result, RowError};
+
+/// Rows of a Parquet file that are decoded at once: long documents stay cheap.
+const BATCH_ROWS: usize = 256;
+
+/// The rows of a Parquet file.
+pub(super) fn parquet(file: &Arc<Path>, input: Input) -> Result<Rows> {
+    fn open(
+        input: impl ChunkReader + 'static,
+    ) -> std::result::Result<ParquetRecordBatchReader, ParquetError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(input)?;
+        builder.with_batch_size(BATCH_ROWS).build()
+    }
+    let batches = guarded(file, "Parquet", || match input {
+        Input::File(file) => open(file),
+        Input::Memory(bytes) => open(bytes.into_inner()),
+    })?;
+    let schema = arrow_array::RecordBatchReader::schema(&batches);
+    rows(file, "Parquet", &schema, batches)
+}
+
+/// The rows of an Arrow IPC file, Feather 2 included.
+pub(super) fn arrow_file(file: &Arc<Path>, input: Input) -> Result<Rows> {
+    let batches = guarded(file, "Arrow", || FileReader::try_new(input.seekable(), None))?;
+    rows(file, "Arrow", &batches.schema(), batches)
+}
+
+/// The rows of an Arrow IPC stream, which Hugging Face `datasets` writes.
+pub(super) fn arrow_stream(file: &Arc<Path>, stream: Stream) -> Result<Rows> {
+    let batches = guarded(file, "Arrow", || StreamReader::try_new(stream, None))?;
+    rows(file, "Arrow", &batches.schema(), batches)
+}
+
+fn rows<B>(file: &Arc<Path>, format: &'static str, schema: &Schema, batches: B) -> Result<Rows>
+where
+    B: Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
+{
+    let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    names.sort();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let message = format!("column `{}` stands twice", pair[0]);
+        return Err(file_error(file.display(), message).hinting("rename or remove one of them"));
+    }
+    let file = file.clone();
+    Ok(Box::new(Batches { file, format, batches, batch: None, count: 0 }))
+}
+
+struct Batches<B> {
+    file: Arc<Path>,
+    format: &'static str,
+    batches: B,
+    /// What is being read, and its next row.
+    batch: Option<(RecordBatch, usize)>,
+    /// Rows so far.
+    count: usize,
+}
+
+impl<B> Iterator for Batches<B>
+where
+    B: Iterator<Item = std::result::Result<RecordBatch, ArrowError>>,
+{
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some((batch, next)) = &mut self.batch
+                && *next < batch.num_rows()
+            {
+                let index = self.count;
+                let place =
+                    Place { file: self.file.clone(), line: index + 1, element: Some(index) };
+                let item = row(place, batch, *next);
+                (*next, self.count) = (*next + 1, index + 1);
+                return Some(Ok(item));
+            }
+            match guarded(&self.file, self.format, || self.batches.next().transpose()) {
+                Ok(batch) => self.batch = Some((batch?, 0)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+fn row(place: Place, batch: &RecordBatch, index: usize) -> std::result::Result<Row, RowError> {
+    let mut row = Map::new();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let value = value::of(column, index).map_err(|fault| {
+            let message = format!("column `{}` {}", field.name(), fault.message);
+            RowError::new(&place, message).with_hint(fault.hint)
+        })?;
+        row.insert(field.name().clone(), value);
+    }
+    Ok(Row { place, value: row })
+}
+
+/// Runs a reader, whose panic is as good as its error.
+fn guarded<T, E: fmt::Display>(
+    file: &Path,
+    format: &str,
+    read: impl FnOnce() -> std::result::Result<T, E>,
+) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| damaged(file, format, &error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or(panic.downcast_ref::<String>().map(String::as_str));
+            Err(damaged(file, format, &text.unwrap_or("its content is not consistent")))
+        }
+    }
+}
+
+fn damaged(file: &Path, format: &str, error: &dyn fmt::Display) -> Error {
+    let message = format!("{format} cannot be read: {error}");
+    if message.contains("Disabled feature") || message.contains("not yet implemented") {
+        return file_error(file.display(), message)
+            .hinting("write it without compression, or with snappy, gzip, lz4 or zstd");
+    }
+    cut_off(file, message)
+}

@@ -1,0 +1,82 @@
+//! Lines of a stream, each with its number, none larger than a limit.
+
+use std::io::{self, BufRead as _, Read as _};
+
+use super::input::Stream;
+
+/// Longest line, array element or CSV record, in bytes.
+pub(super) const LONGEST: usize = 256 << 20;
+
+/// What a buffer keeps between rows, in bytes.
+pub(super) const KEPT: usize = 1 << 20;
+
+/// A cursor over the lines of a stream.
+pub(super) struct Lines {
+    input: Stream,
+    line: Vec<u8>,
+    number: usize,
+    limit: usize,
+}
+
+/// One line.
+pub(super) struct Line<'a> {
+    /// From 1.
+    pub(super) number: usize,
+    /// Without its line feed; `None` where it is longer than the limit.
+    pub(super) bytes: Option<&'a [u8]>,
+}
+
+impl Lines {
+    pub(super) fn new(input: Stream, limit: usize) -> Self {
+        Lines { input, line: Vec::new(), number: 0, limit }
+    }
+
+    /// Reads one more line. What passes the limit is read over, not kept.
+    pub(super) fn advance(&mut self) -> io::Result<Option<Line<'_>>> {
+        self.line.clear();
+        self.line.shrink_to(KEPT);
+        let room = self.limit as u64 + 1;
+        let read = (&mut self.input).take(room).read_until(b'\n', &mut self.line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        let ended = self.line.pop_if(|last| *last == b'\n').is_some();
+        let too_long = !ended && self.line.len() > self.limit;
+        if too_long {
+            self.input.skip_until(b'\n')?;
+        }
+        let bytes = (!too_long).then_some(self.line.as_slice());
+        Ok(Some(Line { number: self.number, bytes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &'static str, expected: &[Option<&str>]) {
+        let mut lines = Lines::new(Box::new(text.as_bytes()), 4);
+        let mut found = Vec::new();
+        while let Some(line) = lines.advance().unwrap() {
+            assert_eq!(line.number, found.len() + 1);
+            found.push(line.bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()));
+        }
+        let found: Vec<Option<&str>> = found.iter().map(Option::as_deref).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn lines_end_with_a_line_feed_or_the_file() {
+        check("", &[]);
+        check("a\n\nb", &[Some("a"), Some(""), Some("b")]);
+        check("a\r\nb\n", &[Some("a\r"), Some("b")]);
+    }
+
+    #[test]
+    fn a_long_line_is_passed_over() {
+        check("abcd\nx", &[Some("abcd"), Some("x")]);
+        check("abcde\nx\n123456", &[None, Some("x"), None]);
+    }
+}

@@ -1,0 +1,85 @@
+//! The folder of a set in the cache: found again by what went into it, made by one process at a time, gone on
+//! with after a kill.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Shard};
+use crate::{Error, Result};
+
+/// What a set is of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// Format of the file.
+    pub(crate) container: String,
+    /// Shape of its records.
+    pub(crate) format: String,
+    /// Why it is taken to be that.
+    pub(crate) why: String,
+    /// Shards, once all are there.
+    pub(crate) shards: Option<usize>,
+    /// What was found about the file as a whole.
+    pub(crate) notes: Found,
+}
+
+/// A set's folder, held by this process.
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Released by the system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Folder {
+    /// Takes the folder `<cache>/<key>`; waits for another process that is making it.
+    pub(crate) fn take(cache: &Path, key: &str) -> Result<Folder> {
+        let path = cache.join(key);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        std::fs::create_dir_all(&path).map_err(io(&path))?;
+        let lock_path = path.join("lock");
+        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
+        lock.lock().map_err(io(&lock_path))?;
+        Ok(Folder { path, _lock: lock })
+    }
+
+    /// The header, where all shards are there.
+    pub(crate) fn finished(&self) -> Option<Header> {
+        let bytes = std::fs::read(self.path.join("set.json")).ok()?;
+        serde_json::from_slice(&bytes).ok().filter(|header: &Header| header.shards.is_some())
+    }
+
+    /// Says that all shards are there.
+    pub(crate) fn finish(&self, header: &Header) -> Result<()> {
+        let json = serde_json::to_vec_pretty(header).expect("a header is JSON");
+        self.write("set.json", &json)
+    }
+
+    /// A shard that is there already.
+    pub(crate) fn shard(&self, number: usize) -> Option<Shard> {
+        Shard::in_file(&self.shard_path(number)).ok()
+    }
+
+    /// Writes a shard.
+    pub(crate) fn put(&self, number: usize, bytes: &[u8]) -> Result<Shard> {
+        let path = self.shard_path(number);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.write(&name, bytes)?;
+        Shard::in_file(&path)
+    }
+
+    fn shard_path(&self, number: usize) -> PathBuf {
+        self.path.join(format!("{number:06}.rows"))
+    }
+
+    /// Renamed last: a reader sees the whole file or none.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (beside, path) = (self.path.join(format!("{name}.part")), self.path.join(name));
+        let io = |source| Error::Io { path: path.clone(), source };
+        std::fs::write(&beside, bytes).map_err(io)?;
+        std::fs::rename(&beside, &path).map_err(io)
+    }
+}

@@ -1,0 +1,355 @@
+//! One shard: the rows of a run of lines, with an index behind them.
+//!
+//! ```text
+//! magic | sequences | texts | a line per sequence | a line per row | fingerprints | tail (JSON) | ends of the parts | magic
+//! ```
+//!
+//! It is written whole and renamed into place, so a shard that is there is complete.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{Put as _, Take};
+use super::{Found, SequenceAt};
+use crate::audit::quality::Tally;
+use crate::audit::{AuditText, Sketch, preferences};
+use crate::{Error, Place, Result, RowError, Sequence};
+
+const MAGIC: &[u8; 8] = b"tsmrows1";
+/// Ends of the five parts behind the sequences, and the magic again.
+const TRAILER: usize = 6 * 8 + MAGIC.len();
+/// Offset, row, tokens, supervised tokens.
+const SEQUENCE_LINE: usize = 4 * 4;
+/// Row, line, element, offset and lengths of its texts.
+const ROW_LINE: usize = 4 + 8 + 8 + 4 + 4 + 4;
+
+/// Values of the columns that a split looks at, by row: `[rows][columns]`.
+pub(crate) type Columns = Vec<Vec<Option<String>>>;
+
+/// A row that is not trained on, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    /// Where it stands.
+    pub(crate) line: usize,
+    /// Its index in an array.
+    pub(crate) element: Option<usize>,
+    /// What is wrong, in words.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// Whether the row could not be read, and so stops a run unless it may be skipped.
+    pub(crate) is_bad: bool,
+}
+
+impl LeftOut {
+    /// As an error of the row.
+    pub(crate) fn error(&self, file: &Arc<Path>) -> RowError {
+        let place = Place { file: file.clone(), line: self.line, element: self.element };
+        RowError { place, message: self.message.clone(), hint: self.hint.clone() }
+    }
+}
+
+/// What is known of a shard besides its rows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tail {
+    /// Rows, those that are left out among them.
+    pub(crate) rows: usize,
+    /// Rows that are left out.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// The highest id, to be held against the model's vocabulary.
+    pub(crate) highest_token: u32,
+    /// What was found; places lie in the set's file.
+    pub(crate) findings: Found,
+    /// What is counted over the whole set.
+    pub(crate) tally: Tally,
+    /// The same of preferences.
+    pub(crate) preferences: preferences::Tally,
+    /// Values of columns for the split.
+    pub(crate) columns: Columns,
+}
+
+/// A shard that is being written.
+#[derive(Default)]
+pub(crate) struct Draft {
+    sequences: Vec<u8>,
+    texts: Vec<u8>,
+    sequence_lines: Vec<u8>,
+    row_lines: Vec<u8>,
+    sketches: Vec<u8>,
+    pub(crate) tail: Tail,
+}
+
+impl Draft {
+    /// Adds a row that is trained on.
+    pub(crate) fn push(
+        &mut self,
+        row: u32,
+        place: &Place,
+        text: &AuditText,
+        sequences: &[Sequence],
+    ) {
+        for sequence in sequences {
+            self.sequence_lines.put_u32(self.sequences.len() as u32);
+            self.sequence_lines.put_u32(row);
+            self.sequence_lines.put_u32(sequence.len() as u32);
+            self.sequence_lines.put_u32(sequence.supervised() as u32);
+            let highest = sequence.tokens.iter().copied().max().unwrap_or(0);
+            self.tail.highest_token = self.tail.highest_token.max(highest);
+            put_sequence(&mut self.sequences, sequence);
+        }
+        self.row_lines.put_u32(row);
+        put_place(&mut self.row_lines, place);
+        self.row_lines.put_u32(self.texts.len() as u32);
+        self.row_lines.put_u32(text.prompt.len() as u32);
+        self.row_lines.put_u32(text.answer.len() as u32);
+        self.texts.extend(text.prompt.as_bytes());
+        self.texts.extend(text.answer.as_bytes());
+        self.sketches.extend(Sketch::of(text).to_bytes());
+    }
+
+    /// The shard's bytes.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let tail = serde_json::to_vec(&self.tail).expect("a tail is JSON");
+        let mut ends = Vec::new();
+        for part in
+            [self.sequences, self.texts, self.sequence_lines, self.row_lines, self.sketches, tail]
+        {
+            bytes.extend(part);
+            ends.put_u64(bytes.len() as u64);
+        }
+        bytes.extend(ends);
+        bytes.extend(MAGIC);
+        bytes
+    }
+}
+
+/// A shard that can be read.
+pub(crate) struct Shard {
+    bytes: Bytes,
+    /// Where its parts end.
+    ends: [usize; 6],
+}
+
+enum Bytes {
+    Memory(Vec<u8>),
+    File(PathBuf),
+}
+
+/// The parts of a shard in order.
+#[derive(Clone, Copy)]
+enum Part {
+    Sequences,
+    Texts,
+    SequenceLines,
+    RowLines,
+    Sketches,
+    Tail,
+}
+
+impl Shard {
+    /// A shard that stays in memory.
+    pub(crate) fn in_memory(bytes: Vec<u8>) -> Result<Shard> {
+        let ends = ends(&bytes[bytes.len().saturating_sub(TRAILER)..], bytes.len());
+        let ends = ends.ok_or_else(|| damaged(Path::new("a shard in memory")))?;
+        Ok(Shard { bytes: Bytes::Memory(bytes), ends })
+    }
+
+    /// A shard in a file.
+    pub(crate) fn in_file(path: &Path) -> Result<Shard> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len() as usize;
+        let trailer_len = TRAILER.min(len);
+        let mut trailer = vec![0; trailer_len];
+        file.read_exact_at(&mut trailer, (len - trailer_len) as u64).map_err(io)?;
+        let ends = ends(&trailer, len).ok_or_else(|| damaged(path))?;
+        Ok(Shard { bytes: Bytes::File(path.into()), ends })
+    }
+
+    /// The file that it lies in.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.bytes {
+            Bytes::Memory(_) => None,
+            Bytes::File(path) => Some(path),
+        }
+    }
+
+    /// Where its sequences lie, and its tail. `first_row` is the set's row that the shard begins with.
+    pub(super) fn index(&self, shard: u32, first_row: u32) -> Result<(Vec<SequenceAt>, Tail)> {
+        let file = self.path().map(File::open).transpose();
+        let file = file.map_err(|source| Error::Io {
+            path: self.path().unwrap_or(Path::new("")).into(),
+            source,
+        })?;
+        let lines = self.part(file.as_ref(), Part::SequenceLines)?;
+        let mut take = Take(&lines);
+        let mut found = Vec::with_capacity(lines.len() / SEQUENCE_LINE);
+        while let (Some(offset), Some(row), Some(len), Some(supervised)) =
+            (take.u32(), take.u32(), take.u32(), take.u32())
+        {
+            found.push(SequenceAt { shard, offset, row: first_row + row, len, supervised });
+        }
+        let tail = self.part(file.as_ref(), Part::Tail)?;
+        let tail = serde_json::from_slice(&tail).map_err(|_| self.damaged())?;
+        Ok((found, tail))
+    }
+
+    pub(super) fn sequence(
+        &self,
+        file: Option<&File>,
+        at: SequenceAt,
+        name: &Arc<Path>,
+    ) -> Result<Sequence> {
+        // Header, tokens, and at most a run of weights per token.
+        let most = 40 + 12 * at.len as usize;
+        let from = self.start(Part::Sequences) + at.offset as usize;
+        let to = (from + most).min(self.ends[Part::Sequences as usize]);
+        let bytes = self.read(file, from, to)?;
+        take_sequence(&mut Take(&bytes), at, name).ok_or_else(|| self.damaged())
+    }
+
+    pub(super) fn sketches(&self, file: Option<&File>) -> Result<Vec<(u32, Sketch)>> {
+        let lines = self.part(file, Part::RowLines)?;
+        let sketches = self.part(file, Part::Sketches)?;
+        let rows = lines.chunks_exact(ROW_LINE).map(|line| Take(line).u32().unwrap_or_default());
+        let sketches = sketches.as_chunks().0.iter().map(Sketch::from_bytes);
+        Ok(rows.zip(sketches).collect())
+    }
+
+    pub(super) fn text(
+        &self,
+        file: Option<&File>,
+        row: u32,
+        name: &Arc<Path>,
+    ) -> Result<(AuditText, Place)> {
+        let line = self.row_line(file, row)?;
+        let mut take = Take(&line[4..]);
+        let parts = (|| {
+            let place = take_place(&mut take, name)?;
+            Some((place, take.u32()? as usize, take.u32()? as usize, take.u32()? as usize))
+        })();
+        let (place, offset, prompt, answer) = parts.ok_or_else(|| self.damaged())?;
+        let from = self.start(Part::Texts) + offset;
+        let bytes = self.read(file, from, from + prompt + answer)?;
+        let text = String::from_utf8(bytes.into_owned()).map_err(|_| self.damaged())?;
+        if !text.is_char_boundary(prompt) {
+            return Err(self.damaged());
+        }
+        let answer = text[prompt..].to_owned();
+        let mut prompt_text = text;
+        prompt_text.truncate(prompt);
+        Ok((AuditText { prompt: prompt_text, answer }, place))
+    }
+
+    /// The line of a row: at its own index where no row before it was left out.
+    fn row_line(&self, file: Option<&File>, row: u32) -> Result<[u8; ROW_LINE]> {
+        let number = |line: &[u8; ROW_LINE]| Take(line).u32().unwrap_or_default();
+        let from = self.start(Part::RowLines) + row as usize * ROW_LINE;
+        if from + ROW_LINE <= self.ends[Part::RowLines as usize] {
+            let bytes = self.read(file, from, from + ROW_LINE)?;
+            if let Some(line) = bytes.first_chunk()
+                && number(line) == row
+            {
+                return Ok(*line);
+            }
+        }
+        let lines = self.part(file, Part::RowLines)?;
+        let (lines, _) = lines.as_chunks::<ROW_LINE>();
+        let found = lines.binary_search_by_key(&row, number);
+        Ok(lines[found.map_err(|_| self.damaged())?])
+    }
+
+    fn start(&self, part: Part) -> usize {
+        match part as usize {
+            0 => MAGIC.len(),
+            index => self.ends[index - 1],
+        }
+    }
+
+    fn part(&self, file: Option<&File>, part: Part) -> Result<std::borrow::Cow<'_, [u8]>> {
+        self.read(file, self.start(part), self.ends[part as usize])
+    }
+
+    fn read(
+        &self,
+        file: Option<&File>,
+        from: usize,
+        to: usize,
+    ) -> Result<std::borrow::Cow<'_, [u8]>> {
+        match (&self.bytes, file) {
+            (Bytes::Memory(bytes), _) => {
+                bytes.get(from..to).map(Into::into).ok_or_else(|| self.damaged())
+            }
+            (Bytes::File(path), Some(file)) => {
+                let mut bytes = vec![0; to.saturating_sub(from)];
+                let read = file.read_exact_at(&mut bytes, from as u64);
+                read.map_err(|source| Error::Io { path: path.clone(), source })?;
+                Ok(bytes.into())
+            }
+            (Bytes::File(_), None) => unreachable!("a shard in a file is read with its file"),
+        }
+    }
+
+    fn damaged(&self) -> Error {
+        damaged(self.path().unwrap_or(Path::new("a shard in memory")))
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::File {
+        place: path.display().to_string(),
+        message: "prepared rows are damaged".into(),
+        hint: Some("remove the file: it is made again".into()),
+    }
+}
+
+/// The ends of the parts, where the trailer is one.
+fn ends(trailer: &[u8], len: usize) -> Option<[usize; 6]> {
+    let mut take = Take(trailer.strip_suffix(MAGIC)?);
+    let mut ends = [0; 6];
+    for end in &mut ends {
+        *end = take.u64()? as usize;
+    }
+    let is_complete = ends.is_sorted() && ends[0] >= MAGIC.len() && ends[5] + TRAILER == len;
+    is_complete.then_some(ends)
+}
+
+fn put_place(bytes: &mut Vec<u8>, place: &Place) {
+    bytes.put_u64(place.line as u64);
+    bytes.put_u64(place.element.map_or(0, |element| element as u64 + 1));
+}
+
+fn take_place(take: &mut Take<'_>, file: &Arc<Path>) -> Option<Place> {
+    let (line, element) = (take.u64()? as usize, take.u64()?);
+    Some(Place { file: file.clone(), line, element: element.checked_sub(1).map(|e| e as usize) })
+}
+
+fn put_sequence(bytes: &mut Vec<u8>, sequence: &Sequence) {
+    put_place(bytes, &sequence.place);
+    bytes.push(sequence.role);
+    sequence.tokens.iter().for_each(|&token| bytes.put_u32(token));
+    // Weights come in long runs.
+    for run in sequence.weights.chunk_by(|a, b| a.to_bits() == b.to_bits()) {
+        bytes.put_u32(run.len() as u32);
+        bytes.put_f32(run[0]);
+    }
+}
+
+fn take_sequence(take: &mut Take<'_>, at: SequenceAt, file: &Arc<Path>) -> Option<Sequence> {
+    let place = take_place(take, file)?;
+    let role = take.u8()?;
+    let len = at.len as usize;
+    let tokens = take.bytes(4 * len)?.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+    let tokens: Vec<u32> = tokens.collect();
+    let mut weights = Vec::with_capacity(len);
+    while weights.len() < len {
+        let (count, weight) = (take.u32()? as usize, take.f32()?);
+        weights.resize((weights.len() + count.max(1)).min(len), weight);
+    }
+    Some(Sequence { row: at.row.into(), group: at.row, role, tokens, weights, place })
+}

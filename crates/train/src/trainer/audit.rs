@@ -1,0 +1,53 @@
+//! The data of a recipe, audited: no weight is read and nothing is written but prepared rows.
+
+use data::check::{View, report};
+use data::report::Report;
+use data::{Prepared, StepSize};
+use keys::Settings as _;
+use text::Metadata;
+
+use super::Job;
+use super::demand::packing;
+use super::setup::{rows, with_tokens_and_template};
+use crate::Result;
+use crate::recipe::{check, fill_by_data};
+
+/// Tokens of a micro-batch where the recipe leaves them to the plan.
+const MICRO_BATCH_TOKENS: usize = 2048;
+
+/// What an audit found.
+pub struct Audit {
+    /// The figures.
+    pub report: Report,
+    /// The rows.
+    pub prepared: Prepared,
+}
+
+/// Prepares and audits the data of a recipe, for any method. `samples` rows are shown.
+///
+/// Findings of error level are in the report; what makes rows unusable is an error, as in a run.
+pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
+    let begun = std::time::Instant::now();
+    let Job { mut document, base, start, date, threads, data: mut at, .. } = job;
+    at.list_errors = true;
+    check(&document)?;
+    let metadata: Metadata = base.metadata_with(start.as_deref(), date)?;
+    let (metadata, _) = with_tokens_and_template(&document, metadata, date)?;
+    let prepared = rows(&document, &metadata, threads, &at)?;
+    fill_by_data(&mut document, prepared.train.len(), base.config.parameter_count());
+    let step_size = match document.opt_usize("train.tokens_per_step") {
+        Some(tokens) => StepSize::Tokens(tokens),
+        None => StepSize::Rows(document.get_usize("train.batch_size")),
+    };
+    let budget = document.opt_usize("micro_batch_tokens").unwrap_or(MICRO_BATCH_TOKENS);
+    let view = View {
+        tokenizer: &metadata.tokenizer,
+        step_size,
+        packing: packing(&base.config, budget),
+        seed: document.get_i64("seed") as u64,
+        samples,
+    };
+    let mut report = report(&prepared, &view)?;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(Audit { report, prepared })
+}

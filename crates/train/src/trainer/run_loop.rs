@@ -76,14 +76,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
     let trained = run.trainee.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
-    let mut engine = Engine {
-        backend,
-        decoder: &run.trainee.decoder,
-        adapter: run.trainee.adapter.as_ref(),
-        scalar: None,
-        reference: None,
-        checkpoint: run.plan.checkpoint,
-    };
+    let mut engine = engine(run, backend);
     let outcome = engine.accumulate(&plan, &Sft, dropout_key)?;
     let grad_norm = engine.gradient_norm(&parameters)?;
     check_finite(run, number + 1, outcome.loss, grad_norm)?;
@@ -158,16 +151,21 @@ fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoi
     }
 }
 
-/// The mean over all supervised tokens of the validation rows.
-fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<f64> {
-    let mut engine = Engine {
+/// The engine of a run.
+fn engine<'a>(run: &'a Run, backend: &'a mut dyn Backend) -> Engine<'a> {
+    Engine {
         backend,
         decoder: &run.trainee.decoder,
         adapter: run.trainee.adapter.as_ref(),
         scalar: None,
         reference: None,
         checkpoint: run.plan.checkpoint,
-    };
+    }
+}
+
+/// The mean over all supervised tokens of the validation rows.
+fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<f64> {
+    let mut engine = engine(run, backend);
     let (mut loss, mut weight) = (0.0, 0.0);
     for chunk in run.validation.chunks(VALIDATION_CHUNK) {
         let plan = StepPlan::new(&chunk?, &run.packing);

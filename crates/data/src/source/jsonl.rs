@@ -6,15 +6,15 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::input::{Stream, reading};
-use super::lines::{LONGEST, Lines};
-use super::{Item, Row, file_error, kind, object, too_long, utf8};
+use super::input::Stream;
+use super::lines::Records;
+use super::{Item, Row, file_error, kind, object, utf8};
 use crate::{Error, Place, Result, RowError};
 
 /// The rows of a file of lines.
 pub(super) struct JsonLines {
     file: Arc<Path>,
-    lines: Lines,
+    lines: Records,
     begun: bool,
     /// A row that was read to see whether there is one.
     next: Option<Item>,
@@ -22,23 +22,8 @@ pub(super) struct JsonLines {
 
 impl JsonLines {
     pub(super) fn new(file: &Arc<Path>, stream: Stream) -> Self {
-        let lines = Lines::new(stream, LONGEST);
-        JsonLines { file: file.clone(), lines, begun: false, next: None }
-    }
-
-    fn row(&mut self) -> Option<Item> {
-        loop {
-            let line = match self.lines.advance() {
-                Ok(line) => line?,
-                Err(error) => return Some(Err(reading(&self.file, error))),
-            };
-            let place = Place { file: self.file.clone(), line: line.number, element: None };
-            match line.bytes {
-                None => return Some(Ok(Err(too_long(&place, "line")))),
-                Some(bytes) if bytes.trim_ascii().is_empty() => {}
-                Some(bytes) => return Some(Ok(parse(place, bytes))),
-            }
-        }
+        let (file, lines) = (file.clone(), Records::new(file, stream));
+        JsonLines { file, lines, begun: false, next: None }
     }
 }
 
@@ -49,12 +34,12 @@ impl Iterator for JsonLines {
         if let Some(item) = self.next.take() {
             return Some(item);
         }
-        let item = self.row()?;
+        let item = self.lines.next(parse)?;
         if !std::mem::replace(&mut self.begun, true)
             && let Ok(Ok(row)) = &item
             && let Some(key) = wrapped_list(&row.value)
         {
-            self.next = self.row();
+            self.next = self.lines.next(parse);
             if self.next.is_none() {
                 return Some(Err(one_object(&self.file, Some(key))));
             }

@@ -1,8 +1,12 @@
 //! Lines of a stream, each with its number, none larger than a limit.
 
 use std::io::{self, BufRead as _, Read as _};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::input::Stream;
+use super::input::{Stream, reading};
+use super::{Item, Row, too_long};
+use crate::{Place, RowError};
 
 /// Longest line, array element or CSV record, in bytes.
 pub(super) const LONGEST: usize = 256 << 20;
@@ -48,6 +52,37 @@ impl Lines {
         }
         let bytes = (!too_long).then_some(self.line.as_slice());
         Ok(Some(Line { number: self.number, bytes }))
+    }
+}
+
+/// The lines of a file that are not blank, each with its place.
+pub(super) struct Records {
+    file: Arc<Path>,
+    lines: Lines,
+}
+
+impl Records {
+    pub(super) fn new(file: &Arc<Path>, input: Stream) -> Self {
+        Records { file: file.clone(), lines: Lines::new(input, LONGEST) }
+    }
+
+    /// The next line, made a row by `parse`.
+    pub(super) fn next(
+        &mut self,
+        parse: impl Fn(Place, &[u8]) -> std::result::Result<Row, RowError>,
+    ) -> Option<Item> {
+        loop {
+            let line = match self.lines.advance() {
+                Ok(line) => line?,
+                Err(error) => return Some(Err(reading(&self.file, error))),
+            };
+            let place = Place { file: self.file.clone(), line: line.number, element: None };
+            match line.bytes {
+                None => return Some(Ok(Err(too_long(&place, "line")))),
+                Some(bytes) if bytes.trim_ascii().is_empty() => {}
+                Some(bytes) => return Some(Ok(parse(place, bytes))),
+            }
+        }
     }
 }
 

@@ -5,20 +5,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::input::{Stream, reading};
-use super::lines::{LONGEST, Lines};
-use super::{Item, Row, too_long, utf8};
+use super::input::Stream;
+use super::lines::Records;
+use super::{Item, Row, utf8};
 use crate::{Place, RowError};
 
 /// The lines of a text that are not blank, each as `{"text": line}`.
-pub(super) struct TextLines {
-    file: Arc<Path>,
-    lines: Lines,
-}
+pub(super) struct TextLines(Records);
 
 impl TextLines {
     pub(super) fn new(file: &Arc<Path>, stream: Stream) -> Self {
-        TextLines { file: file.clone(), lines: Lines::new(stream, LONGEST) }
+        TextLines(Records::new(file, stream))
     }
 }
 
@@ -26,18 +23,7 @@ impl Iterator for TextLines {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        loop {
-            let line = match self.lines.advance() {
-                Ok(line) => line?,
-                Err(error) => return Some(Err(reading(&self.file, error))),
-            };
-            let place = Place { file: self.file.clone(), line: line.number, element: None };
-            match line.bytes {
-                None => return Some(Ok(Err(too_long(&place, "line")))),
-                Some(bytes) if bytes.trim_ascii().is_empty() => {}
-                Some(bytes) => return Some(Ok(row(place, bytes))),
-            }
-        }
+        self.0.next(row)
     }
 }
 

@@ -103,18 +103,9 @@ impl Context {
 
     /// Puts passages in front of the record's last user turn.
     ///
-    /// The golden passage is the record's own where it keeps one among its columns, else the
-    /// best one that is found. Texts and tokens, and dialogues without a user turn, stay.
-    pub fn add(&self, row: u64, record: &mut Record) {
-        let own = match &*record {
-            Record::Prompt(prompt) => golden(&prompt.columns).map(str::to_owned),
-            _ => None,
-        };
-        self.add_with(row, record, own.as_deref());
-    }
-
-    /// As [`Context::add`], with the golden passage that the row brings; [`golden`] finds it.
-    pub fn add_with(&self, row: u64, record: &mut Record, golden: Option<&str>) {
+    /// `golden` is the passage that the row itself brings; without it the best one that is found is
+    /// taken for it. Texts and tokens, and dialogues without a user turn, stay.
+    pub fn add(&self, row: u64, record: &mut Record, golden: Option<&str>) {
         let Some(messages) = dialogue(record) else { return };
         let Some(last) = messages.iter_mut().rev().find(|turn| turn.role == "user") else { return };
         let passages = self.choose(row, &last.content, golden);

@@ -121,7 +121,7 @@ impl Findings {
     }
 
     /// Puts errors first, then warnings; those of one level stay in order.
-    pub(crate) fn sort(&mut self) {
+    pub fn sort(&mut self) {
         self.list.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     }
 

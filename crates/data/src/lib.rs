@@ -1,10 +1,14 @@
 //! From files to token sequences to packed forests.
 //!
 //! ```text
-//! source      JSONL and JSON files          -> rows with their place
-//! record      alpaca, messages, ...         -> conversations
+//! source      files of any format           -> rows with their place, as a stream
+//! record      alpaca, preference, ...       -> conversations, pairs, prompts, texts
+//! context     documents                     -> passages in front of prompts
 //! supervision template, tokenizer           -> sequences: tokens and weights
-//! prepare     all of it, on many threads    -> train and validation, findings
+//! audit       rows as texts                 -> duplicates, leaks, odd contents
+//! prepare     all of it, on many threads    -> prepared rows in a cache, findings
+//! split       seed, clusters, columns       -> which rows are kept back
+//! check       prepared rows                 -> the report
 //! order       seed, batch size              -> the rows of every optimizer step
 //! forest      sequences of one step         -> micro-batches, shared prefixes once
 //! ```

@@ -22,7 +22,7 @@ use crate::sequences::Sequences;
 use crate::split::By;
 use crate::store::Set;
 use crate::supervision::Supervisor;
-use crate::{Error, Findings, Level, Result, RowError, source};
+use crate::{Error, Findings, Level, Place, Result, RowError, source};
 
 pub use file::{FileSummary, load_source};
 
@@ -255,7 +255,12 @@ pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
             made.add(&maker, source, index, purpose)?;
         }
     }
-    made.finish(config)
+    let mut prepared = made.finish(config)?;
+    for file in context.iter().flat_map(Context::left_out) {
+        let place = Place { file: file.as_path().into(), line: 1, element: None };
+        prepared.findings.add(&NO_DOCUMENT, &place);
+    }
+    Ok(prepared)
 }
 
 /// Sets of all files, and what they are for.
@@ -395,6 +400,12 @@ impl Stats {
     }
 }
 
+const NO_DOCUMENT: crate::finding::Kind = crate::finding::Kind {
+    id: "not-a-document",
+    level: Level::Note,
+    message: "files of `data.context.retrieve` that are no documents are not retrieved from",
+    hint: "documents are .txt, .md and .jsonl files",
+};
 const SKIPPED: crate::finding::Kind = crate::finding::Kind {
     id: "unusable-rows-skipped",
     level: Level::Warning,

@@ -345,6 +345,25 @@ mod tests {
     }
 
     #[test]
+    fn supervision_is_read() {
+        let read = |lines: &str| {
+            let around =
+                Surroundings { current_dir: Path::new("/now"), home: None, variable: &|_| None };
+            let recipe = format!("data:\n  train: a.json\n{lines}");
+            let schema = Schema::new(&[KEYS]);
+            supervision(&schema.parse(&recipe, Path::new("/r/a.yaml"), &[], &around).unwrap())
+        };
+        assert_eq!(read(""), SupervisionOptions::default());
+        assert_eq!(read("  system: drop\n").system, System::Drop);
+        assert_eq!(read("  system: {set: Be brief.}\n").system, System::Set("Be brief.".into()));
+        let all = read("  train_on: last\n  reasoning: strip\n  roles: [assistant, tool]\n");
+        assert_eq!((all.train_on, all.reasoning), (TrainOn::Last, Reasoning::Strip));
+        assert_eq!(all.roles, ["assistant", "tool"]);
+        let split = read("  overlong: split\n  max_seq_len: 64\n");
+        assert_eq!(split.split_beyond, Some(64));
+    }
+
+    #[test]
     fn every_format_can_be_named() {
         let names = crate::record::SHAPES.iter().map(|shape| shape.name);
         assert!(["auto"].into_iter().chain(names).eq(FORMATS.iter().copied()));

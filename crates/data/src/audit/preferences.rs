@@ -19,12 +19,12 @@ pub const BREVITY_BIAS: Kind = Kind {
     message: "the shorter answer is nearly always the chosen one",
     hint: "the model learns to write less: balance the pairs, or use a loss normalised by length",
 };
-/// Chosen and rejected are the same.
-pub const IDENTICAL: Kind = Kind {
-    id: "identical-pair",
+/// There is no prompt.
+pub const WITHOUT_PROMPT: Kind = Kind {
+    id: "answers-without-prompt",
     level: Level::Warning,
-    message: "chosen and rejected are the same text",
-    hint: "remove such pairs: they teach nothing",
+    message: "answers are compared that answer no prompt",
+    hint: "check that the prompt's column was found: `columns: {prompt: ...}` names it",
 };
 /// The rejected answer has the higher score.
 pub const SCORES_AGAINST: Kind = Kind {
@@ -82,8 +82,6 @@ pub struct Tally {
     pub range: Option<(f64, f64)>,
     /// Rows are named where they are read: places are not kept.
     #[serde(skip)]
-    identical: Places,
-    #[serde(skip)]
     against: Places,
 }
 
@@ -127,9 +125,6 @@ impl Tally {
         self.chosen_characters += chosen as u64;
         self.rejected_characters += rejected as u64;
         self.without_prompt += usize::from(pair.prompt.trim().is_empty());
-        if pair.chosen.trim() == pair.rejected.trim() {
-            self.identical.add(place);
-        }
         if let Some((chosen, rejected)) = pair.scores {
             self.scored += 1;
             self.widen((chosen.min(rejected), chosen.max(rejected)));
@@ -149,7 +144,6 @@ impl Tally {
         self.without_prompt += other.without_prompt;
         self.scored += other.scored;
         other.range.into_iter().for_each(|range| self.widen(range));
-        self.identical.merge(other.identical);
         self.against.merge(other.against);
     }
 
@@ -166,12 +160,15 @@ impl Tally {
 
     /// Remarks on the rows that were counted here.
     pub fn row_findings(&self, findings: &mut Findings) {
-        self.identical.report(&IDENTICAL, findings);
         self.against.report(&SCORES_AGAINST, findings);
     }
 
     /// Remarks on the set.
     pub fn findings(&self, findings: &mut Findings) {
+        if self.without_prompt > 0 {
+            let message = WITHOUT_PROMPT.message.to_owned();
+            findings.add_many(&WITHOUT_PROMPT, self.without_prompt, [], message);
+        }
         let unequal = self.chosen_longer + self.rejected_longer;
         let sides = [(&LENGTH_BIAS, self.chosen_longer), (&BREVITY_BIAS, self.rejected_longer)];
         for (kind, count) in sides {
@@ -235,7 +232,10 @@ mod tests {
 
     #[test]
     fn pairs_that_teach_nothing_are_named() {
-        check(&tally(&[("same", " same\n", None), ("a", "b", None)]), &[("identical-pair", 1)]);
+        let mut unasked = Tally::default();
+        let (chosen, rejected, scores) = ("a", "b", None);
+        unasked.add(&Pair { prompt: " ", chosen, rejected, scores }, &place(1));
+        check(&unasked, &[("answers-without-prompt", 1)]);
         let scored = tally(&[("a", "b", Some((1.0, 4.0))), ("c", "d", Some((3.0, 2.0)))]);
         check(&scored, &[("scores-against-choice", 1)]);
         assert_eq!(scored.range, Some((1.0, 4.0)));

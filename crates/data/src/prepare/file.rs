@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Config, Source, Validation, key};
 use crate::audit::preferences::{self, Pair};
 use crate::audit::{AuditText, quality};
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::overlong;
 use crate::random::{key as hash, purpose};
 use crate::record::{self, Conversation, Reader, Reading, Record};
@@ -196,9 +196,9 @@ impl Maker<'_> {
     ) -> Result<Vec<Shard>> {
         let threads = self.config.threads.max(1);
         let (to_workers, jobs) = sync_channel::<(usize, Batch)>(1);
-        let jobs = Mutex::new(jobs);
+        let jobs = Arc::new(Mutex::new(jobs));
         let made = Mutex::new(Vec::new());
-        let work = || -> Result<()> {
+        let work = |jobs: Arc<Mutex<Receiver<(usize, Batch)>>>| -> Result<()> {
             loop {
                 let job = jobs.lock().expect("a receiver does not panic").recv();
                 let Ok((number, batch)) = job else { return Ok(()) };
@@ -210,7 +210,10 @@ impl Maker<'_> {
             }
         };
         std::thread::scope(|scope| -> Result<()> {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            // The workers alone hold the queue's end: once all have failed, nothing can be sent.
+            let start = |jobs| scope.spawn(|| work(jobs));
+            let workers: Vec<_> = (0..threads).map(|_| start(jobs.clone())).collect();
+            drop(jobs);
             let read = feed(rows, &to_workers);
             drop(to_workers);
             for worker in workers {
@@ -281,12 +284,13 @@ impl Maker<'_> {
         reader: &Reader,
         (findings, preferences): (&mut Findings, &mut preferences::Tally),
     ) -> std::result::Result<(AuditText, Vec<crate::Sequence>), RowError> {
+        let golden = self.context.and_then(|_| context::golden(&row.value)).map(str::to_owned);
         let mut record: Record = reader.read(row, findings)?;
         count_preference(&record, preferences);
         // Before passages are put in: they are no part of what a row says.
         let text = self.supervisor.texts(&record);
         if let Some(context) = self.context {
-            context.add(index as u64, &mut record);
+            context.add(index as u64, &mut record, golden.as_deref());
         }
         let sequences = self.supervisor.sequences(index as u64, &record, findings)?;
         let sequences = match self.config.max_seq_len {

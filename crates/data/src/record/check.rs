@@ -43,6 +43,9 @@ pub(super) fn finish(
         Record::Prompt(prompt) => {
             add_system(&mut prompt.messages, system);
             check_prompt(&prompt.messages, &prompt.place, findings)?;
+            if prompt.reference.is_none() {
+                findings.add(&WITHOUT_REFERENCE, &prompt.place);
+            }
         }
         Record::Text(_) | Record::Tokens(_) => {}
     }
@@ -53,7 +56,9 @@ fn check_pair(pair: &Preference, findings: &mut Findings) -> Result<()> {
     turns(&pair.prompt, &pair.place)?;
     answer("`chosen`", &pair.chosen, &pair.place)?;
     answer("`rejected`", &pair.rejected, &pair.place)?;
-    if pair.chosen == pair.rejected {
+    let said = |turn: &Message| (turn.role.clone(), turn.content.trim().to_owned());
+    let differs_in_calls = pair.chosen.iter().any(calls_tools) && pair.chosen != pair.rejected;
+    if pair.chosen.iter().map(said).eq(pair.rejected.iter().map(said)) && !differs_in_calls {
         findings.add(&IDENTICAL_PAIR, &pair.place);
     }
     let whole: Vec<Message> = pair.prompt.iter().chain(&pair.chosen).cloned().collect();
@@ -175,6 +180,12 @@ const EMPTY_USER_TURN: Kind = Kind {
     level: Level::Warning,
     message: "a user turn is empty",
     hint: "check that the prompt was not lost",
+};
+const WITHOUT_REFERENCE: Kind = Kind {
+    id: "prompt-without-reference",
+    level: Level::Note,
+    message: "the prompt has no reference answer",
+    hint: "rewards that compare with one cannot score it; `columns: {answer: ...}` names its column",
 };
 const IDENTICAL_PAIR: Kind = Kind {
     id: "identical-pair",

@@ -52,7 +52,7 @@ fn conversation(question: &str) -> Conversation {
 /// The question as it is asked in a row, and its passages.
 fn asked(context: &Context, row: u64, question: &str) -> (String, Vec<String>) {
     let mut record = Record::Conversation(conversation(question));
-    context.add(row, &mut record);
+    context.add(row, &mut record, None);
     let Record::Conversation(conversation) = record else { panic!("another record") };
     assert_eq!(conversation.messages[0].content, "Be brief.");
     assert_eq!(conversation.messages[2].content, "So.");
@@ -153,7 +153,8 @@ fn a_row_may_bring_its_own_passage() {
             columns: columns.as_object().unwrap().clone(),
             tools: None,
         });
-        context.add(row, &mut record);
+        let golden = data::context::golden(columns.as_object().unwrap());
+        context.add(row, &mut record, golden);
         let Record::Prompt(prompt) = record else { panic!("another record") };
         let (_, passages) = split(&prompt.messages[1].content);
         assert_eq!(passages.len(), 3);
@@ -189,7 +190,7 @@ fn every_record_with_a_prompt_is_served() {
         }),
     ];
     for mut record in records {
-        context.add(3, &mut record);
+        context.add(3, &mut record, None);
         let content = match &record {
             Record::Preference(pair) => &pair.prompt[1].content,
             Record::Feedback(feedback) => &feedback.conversation.messages[1].content,
@@ -200,7 +201,7 @@ fn every_record_with_a_prompt_is_served() {
     }
     let text = Record::Text(Text { place: place(), text: "Zinc melts.".into() });
     let mut same = text.clone();
-    context.add(3, &mut same);
+    context.add(3, &mut same, None);
     assert_eq!(same, text);
 }
 

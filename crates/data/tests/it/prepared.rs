@@ -85,6 +85,24 @@ fn what_a_killed_process_left_is_gone_on_with() {
     assert_eq!(std::fs::metadata(set.join("000000.rows")).unwrap().modified().unwrap(), kept);
 }
 
+/// Every worker fails while rows are still being read: that is an error, and nobody waits for anybody.
+#[test]
+fn a_cache_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = plain(folder.path(), "a.jsonl", 9000);
+    let cache = folder.path().join("cache");
+    let with = Config { cache: Some(cache.clone()), ..config(&path) };
+    prepared(&with);
+    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(set.join("set.json")).unwrap();
+    for number in 0..9 {
+        std::fs::remove_file(set.join(format!("{number:06}.rows"))).unwrap();
+        std::fs::create_dir(set.join(format!("{number:06}.rows.part"))).unwrap();
+    }
+    let error = prepare(&with, &supervisor(CHATML)).unwrap_err().to_string();
+    assert!(error.contains(".rows: "), "{error}");
+}
+
 #[test]
 fn runs_that_start_at_once_share_a_set() {
     let folder = tempfile::tempdir().unwrap();
@@ -169,6 +187,27 @@ fn clusters_and_groups_stay_on_one_side() {
     let missing = by(By::Group("client".into()));
     let error = prepare(&missing, &supervisor(CHATML)).unwrap_err().to_string();
     assert!(error.ends_with("row has no column `client`"), "{error}");
+}
+
+#[test]
+fn a_row_of_any_kind_brings_its_own_passage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path =
+        unlike(folder.path(), "a.jsonl", 3, |i| format!(", \"context\": \"Fact number {i}.\""));
+    let documents = folder.path().join("docs.txt");
+    std::fs::write(&documents, "A wren weighs nine grams.\n\nTin melts early.\n").unwrap();
+    let context = data::context::ContextOptions {
+        retrieve: documents,
+        k: 1,
+        distractors: 1,
+        words: 20,
+        without: 0.0,
+    };
+    let found = prepared(&Config { context: Some(context), ..config(&path) });
+    for (index, sequence) in all(&found.train).iter().enumerate() {
+        let text = crate::support::show(sequence);
+        assert!(text.contains(&format!("Fact number {index}.")), "{text}");
+    }
 }
 
 #[test]

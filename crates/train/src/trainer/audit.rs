@@ -8,7 +8,7 @@ use text::Metadata;
 
 use super::Job;
 use super::demand::packing;
-use super::setup::{rows, with_tokens_and_template};
+use super::setup::{beyond_the_model, rows, with_tokens_and_template};
 use crate::Result;
 use crate::recipe::{check, fill_by_data};
 
@@ -32,8 +32,16 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     at.list_errors = true;
     check(&document)?;
     let metadata: Metadata = base.metadata_with(start.as_deref(), date)?;
-    let (metadata, _) = with_tokens_and_template(&document, metadata, date)?;
-    let prepared = rows(&document, &metadata, threads, &at)?;
+    let (metadata, added) = with_tokens_and_template(&document, metadata, date)?;
+    let mut config = base.config.clone();
+    if !added.is_empty() {
+        config.vocab_size = config.vocab_size.max(metadata.tokenizer.vocab_size());
+    }
+    let mut prepared = rows(&document, &metadata, threads, &at)?;
+    for sequences in [&prepared.train, &prepared.validation] {
+        prepared.findings.merge(beyond_the_model(&config, sequences)?.into_iter().collect());
+    }
+    prepared.findings.sort();
     fill_by_data(&mut document, prepared.train.len(), base.config.parameter_count());
     let step_size = match document.opt_usize("train.tokens_per_step") {
         Some(tokens) => StepSize::Tokens(tokens),

@@ -165,7 +165,10 @@ pub(super) fn decide(
     let recipe = Recipe::read(&document)?;
     let blueprint = blueprint(&document, &recipe, &sources, brought)?;
     for sequences in [&train, &validation] {
-        check_tokens(&blueprint.config(&base), sequences)?;
+        if let Some(finding) = beyond_the_model(&blueprint.config(&base), sequences)? {
+            let message = format!("{}: {}", finding.places[0], finding.message);
+            return Err(Error::refused(message, finding.hint));
+        }
     }
 
     let mut order = Order::new(train.extents(), recipe.seed, recipe.step_size, recipe.extent);
@@ -519,30 +522,29 @@ pub(super) fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u
     steps
 }
 
-/// Every token must be one of the model's.
-fn check_tokens(config: &Config, sequences: &Sequences) -> Result<()> {
+/// Rows that the model cannot take: of tokens that it does not have, or longer than it was made for.
+pub(super) fn beyond_the_model(config: &Config, sequences: &Sequences) -> Result<Option<Finding>> {
+    let finding = |place: data::Place, count: usize, message: String, hint: &str| Finding {
+        id: "beyond-the-model".into(),
+        level: Level::Error,
+        count,
+        places: vec![place],
+        message,
+        hint: hint.into(),
+    };
     let vocab = config.vocab_size;
     if let Some((place, token)) = sequences.beyond_vocabulary(vocab)? {
-        return Err(Error::refused(
-            format!("{place}: token {token} is beyond the model's {vocab}"),
-            "the tokenizer does not belong to this model",
-        ));
+        let message = format!("token {token} is beyond the model's {vocab}");
+        let hint = "the tokenizer does not belong to this model";
+        return Ok(Some(finding(place, 1, message, hint)));
     }
-    let longest = config.max_position_embeddings;
-    if let Some(index) = sequences.longest()
-        && sequences.tokens_of(index) > longest
-    {
-        let sequence = sequences.get(index)?;
-        return Err(Error::refused(
-            format!(
-                "{}: the row has {} tokens, the model was made for {longest}",
-                sequence.place,
-                sequence.len()
-            ),
-            "set `data.max_seq_len` and `data.overlong: split`, `truncate` or `skip`",
-        ));
-    }
-    Ok(())
+    let most = config.max_position_embeddings;
+    let longer = (0..sequences.len()).filter(|&index| sequences.tokens_of(index) > most).count();
+    let Some(index) = sequences.longest().filter(|_| longer > 0) else { return Ok(None) };
+    let longest = sequences.get(index)?;
+    let message = format!("the row has {} tokens, the model was made for {most}", longest.len());
+    let hint = "set `data.max_seq_len` and `data.overlong: split`, `truncate` or `skip`";
+    Ok(Some(finding(longest.place, longer, message, hint)))
 }
 
 #[allow(clippy::too_many_arguments, reason = "everything that makes a run what it is")]

@@ -16,7 +16,7 @@ use keys::{Document, Settings as _};
 use serde_json::{Value, json};
 use train::trainer::Job;
 
-use super::subject::{Subject, document};
+use super::subject::{Recipe, Subject};
 use crate::context::Context;
 use crate::error::{FAILED, Failure, Result};
 
@@ -26,19 +26,14 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith check recipe.yaml --html report.html data.max_seq_len=1024
   tunesmith check recipe.yaml --json --samples 0
 
-No weights are loaded, and nothing is written but the page of `--html`. Ends with 1 where the data
-have an error that `data.accept` does not name.";
+No weights are loaded, and nothing is written but the page of `--html`, and prepared rows into the
+cache. Ends with 1 where the data have an error that `data.accept` does not name.";
 
 /// What `check` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A recipe
-    #[arg(value_name = "RECIPE")]
-    recipe: String,
-
-    /// Keys that go before those of the recipe, such as data.max_seq_len=1024
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    recipe: Recipe,
 
     /// Write the report as a page that needs nothing beside itself
     #[arg(long, value_name = "FILE")]
@@ -51,12 +46,12 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let document = document(&arguments.recipe, &arguments.overrides, context)?;
+    let document = arguments.recipe.document(context)?;
     let accepted = accepted(&document);
     let subject = Subject::find(&document, context)?;
     let job = subject.job(document, None, context);
     let report = audit(job, usize::from(arguments.samples))?;
-    let checked = Checked { recipe: &arguments.recipe, report: &report, accepted: &accepted };
+    let checked = Checked { recipe: arguments.recipe.name(), report: &report, accepted: &accepted };
     let terminal = &context.terminal;
     text::lines(&checked, terminal.style).iter().for_each(|line| terminal.say(line));
     if let Some(file) = &arguments.html {

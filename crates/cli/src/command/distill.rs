@@ -15,7 +15,7 @@ use serde_json::json;
 use text::Message;
 
 use super::quote;
-use super::train::read_recipe;
+use super::subject::Recipe;
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::signals::{Asked, Signals};
@@ -38,13 +38,8 @@ The key for an endpoint is read from `OPENAI_API_KEY`.";
 /// What `distill` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A recipe with a section `distill`
-    #[arg(value_name = "RECIPE")]
-    recipe: String,
-
-    /// Keys that go before those of the recipe, such as distill.samples=4
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    recipe: Recipe,
 
     /// Keep the answers that are there, and ask only for those that are missing
     #[arg(long)]
@@ -94,8 +89,7 @@ type OnAnswer<'a> = dyn FnMut(usize, Answer) -> Result<()> + 'a;
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let begun = Instant::now();
-    let recipe = context.environment.path(&arguments.recipe);
-    let document = read_recipe(context, &recipe, &arguments.overrides)?;
+    let document = arguments.recipe.document(context)?;
     let order = Order::read(&document, context)?;
     let occupied = match (arguments.resume, arguments.overwrite) {
         (true, _) => Occupied::Resume,
@@ -232,9 +226,8 @@ impl Done<'_> {
         terminal.say(&format!("stopped after {} of {} answers", kept, count(all as u64)));
         terminal.say(&terminal.style.bold("next"));
         let program = quote(context.environment.program());
-        let given = [&arguments.recipe].into_iter().chain(&arguments.overrides);
-        let given: Vec<String> = given.map(|text| quote(text)).collect();
-        terminal.say(&format!("  {program} distill {} --resume", given.join(" ")));
+        let given = arguments.recipe.given();
+        terminal.say(&format!("  {program} distill {given} --resume"));
         terminal.result(json!({
             "status": "interrupted", "rows_in": self.prompts.len(), "answers": kept,
             "output": context.environment.show(&self.order.output),

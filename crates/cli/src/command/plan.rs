@@ -5,7 +5,7 @@ use compute::Backend as _;
 use keys::{Document, Settings as _};
 use train::trainer::{Planned, StandIn};
 
-use super::subject::{Subject, document};
+use super::subject::{Recipe, Subject};
 use crate::context::{Context, precision_of};
 use crate::error::{FAILED, Failure, Result};
 use crate::terminal::style::{bytes, count};
@@ -23,13 +23,8 @@ tokenizer are fetched. Ends with 1 where the run does not fit, and says what to 
 /// What `plan` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A recipe
-    #[arg(value_name = "RECIPE")]
-    recipe: String,
-
-    /// Keys that go before those of the recipe, such as adapter.rank=64
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    recipe: Recipe,
 
     /// A config.json in place of the model: its shape alone is planned
     #[arg(long, value_name = "FILE")]
@@ -51,7 +46,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let document = document(&arguments.recipe, &arguments.overrides, context)?;
+    let document = arguments.recipe.document(context)?;
     let subject = match &arguments.config {
         Some(config) => Subject::of_config(&context.environment.path(config), &document)?,
         None => Subject::find(&document, context)?,

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use train::trainer::{Audit, Job};
 
-use super::subject::{Subject, document};
+use super::subject::{Recipe, Subject};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::terminal::style::{count, duration};
@@ -22,13 +22,8 @@ tokenizer and the options of `data`.";
 /// What `prepare` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A recipe
-    #[arg(value_name = "RECIPE")]
-    recipe: String,
-
-    /// Keys that go before those of the recipe, such as data.max_seq_len=1024
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    recipe: Recipe,
 }
 
 /// What is there after it.
@@ -51,7 +46,7 @@ struct PreparedSummary {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let document = document(&arguments.recipe, &arguments.overrides, context)?;
+    let document = arguments.recipe.document(context)?;
     let subject = Subject::find(&document, context)?;
     let cache = context.environment.prepared_cache().ok_or_else(|| {
         Failure::wrong("cache", "there is no folder to keep prepared rows in")

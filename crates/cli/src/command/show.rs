@@ -5,7 +5,7 @@ use keys::{Document, Settings as _, Value};
 use serde_json::{Value as Json, json};
 use train::recipe::fill_by_data;
 
-use super::subject::document;
+use super::subject::Recipe;
 use crate::context::Context;
 use crate::error::Result;
 
@@ -20,17 +20,12 @@ Neither model nor data are opened: what is chosen by them is listed as open.";
 /// What `show` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A recipe
-    #[arg(value_name = "RECIPE")]
-    recipe: String,
-
-    /// Keys that go before those of the recipe, such as adapter.rank=64
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    recipe: Recipe,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let mut document = document(&arguments.recipe, &arguments.overrides, context)?;
+    let mut document = arguments.recipe.document(context)?;
     let open = resolve(&mut document);
     let terminal = &context.terminal;
     if terminal.is_json() {

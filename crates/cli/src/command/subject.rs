@@ -2,24 +2,51 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use keys::{Document, Settings as _};
 use model::Base;
 use train::run::Occupied;
 use train::trainer::Job;
 
+use super::quote;
 use super::train::{MEMORY_UNKNOWN, at_key, read_recipe};
 use crate::context::Context;
 use crate::environment::{memory_limit, resident_memory};
 use crate::error::{Failure, Result};
 use crate::models::Outline;
 
-/// The recipe that a command names, its overrides and `--precision` applied.
-pub(super) fn document(recipe: &str, overrides: &[String], context: &Context) -> Result<Document> {
-    let mut overrides = overrides.to_vec();
-    if let Some(precision) = &context.global.precision {
-        overrides.push(format!("precision={precision}"));
+/// The recipe that a command names.
+#[derive(Args, Debug)]
+pub(super) struct Recipe {
+    /// A recipe
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+
+    /// Keys that go before those of the recipe, such as adapter.rank=64
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl Recipe {
+    /// The file, as the user named it.
+    pub(super) fn name(&self) -> &str {
+        &self.recipe
     }
-    read_recipe(context, &context.environment.path(recipe), &overrides)
+
+    /// What the user typed, for a shell.
+    pub(super) fn given(&self) -> String {
+        let words = std::iter::once(&self.recipe).chain(&self.overrides);
+        words.map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What it says, its overrides and `--precision` applied.
+    pub(super) fn document(&self, context: &Context) -> Result<Document> {
+        let mut overrides = self.overrides.clone();
+        if let Some(precision) = &context.global.precision {
+            overrides.push(format!("precision={precision}"));
+        }
+        read_recipe(context, &context.environment.path(&self.recipe), &overrides)
+    }
 }
 
 /// The model of a recipe, known without its weights.

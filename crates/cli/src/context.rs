@@ -9,7 +9,7 @@ use train::trainer::DataAccess;
 
 use crate::environment::{Environment, thread_count};
 use crate::error::{Failure, Result};
-use crate::models::{DataSet, Models};
+use crate::models::Models;
 use crate::terminal::Terminal;
 
 /// Flags of every command.
@@ -73,9 +73,7 @@ impl Context {
     /// How the rows of a recipe are come by.
     pub(crate) fn data_access(&self) -> DataAccess<'_> {
         let fetch = |set: &data::HubSet| {
-            let data::HubSet { id, config, split, revision } = set.clone();
-            let set = DataSet { id, config, split, revision };
-            self.models().data_set(&set).map_err(|failure| data::Error::Setting {
+            self.models().data_set(set).map_err(|failure| data::Error::Setting {
                 key: "data".into(),
                 message: failure.message,
                 hint: failure.hint,

@@ -14,8 +14,8 @@ use train::run::RunFolder;
 use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
-pub(crate) use hub::{DataSet, PushRequest, Pushed};
 use hub::{Hub, HubId};
+pub(crate) use hub::{PushRequest, Pushed};
 pub(crate) use smollm2::SMOLLM2;
 
 /// A model that lies on this machine.
@@ -66,7 +66,7 @@ impl Models<'_> {
 
     /// The files of a data set on the hub, sorted: from the cache if all of them are there, else
     /// downloaded.
-    pub(crate) fn data_set(&self, set: &DataSet) -> Result<Vec<PathBuf>> {
+    pub(crate) fn data_set(&self, set: &data::HubSet) -> Result<Vec<PathBuf>> {
         Hub::new(self.environment, self.terminal, self.offline).data_set(set)
     }
 

@@ -23,7 +23,6 @@ use crate::environment::Environment;
 use crate::error::{Failure, Result};
 use crate::terminal::Terminal;
 use crate::terminal::progress::Transfers;
-pub(crate) use data_set::DataSet;
 use download::{Download, Remote};
 use files::{Commit, Files, Sibling};
 use http::{Client, Trouble};

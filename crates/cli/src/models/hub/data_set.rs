@@ -9,107 +9,94 @@ mod pattern;
 
 use std::path::PathBuf;
 
+use data::HubSet;
+
 use super::files::Sibling;
 use super::{Client, Fetcher, Hub, HubId, RepoCache, Subject, Trouble};
 use crate::error::{Failure, Result};
 use choice::{Lack, choose, choose_converted};
-
-/// A data set on the hub, as a recipe names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DataSet {
-    /// `owner/name`.
-    pub(crate) id: String,
-    /// The part of it that is meant, where it has several.
-    pub(crate) config: Option<String>,
-    /// `train` where none is named.
-    pub(crate) split: Option<String>,
-    /// Branch, tag or commit.
-    pub(crate) revision: Option<String>,
-}
 
 /// What tells of configs.
 const CARD: &str = "README.md";
 /// Where the hub keeps its own conversion.
 const CONVERTED: &str = "refs/convert/parquet";
 
-impl DataSet {
-    fn hub_id(&self) -> Result<HubId> {
-        let mut id = HubId::data_set(&self.id).ok_or_else(|| {
-            let message = format!("`{}` is no data set on the hub", self.id);
-            Failure::wrong("invalid", message).hint("write it as `owner/name`")
-        })?;
-        if let Some(revision) = &self.revision {
-            id.set_revision(revision)?;
+fn hub_id(set: &HubSet) -> Result<HubId> {
+    let mut id = HubId::data_set(&set.id).ok_or_else(|| {
+        let message = format!("`{}` is no data set on the hub", set.id);
+        Failure::wrong("invalid", message).hint("write it as `owner/name`")
+    })?;
+    if let Some(revision) = &set.revision {
+        id.set_revision(revision)?;
+    }
+    Ok(id)
+}
+
+fn split(set: &HubSet) -> &str {
+    set.split.as_deref().unwrap_or("train")
+}
+
+/// The files that are meant, out of a commit's.
+fn files<'a>(set: &HubSet, names: &'a [String], card: &str) -> Chosen<'a> {
+    let configs = card::configs(card).map_err(Missed::Card)?;
+    let config = set.config.as_deref();
+    // A program decides what the files beside it mean, and it is not run.
+    if configs.is_empty() && has_program(set, names) {
+        return Err(Missed::Lack(Lack::Data));
+    }
+    choose(names, &configs, config, split(set)).map_err(Missed::Lack)
+}
+
+fn converted<'a>(set: &HubSet, names: &'a [String]) -> Chosen<'a> {
+    choose_converted(names, set.config.as_deref(), split(set)).map_err(Missed::Lack)
+}
+
+/// Whether the data set is loaded by a program of its own, `name.py`.
+fn has_program(set: &HubSet, names: &[String]) -> bool {
+    let name = set.id.rsplit('/').next().unwrap_or(&set.id);
+    names.iter().any(|file| file.strip_suffix(".py") == Some(name))
+}
+
+/// Says what there is in place of what was asked for.
+fn explain(set: &HubSet, missed: Missed) -> Failure {
+    let list = |names: &[String]| {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let id = &set.id;
+    let (message, hint) = match missed {
+        Missed::Card(why) => (
+            format!("{id}: its `{CARD}` is not understood: {why}"),
+            "download its files and name them with `path`".to_owned(),
+        ),
+        Missed::Lack(Lack::Data) => (
+            format!("{id}: it has no files of JSON, CSV, Parquet or Arrow"),
+            "download its files, convert them and name them with `path`".to_owned(),
+        ),
+        Missed::Lack(Lack::Config(names)) => {
+            let message = match &set.config {
+                Some(config) => format!("{id}: it has no config `{config}`"),
+                None => {
+                    format!("{id}: it has several configs, and `config` names none of them")
+                }
+            };
+            let hint = match names.is_empty() {
+                true => "leave out `config`: it has none".to_owned(),
+                false => format!("its configs: {}", list(&names)),
+            };
+            (message, hint)
         }
-        Ok(id)
-    }
-
-    fn split(&self) -> &str {
-        self.split.as_deref().unwrap_or("train")
-    }
-
-    /// The files that are meant, out of a commit's.
-    fn files<'a>(&self, names: &'a [String], card: &str) -> Chosen<'a> {
-        let configs = card::configs(card).map_err(Missed::Card)?;
-        let config = self.config.as_deref();
-        // A program decides what the files beside it mean, and it is not run.
-        if configs.is_empty() && self.has_program(names) {
-            return Err(Missed::Lack(Lack::Data));
+        Missed::Lack(Lack::Split(names)) => {
+            let of = set.config.as_ref().map(|config| format!(" of `{config}`"));
+            let (split, of) = (split(set), of.unwrap_or_default());
+            let message = format!("{id}: there is no split `{split}`{of}");
+            let more = match split.contains('[') {
+                true => "; `limit` takes the first rows of one",
+                false => "",
+            };
+            (message, format!("its splits: {}{more}", list(&names)))
         }
-        choose(names, &configs, config, self.split()).map_err(Missed::Lack)
-    }
-
-    fn converted<'a>(&self, names: &'a [String]) -> Chosen<'a> {
-        choose_converted(names, self.config.as_deref(), self.split()).map_err(Missed::Lack)
-    }
-
-    /// Whether the data set is loaded by a program of its own, `name.py`.
-    fn has_program(&self, names: &[String]) -> bool {
-        let name = self.id.rsplit('/').next().unwrap_or(&self.id);
-        names.iter().any(|file| file.strip_suffix(".py") == Some(name))
-    }
-
-    /// Says what there is in place of what was asked for.
-    fn explain(&self, missed: Missed) -> Failure {
-        let list = |names: &[String]| {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        };
-        let id = &self.id;
-        let (message, hint) = match missed {
-            Missed::Card(why) => (
-                format!("{id}: its `{CARD}` is not understood: {why}"),
-                "download its files and name them with `path`".to_owned(),
-            ),
-            Missed::Lack(Lack::Data) => (
-                format!("{id}: it has no files of JSON, CSV, Parquet or Arrow"),
-                "download its files, convert them and name them with `path`".to_owned(),
-            ),
-            Missed::Lack(Lack::Config(names)) => {
-                let message = match &self.config {
-                    Some(config) => format!("{id}: it has no config `{config}`"),
-                    None => {
-                        format!("{id}: it has several configs, and `config` names none of them")
-                    }
-                };
-                let hint = match names.is_empty() {
-                    true => "leave out `config`: it has none".to_owned(),
-                    false => format!("its configs: {}", list(&names)),
-                };
-                (message, hint)
-            }
-            Missed::Lack(Lack::Split(names)) => {
-                let of = self.config.as_ref().map(|config| format!(" of `{config}`"));
-                let (split, of) = (self.split(), of.unwrap_or_default());
-                let message = format!("{id}: there is no split `{split}`{of}");
-                let more = match split.contains('[') {
-                    true => "; `limit` takes the first rows of one",
-                    false => "",
-                };
-                (message, format!("its splits: {}{more}", list(&names)))
-            }
-        };
-        Failure::wrong("data_set", message).hint(hint)
-    }
+    };
+    Failure::wrong("data_set", message).hint(hint)
 }
 
 /// Names of files, or why there are none.
@@ -131,8 +118,8 @@ impl Missed {
 
 impl Hub<'_> {
     /// The files of a data set, sorted: from the cache if all of them are there, else downloaded.
-    pub(in crate::models) fn data_set(&self, set: &DataSet) -> Result<Vec<PathBuf>> {
-        let id = set.hub_id()?;
+    pub(in crate::models) fn data_set(&self, set: &HubSet) -> Result<Vec<PathBuf>> {
+        let id = hub_id(set)?;
         let repo = self.repo(&id)?;
         if let Some(found) = of_cache(set, &id, &repo) {
             return Ok(found);
@@ -148,7 +135,7 @@ impl Hub<'_> {
 }
 
 /// The files in the cache, if all of them are there.
-fn of_cache(set: &DataSet, id: &HubId, repo: &RepoCache) -> Option<Vec<PathBuf>> {
+fn of_cache(set: &HubSet, id: &HubId, repo: &RepoCache) -> Option<Vec<PathBuf>> {
     let commit = repo.commit(&id.revision);
     let names = repo.listing(&commit)?;
     let card = match names.iter().any(|name| name == CARD) {
@@ -160,19 +147,19 @@ fn of_cache(set: &DataSet, id: &HubId, repo: &RepoCache) -> Option<Vec<PathBuf>>
         let paths: Vec<PathBuf> = files.into_iter().map(|file| folder.join(file)).collect();
         paths.iter().all(|path| path.is_file()).then_some(paths)
     };
-    match set.files(&names, &card) {
+    match files(set, &names, &card) {
         Ok(files) => paths(&commit, files),
         Err(missed) if missed.is_data() => {
             let commit = repo.commit(CONVERTED);
             let names = repo.listing(&commit)?;
-            paths(&commit, set.converted(&names).ok()?)
+            paths(&commit, converted(set, &names).ok()?)
         }
         Err(_) => None,
     }
 }
 
 impl Fetcher<'_> {
-    fn data_set(&self, set: &DataSet) -> Result<Vec<PathBuf>> {
+    fn data_set(&self, set: &HubSet) -> Result<Vec<PathBuf>> {
         let commit = self.commit()?;
         let names = commit.names();
         let card = match commit.get(CARD) {
@@ -184,25 +171,25 @@ impl Fetcher<'_> {
             None => String::new(),
         };
         self.repo.set_listing(&commit.sha, &names)?;
-        let found = match set.files(&names, &card) {
+        let found = match files(set, &names, &card) {
             Ok(files) => self.bring(&commit, files)?,
             Err(missed) if missed.is_data() => {
                 let id = HubId { revision: CONVERTED.to_owned(), ..self.id.clone() };
                 Fetcher { id: &id, ..*self }.conversion(set)?
             }
-            Err(missed) => return Err(set.explain(missed)),
+            Err(missed) => return Err(explain(set, missed)),
         };
         self.repo.set_ref(&self.id.revision, &commit.sha)?;
         Ok(found)
     }
 
     /// The files of the hub's own conversion, of which this is the revision.
-    fn conversion(&self, set: &DataSet) -> Result<Vec<PathBuf>> {
+    fn conversion(&self, set: &HubSet) -> Result<Vec<PathBuf>> {
         let commit = match self.try_commit() {
             Ok(commit) => commit,
             // Not every data set has one.
             Err(Trouble::Refused(refusal)) if refusal.status == 404 => {
-                return Err(set.explain(Missed::Lack(Lack::Data)));
+                return Err(explain(set, Missed::Lack(Lack::Data)));
             }
             Err(trouble) => {
                 let client: &Client<'_> = self.client;
@@ -212,7 +199,7 @@ impl Fetcher<'_> {
         };
         let names = commit.names();
         self.repo.set_listing(&commit.sha, &names)?;
-        let files = set.converted(&names).map_err(|missed| set.explain(missed))?;
+        let files = converted(set, &names).map_err(|missed| explain(set, missed))?;
         let found = self.bring(&commit, files)?;
         self.repo.set_ref(CONVERTED, &commit.sha)?;
         Ok(found)

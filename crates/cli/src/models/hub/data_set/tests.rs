@@ -68,7 +68,7 @@ fn answer(
 fn get(
     server: &Server,
     home: &Path,
-    set: &DataSet,
+    set: &HubSet,
     token: Option<&str>,
     offline: bool,
 ) -> Result<Vec<PathBuf>> {
@@ -81,8 +81,8 @@ fn get(
     models.data_set(set)
 }
 
-fn set(config: Option<&str>, split: Option<&str>) -> DataSet {
-    DataSet {
+fn set(config: Option<&str>, split: Option<&str>) -> HubSet {
+    HubSet {
         id: "owner/set".to_owned(),
         config: config.map(str::to_owned),
         split: split.map(str::to_owned),
@@ -144,7 +144,7 @@ fn what_a_program_makes_comes_from_the_conversion() {
 
 #[test]
 fn what_is_not_there_is_named() {
-    let check = |revisions: Revisions, set: &DataSet, message: &str, hint: &str| {
+    let check = |revisions: Revisions, set: &HubSet, message: &str, hint: &str| {
         let (home, server) = (tempfile::tempdir().unwrap(), hub(revisions, None));
         let failure = get(&server, home.path(), set, None, false).unwrap_err();
         assert_eq!(failure.message, message);
@@ -172,14 +172,14 @@ fn what_is_not_there_is_named() {
     let revision = Some("v9".to_owned());
     check(
         carded(),
-        &DataSet { revision, ..set(None, None) },
+        &HubSet { revision, ..set(None, None) },
         "owner/set: the hub has no revision `v9` of it",
         "HUB/datasets/owner/set/tree/main lists its branches",
     );
     let id = "owner/set/more".to_owned();
     check(
         carded(),
-        &DataSet { id, ..set(None, None) },
+        &HubSet { id, ..set(None, None) },
         "`owner/set/more` is no data set on the hub",
         "write it as `owner/name`",
     );

@@ -47,8 +47,8 @@ pub struct Shape {
     pub name: &'static str,
     /// Its columns, for messages.
     pub layout: &'static str,
-    /// The columns that it reads.
-    pub columns: &'static [&'static str],
+    /// The columns that it reads, in groups that several shapes share.
+    pub columns: &'static [&'static [&'static str]],
     /// What its rows are, for messages.
     pub holds: &'static str,
     /// What its rows are found by looking for.
@@ -59,6 +59,16 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The columns that it reads, what means most to it first.
+    fn columns(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.iter().copied().flatten().copied()
+    }
+
+    /// Whether it reads a column.
+    fn reads(&self, name: &str) -> bool {
+        self.columns().any(|column| column == name)
+    }
+
     /// Whether a file of this shape gives what is wanted. Prompts can be taken
     /// out of conversations.
     fn fits(&self, wanted: Wanted) -> bool {

@@ -11,7 +11,7 @@ use crate::RowError;
 pub(super) const SHAPE: Shape = Shape {
     name: "alpaca",
     layout: "`instruction`, `output`, optionally `input`, `system`, `history`",
-    columns: &[
+    columns: &[&[
         "instruction",
         "input",
         "output",
@@ -22,7 +22,7 @@ pub(super) const SHAPE: Shape = Shape {
         "context",
         "response",
         "tools",
-    ],
+    ]],
     holds: "conversations",
     serves: &[Wanted::Conversations],
     signature,

@@ -47,8 +47,8 @@ pub(super) fn check(sample: &[Row], reading: &Reading) -> Result<()> {
         hint: Some(hint),
     };
     for (ours, theirs) in &reading.columns {
-        if !SHAPES.iter().any(|shape| shape.columns.contains(&ours.as_str())) {
-            let names = join(SHAPES.iter().flat_map(|shape| shape.columns).copied());
+        if !SHAPES.iter().any(|shape| shape.reads(ours)) {
+            let names = join(SHAPES.iter().flat_map(|shape| shape.columns()));
             let message = "no format has such a column".into();
             return Err(error(ours, message, format!("one of {names}")));
         }

@@ -124,7 +124,7 @@ fn no_shape(rows: &[Row], wanted: Wanted) -> Refusal {
     let mut hint = format!("known formats: {}", known.join("; "));
     // A shape's columns stand in the order of what they mean to it.
     let common = |shape: &Shape| -> usize {
-        let found = shape.columns.iter().enumerate().filter(|(_, name)| names.contains(name));
+        let found = shape.columns().enumerate().filter(|(_, name)| names.contains(name));
         found.map(|(index, _)| 100 / (1 + index)).sum()
     };
     // The first of equals, as where several fit.

@@ -8,7 +8,7 @@ use super::{Feedback, Record, SHAPES, Shape, Wanted};
 pub(super) const SHAPE: Shape = Shape {
     name: "feedback",
     layout: "`prompt`, `completion` (or `messages`) and `label`: true or false",
-    columns: &[
+    columns: &[&[
         "label",
         "kto_tag",
         "prompt",
@@ -27,7 +27,7 @@ pub(super) const SHAPE: Shape = Shape {
         "system",
         "history",
         "tools",
-    ],
+    ]],
     holds: "judged answers",
     serves: &[Wanted::Feedback],
     signature,

@@ -9,30 +9,28 @@ use super::{Prompt, Record, Shape, Wanted, alpaca, messages, prompt_completion};
 pub(super) const SHAPE: Shape = Shape {
     name: "prompt",
     layout: "`prompt` (or `question`, `messages`), optionally a reference `answer`",
-    columns: &[
-        "prompt",
-        "messages",
-        "conversations",
-        "conversation",
-        "instruction",
-        "input",
-        "question",
-        "query",
-        "problem",
-        "system",
-        "history",
-        "tools",
-        "answer",
-        "solution",
-        "ground_truth",
-        "reference",
-        "target",
-    ],
+    columns: &[COLUMNS, &["answer", "solution", "ground_truth", "reference", "target"]],
     holds: "prompts",
     serves: &[Wanted::Prompts],
     signature,
     read,
 };
+
+/// What the turns before an answer are read from.
+pub(super) const COLUMNS: &[&str] = &[
+    "prompt",
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "input",
+    "question",
+    "query",
+    "problem",
+    "system",
+    "history",
+    "tools",
+];
 
 /// Where a prompt may stand, the first that a row has.
 const PROMPTS: [(&str, &str); 9] = [

@@ -10,7 +10,7 @@ use super::{Conversation, Record, Shape, Wanted};
 pub(super) const SHAPE: Shape = Shape {
     name: "prompt_completion",
     layout: "`prompt`, `completion`: texts or lists of messages; also `question`, `answer` and the like",
-    columns: &[
+    columns: &[&[
         "prompt",
         "completion",
         "response",
@@ -22,7 +22,7 @@ pub(super) const SHAPE: Shape = Shape {
         "output",
         "system",
         "tools",
-    ],
+    ]],
     holds: "conversations",
     serves: &[Wanted::Conversations],
     signature,

@@ -101,8 +101,7 @@ impl Reader {
             return;
         }
         let is_unused = |name: &&String| {
-            !self.shape.columns.contains(&name.as_str())
-                && !columns::is_looked_into(name, &self.reading)
+            !self.shape.reads(name) && !columns::is_looked_into(name, &self.reading)
         };
         if fields.value.keys().any(|name| is_unused(&name)) {
             let unused = fields.value.keys().filter(is_unused).map(String::as_str);

@@ -8,7 +8,7 @@ use super::{Record, Shape, Text, Wanted};
 pub(super) const SHAPE: Shape = Shape {
     name: "text",
     layout: "`text`; also `content`, `document`",
-    columns: &["text", "content", "document"],
+    columns: &[&["text", "content", "document"]],
     holds: "raw text for pretraining",
     serves: &[Wanted::Texts],
     signature,

@@ -8,7 +8,7 @@ use super::{Record, Shape, Tokens, Wanted};
 pub(super) const SHAPE: Shape = Shape {
     name: "tokens",
     layout: "`input_ids`, optionally `labels`, `attention_mask`",
-    columns: &["input_ids", "labels", "attention_mask", "completion_mask", "assistant_masks"],
+    columns: &[&["input_ids", "labels", "attention_mask", "completion_mask", "assistant_masks"]],
     holds: "token ids",
     serves: &[Wanted::Conversations, Wanted::Texts],
     signature: |row: &Map<String, Value>| row.contains_key("input_ids").then_some("`input_ids`"),

@@ -228,7 +228,7 @@ const VALIDATION: LeakKinds = LeakKinds {
         id: "validation-row-nearly-in-training",
         level: Level::Warning,
         message: "validation rows that are nearly the same as a training row",
-        hint: "`data.validation.by: cluster` keeps them on one side",
+        hint: "`data.validation.by: cluster` keeps copies on one side; rows of one template stay apart",
     },
     ngram: Kind {
         id: "validation-text-in-training",

@@ -31,7 +31,7 @@ mod union_find;
 mod verify;
 
 pub use duplicates::{Duplicates, Giant, duplicates, near_pairs};
-pub use leakage::{Leaks, leakage};
+pub use leakage::{Block, LeakSearch, Leaks};
 pub use shingles::{jaccard, shingles};
 pub use size::size_guide;
 pub use sketch::{BANDS, Sketch};

@@ -34,12 +34,16 @@ pub struct View<'a> {
 pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
     let Prepared { train, stats, findings, files, left_out, split, .. } = prepared;
     let extent = Extent::Epochs(1.0);
-    let mut order =
-        (!train.is_empty()).then(|| Order::new(train.extents(), view.seed, view.step_size, extent));
+    let mut order = match train.is_empty() {
+        true => None,
+        false => Some(Order::new(train.lengths()?, view.seed, view.step_size, extent)),
+    };
     let packing = match &mut order {
         Some(order) => packed(train, order, &view.packing)?,
         None => Packed::default(),
     };
+    let mut all = Vec::with_capacity(train.len());
+    train.each(|outline| all.push(outline.tokens as u32))?;
     Ok(Report {
         rows_in: stats.rows_in,
         rows_trained: stats.rows,
@@ -50,7 +54,7 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
         sequences: stats.sequences,
         tokens: stats.tokens,
         tokens_supervised: stats.supervised_tokens,
-        lengths: lengths((0..train.len()).map(|index| train.tokens_of(index)).collect()),
+        lengths: lengths(all),
         packing,
         steps_per_epoch: order.map(|mut order| order.steps() as usize),
         split: split.as_ref().map(|split| Split {
@@ -84,19 +88,21 @@ fn by_reason<'a>(messages: impl Iterator<Item = &'a str>) -> Vec<(String, usize)
     counted
 }
 
-fn lengths(mut all: Vec<usize>) -> Lengths {
+fn lengths(mut all: Vec<u32>) -> Lengths {
     all.sort_unstable();
-    let Some(&longest) = all.last() else { return Lengths::default() };
-    let rank = |share: f64| all[((share * all.len() as f64).ceil() as usize).max(1) - 1];
+    let Some(longest) = all.last().map(|&longest| longest as usize) else {
+        return Lengths::default();
+    };
+    let rank = |share: f64| all[((share * all.len() as f64).ceil() as usize).max(1) - 1] as usize;
+    let up_to = |most: usize| all.partition_point(|&len| len as usize <= most);
     let width = longest.div_ceil(BINS).max(1);
     let bin = |index: usize| {
         let (from, to) = (index * width + 1, (index + 1) * width + 1);
-        let count = all.partition_point(|&len| len < to) - all.partition_point(|&len| len < from);
-        Bin { from, to, count }
+        Bin { from, to, count: up_to(to - 1) - up_to(from - 1) }
     };
     let cut = |max_seq_len: usize| {
-        let longer = &all[all.partition_point(|&len| len <= max_seq_len)..];
-        let tokens = longer.iter().map(|len| len - max_seq_len).sum();
+        let longer = &all[up_to(max_seq_len)..];
+        let tokens = longer.iter().map(|&len| len as usize - max_seq_len).sum();
         Cut { max_seq_len, sequences: longer.len(), tokens }
     };
     Lengths {

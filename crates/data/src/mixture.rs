@@ -22,17 +22,35 @@ pub(crate) fn counts(rows: &[usize], weights: &[f64], mixture: Mixture) -> Vec<u
     weights.iter().map(|weight| (weight * scale).round() as usize).collect()
 }
 
-/// How often each of a source's rows stands in an epoch of `count` of them: all of them equally often, and
-/// once more those that the seed chooses.
-pub(crate) fn copies(rows: &[u64], count: usize, seed: u64) -> Vec<usize> {
-    if rows.is_empty() {
-        return Vec::new();
+/// How often each of a source's rows stands in an epoch: all of them equally often, and once more those that
+/// the seed chooses.
+pub(crate) struct Copies {
+    each: usize,
+    seed: u64,
+    /// The first of the draws that do not stand once more.
+    bound: Option<(u64, u32)>,
+}
+
+impl Copies {
+    /// Of an epoch that takes `count` of these rows.
+    pub(crate) fn of(rows: impl Iterator<Item = u32>, count: usize, seed: u64) -> Self {
+        let mut draws: Vec<(u64, u32)> = rows.map(|row| draw(seed, row)).collect();
+        if draws.is_empty() {
+            return Copies { each: 0, seed, bound: None };
+        }
+        let (each, more) = (count / draws.len(), count % draws.len());
+        let bound = *draws.select_nth_unstable(more).1;
+        Copies { each, seed, bound: Some(bound) }
     }
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_cached_key(|&index| (key(&[purpose::MIXTURE, seed, rows[index]]), index));
-    let mut copies = vec![count / rows.len(); rows.len()];
-    order[..count % rows.len()].iter().for_each(|&index| copies[index] += 1);
-    copies
+
+    /// Of one of the rows.
+    pub(crate) fn get(&self, row: u32) -> usize {
+        self.each + usize::from(self.bound.is_some_and(|bound| draw(self.seed, row) < bound))
+    }
+}
+
+fn draw(seed: u64, row: u32) -> (u64, u32) {
+    (key(&[purpose::MIXTURE, seed, row.into()]), row)
 }
 
 #[cfg(test)]
@@ -54,11 +72,13 @@ mod tests {
 
     #[test]
     fn copies_are_spread_evenly_and_by_the_seed() {
-        let rows: Vec<u64> = (0..10).collect();
-        let copies_of = |count, seed| copies(&rows, count, seed);
+        let copies_of = |count, seed| -> Vec<usize> {
+            let copies = Copies::of(0..10, count, seed);
+            (0..10).map(|row| copies.get(row)).collect()
+        };
         assert_eq!(copies_of(23, 1).iter().sum::<usize>(), 23);
         assert!(copies_of(23, 1).iter().all(|&copies| copies == 2 || copies == 3));
         assert_ne!(copies_of(5, 1), copies_of(5, 2));
-        assert!(copies(&[], 0, 1).is_empty());
+        assert_eq!(Copies::of(0..0, 0, 1).get(3), 0);
     }
 }

@@ -44,40 +44,81 @@ pub struct StepRows {
 /// across the end of an epoch; only the last step of the run may be short.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Identity and tokens of every sequence.
-    rows: Vec<(u64, usize)>,
+    lengths: Lengths,
     seed: u64,
     size: StepSize,
     extent: Extent,
     /// Rows in the whole run; `None` where steps are what is counted.
     total: Option<u64>,
     /// The epoch last asked for, and its order.
-    epoch: Option<(u64, Vec<usize>)>,
+    epoch: Option<(u64, Vec<u32>)>,
+}
+
+/// Row and tokens of every sequence: all that an order depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// Identity of each sequence's row, `[sequences]`.
+    rows: Vec<u64>,
+    /// `[sequences]`.
+    tokens: Vec<u32>,
+}
+
+impl Lengths {
+    /// None yet, with room for some.
+    pub fn with_capacity(sequences: usize) -> Self {
+        Lengths { rows: Vec::with_capacity(sequences), tokens: Vec::with_capacity(sequences) }
+    }
+
+    /// Adds a sequence.
+    pub fn push(&mut self, row: u64, tokens: usize) {
+        self.rows.push(row);
+        self.tokens.push(u32::try_from(tokens).unwrap_or(u32::MAX));
+    }
+
+    /// How many sequences there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl FromIterator<(u64, usize)> for Lengths {
+    fn from_iter<I: IntoIterator<Item = (u64, usize)>>(sequences: I) -> Self {
+        let mut lengths = Lengths::default();
+        sequences.into_iter().for_each(|(row, tokens)| lengths.push(row, tokens));
+        lengths
+    }
 }
 
 impl Order {
-    /// The order in which a run takes sequences, of each of which `rows` has the row and the tokens.
+    /// The order in which a run takes sequences.
     ///
     /// Panics if there are none, or if a step would be empty.
-    pub fn new(rows: Vec<(u64, usize)>, seed: u64, size: StepSize, extent: Extent) -> Self {
-        assert!(!rows.is_empty(), "a run has rows");
+    pub fn new(lengths: Lengths, seed: u64, size: StepSize, extent: Extent) -> Self {
+        assert!(!lengths.is_empty(), "a run has rows");
         let (StepSize::Rows(least) | StepSize::Tokens(least)) = size;
         assert!(least > 0, "a step takes something");
         let total = match extent {
-            Extent::Epochs(epochs) => Some((epochs * rows.len() as f64).round().max(1.0) as u64),
+            Extent::Epochs(epochs) => Some((epochs * lengths.len() as f64).round().max(1.0) as u64),
             Extent::Steps(_) => None,
         };
-        Order { rows, seed, size, extent, total, epoch: None }
+        Order { lengths, seed, size, extent, total, epoch: None }
     }
 
     /// The order of one epoch, as indices of sequences.
     ///
     /// Sequences of one row stay neighbours: they share a prefix.
-    pub fn epoch(&mut self, epoch: u64) -> &[usize] {
+    pub fn epoch(&mut self, epoch: u64) -> &[u32] {
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let mut order: Vec<usize> = (0..self.rows.len()).collect();
+            let rows = &self.lengths.rows;
             let hash = |row: u64| key(&[purpose::ORDER, self.seed, epoch, row]);
-            order.sort_by_cached_key(|&index| (hash(self.rows[index].0), index));
+            // Hashed at every comparison: keys that are kept take four times the memory of the order.
+            let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+            order.sort_unstable_by_key(|&index| (hash(rows[index as usize]), index));
             self.epoch = Some((epoch, order));
         }
         &self.epoch.as_ref().expect("just filled").1
@@ -90,7 +131,7 @@ impl Order {
         let mut step = StepRows { rows: Vec::new(), next: cursor, tokens: 0 };
         while self.total.is_none_or(|total| step.next.consumed_rows < total) {
             let index = self.row(step.next.consumed_rows);
-            let len = self.rows[index].1;
+            let len = self.lengths.tokens[index] as usize;
             let full = match self.size {
                 StepSize::Rows(rows) => step.rows.len() == rows,
                 StepSize::Tokens(tokens) => !step.rows.is_empty() && step.tokens + len > tokens,
@@ -123,17 +164,17 @@ impl Order {
 
     /// How many passes over the rows a cursor stands for.
     pub fn epochs_at(&self, cursor: Cursor) -> f64 {
-        cursor.consumed_rows as f64 / self.rows.len() as f64
+        cursor.consumed_rows as f64 / self.lengths.len() as f64
     }
 
     /// Number of sequences in an epoch.
     pub fn rows_per_epoch(&self) -> usize {
-        self.rows.len()
+        self.lengths.len()
     }
 
     fn row(&mut self, consumed: u64) -> usize {
-        let per_epoch = self.rows.len() as u64;
-        self.epoch(consumed / per_epoch)[(consumed % per_epoch) as usize]
+        let per_epoch = self.lengths.len() as u64;
+        self.epoch(consumed / per_epoch)[(consumed % per_epoch) as usize] as usize
     }
 }
 
@@ -142,6 +183,10 @@ mod tests {
     use super::*;
     fn sequences(lengths: &[usize]) -> Vec<(u64, usize)> {
         lengths.iter().enumerate().map(|(row, &len)| (row as u64, len)).collect()
+    }
+
+    fn order_of(rows: &[(u64, usize)], seed: u64, size: StepSize, extent: Extent) -> Order {
+        Order::new(rows.iter().copied().collect(), seed, size, extent)
     }
 
     fn run(order: &mut Order, mut cursor: Cursor) -> Vec<Vec<usize>> {
@@ -156,7 +201,7 @@ mod tests {
     #[track_caller]
     fn check(rows: usize, batch_size: usize, epochs: f64, sizes: &[usize]) {
         let size = StepSize::Rows(batch_size);
-        let mut order = Order::new(sequences(&vec![4; rows]), 7, size, Extent::Epochs(epochs));
+        let mut order = order_of(&sequences(&vec![4; rows]), 7, size, Extent::Epochs(epochs));
         let steps = run(&mut order, Cursor::default());
         assert_eq!(steps.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
         assert_eq!(order.steps(), sizes.len() as u64);
@@ -180,11 +225,11 @@ mod tests {
     #[test]
     fn epochs_differ_and_repeat_with_the_seed() {
         let rows = sequences(&[4; 40]);
-        let mut order = Order::new(rows.clone(), 1, StepSize::Rows(8), Extent::Epochs(2.0));
+        let mut order = order_of(&rows, 1, StepSize::Rows(8), Extent::Epochs(2.0));
         let first = order.epoch(0).to_vec();
         assert_ne!(first, order.epoch(1));
         assert_eq!(first, order.epoch(0));
-        let mut other = Order::new(rows.clone(), 2, StepSize::Rows(8), Extent::Epochs(2.0));
+        let mut other = order_of(&rows, 2, StepSize::Rows(8), Extent::Epochs(2.0));
         assert_ne!(first, other.epoch(0));
     }
 
@@ -192,10 +237,10 @@ mod tests {
     fn the_cursor_is_all_that_a_resumed_run_needs() {
         let rows = sequences(&[5, 9, 2, 7, 7, 3, 8]);
         for size in [StepSize::Rows(3), StepSize::Tokens(12)] {
-            let mut order = Order::new(rows.clone(), 3, size, Extent::Epochs(4.0));
+            let mut order = order_of(&rows, 3, size, Extent::Epochs(4.0));
             let whole = run(&mut order, Cursor::default());
             let cursor = order.step(Cursor::default()).unwrap().next;
-            let mut resumed = Order::new(rows.clone(), 3, size, Extent::Epochs(4.0));
+            let mut resumed = order_of(&rows, 3, size, Extent::Epochs(4.0));
             assert_eq!(whole[1..], run(&mut resumed, cursor));
         }
     }
@@ -203,7 +248,7 @@ mod tests {
     #[test]
     fn a_token_budget_is_kept_and_a_long_row_goes_alone() {
         let rows = sequences(&[5, 9, 2, 30, 7, 3, 8]);
-        let mut order = Order::new(rows.clone(), 3, StepSize::Tokens(12), Extent::Epochs(3.0));
+        let mut order = order_of(&rows, 3, StepSize::Tokens(12), Extent::Epochs(3.0));
         let steps = run(&mut order, Cursor::default());
         assert_eq!(order.steps(), steps.len() as u64);
         for (index, step) in steps.iter().enumerate() {
@@ -218,7 +263,7 @@ mod tests {
     #[test]
     fn steps_without_end() {
         let extent = Extent::Steps(1000);
-        let mut order = Order::new(sequences(&[4; 3]), 1, StepSize::Rows(2), extent);
+        let mut order = order_of(&sequences(&[4; 3]), 1, StepSize::Rows(2), extent);
         assert_eq!(order.steps(), 1000);
         let far = Cursor { consumed_rows: 1_000_001 };
         assert_eq!(order.step(far).unwrap().rows.len(), 2);
@@ -228,7 +273,7 @@ mod tests {
     fn sequences_of_one_row_stay_together() {
         let mut rows = sequences(&[4; 12]);
         rows.iter_mut().for_each(|row| row.0 /= 3);
-        let mut order = Order::new(rows.clone(), 5, StepSize::Rows(3), Extent::Epochs(1.0));
+        let mut order = order_of(&rows, 5, StepSize::Rows(3), Extent::Epochs(1.0));
         for step in run(&mut order, Cursor::default()) {
             assert!(step.iter().all(|&index| rows[index].0 == rows[step[0]].0));
         }

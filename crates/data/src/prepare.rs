@@ -13,11 +13,13 @@ mod division;
 mod file;
 mod key;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::context::Context;
+use crate::record::Reading;
 use crate::sequences::Sequences;
-use crate::store::Set;
+use crate::store::{Set, Walk};
 use crate::supervision::Supervisor;
 use crate::{Error, Findings, Level, Place, Result, RowError};
 
@@ -54,8 +56,13 @@ pub struct Division {
     pub rows: usize,
     /// Parts that they came from: clusters, groups.
     pub parts: usize,
-    /// Identities of the rows: hashes of their normalised text, in hex, sorted.
-    pub ids: Vec<String>,
+    /// Identities of the rows: hashes of their normalised text, sorted; written in hex.
+    #[serde(serialize_with = "hex")]
+    pub ids: Vec<u64>,
+}
+
+fn hex<S: serde::Serializer>(ids: &[u64], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(ids.iter().map(|id| format!("{id:016x}")))
 }
 
 /// Counts over the sequences of one epoch.
@@ -93,15 +100,24 @@ pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
         Validation::Sources(sources) => sources,
         Validation::Fraction { .. } | Validation::None => &[],
     };
-    let mut made = Made::default();
-    let purposes = ["train", "validation", "test"];
-    for (purpose, sources) in
-        purposes.into_iter().zip([&config.train[..], validation, &config.test])
-    {
-        for (index, source) in sources.iter().enumerate() {
-            made.add(&maker, source, index, purpose)?;
-        }
-    }
+    // All files are there before the first row is read, and those that are small by custom come first: a
+    // mistake in them shows before the training rows are prepared.
+    let inputs = |purpose, sources: &[Source]| -> Result<Vec<Input>> {
+        let input = |(index, source): (usize, &Source)| {
+            let (files, reading) = source.files()?;
+            let (limit, shuffle) = (source.limit, source.shuffle);
+            Ok(Input { purpose, index, files, reading, limit, shuffle })
+        };
+        sources.iter().enumerate().map(input).collect()
+    };
+    let train = inputs("train", &config.train)?;
+    let validation = inputs("validation", validation)?;
+    let test = inputs("test", &config.test)?;
+    let test = Made::of(&maker, &test)?;
+    let validation = Made::of(&maker, &validation)?;
+    let mut made = Made::of(&maker, &train)?;
+    made.append(validation);
+    made.append(test);
     let mut prepared = made.finish(config)?;
     for file in context.iter().flat_map(Context::left_out) {
         let place = Place { file: file.as_path().into(), line: 1, element: None };
@@ -110,40 +126,52 @@ pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
     Ok(prepared)
 }
 
+/// Files of one source.
+struct Input {
+    purpose: &'static str,
+    /// Index of the source among those of its purpose.
+    index: usize,
+    files: Vec<PathBuf>,
+    reading: Reading,
+    limit: Option<usize>,
+    shuffle: bool,
+}
+
 /// Sets of all files, and what they are for.
-#[derive(Default)]
 struct Made {
     sets: Vec<Set>,
     /// Purpose, and index of the source among those of that purpose.
     purposes: Vec<(&'static str, usize)>,
     files: Vec<FileSummary>,
     all_cached: bool,
-    begun: bool,
 }
 
 impl Made {
-    fn add(
-        &mut self,
-        maker: &file::Maker<'_>,
-        source: &Source,
-        index: usize,
-        purpose: &'static str,
-    ) -> Result<()> {
-        let (files, reading) = source.files()?;
-        let mut left = source.limit;
-        for path in files {
-            if left == Some(0) {
-                break;
+    fn of(maker: &file::Maker<'_>, inputs: &[Input]) -> Result<Made> {
+        let (sets, purposes, files) = (Vec::new(), Vec::new(), Vec::new());
+        let mut made = Made { sets, purposes, files, all_cached: true };
+        for input in inputs {
+            let mut left = input.limit;
+            for path in &input.files {
+                if left == Some(0) {
+                    break;
+                }
+                let (set, was_cached) = maker.set(path, &input.reading, left, input.shuffle)?;
+                left = left.map(|left| left.saturating_sub(set.set.rows));
+                made.all_cached &= was_cached;
+                made.files.push(FileSummary::of(&set, input.purpose));
+                made.sets.push(set.set);
+                made.purposes.push((input.purpose, input.index));
             }
-            let (set, was_cached) = maker.set(&path, &reading, left, source.shuffle)?;
-            left = left.map(|left| left.saturating_sub(set.rows));
-            self.all_cached = was_cached && (self.all_cached || !self.begun);
-            self.begun = true;
-            self.files.push(FileSummary::of(&set, purpose));
-            self.sets.push(set.set);
-            self.purposes.push((purpose, index));
         }
-        Ok(())
+        Ok(made)
+    }
+
+    fn append(&mut self, other: Made) {
+        self.sets.extend(other.sets);
+        self.purposes.extend(other.purposes);
+        self.files.extend(other.files);
+        self.all_cached &= other.all_cached;
     }
 
     fn finish(self, config: &Config) -> Result<Prepared> {
@@ -151,13 +179,10 @@ impl Made {
         let mut left_out = Vec::new();
         let mut bad = Vec::new();
         for set in &self.sets {
-            for tail in &set.tails {
-                findings.merge(tail.findings.at(&set.file));
-                let (unusable, out): (Vec<_>, Vec<_>) =
-                    tail.left_out.iter().partition(|row| row.is_bad);
-                bad.extend(unusable.into_iter().map(|row| row.error(&set.file)));
-                left_out.extend(out.into_iter().map(|row| row.error(&set.file)));
-            }
+            findings.merge(set.findings.clone());
+            let (unusable, out): (Vec<_>, Vec<_>) = set.left_out.iter().partition(|row| row.is_bad);
+            bad.extend(unusable.into_iter().map(|row| row.error(&set.file)));
+            left_out.extend(out.into_iter().map(|row| row.error(&set.file)));
             findings.merge(set.header.notes.at(&set.file));
         }
         match config.on_error {
@@ -175,14 +200,14 @@ impl Made {
             }
         }
         let rows_in = self.sets_of("train").map(|(_, set)| set.rows).sum();
-        if self.sets_of("train").all(|(_, set)| set.sequences.is_empty()) {
+        if self.sets_of("train").all(|(_, set)| set.sequences == 0) {
             return Err(nothing_to_train(&left_out));
         }
         audits::tallies(&self, &mut findings);
         let clusters = audits::duplicates(&self, config, &mut findings)?;
-        audits::size(&clusters.rows, &mut findings)?;
+        audits::size(&self, &mut findings)?;
         let division = division::divide(&self, config, &clusters, &mut findings)?;
-        audits::leaks(&self, config, &clusters, &division.kept_back, &mut findings)?;
+        audits::leaks(&self, config, &division.kept_back, &mut findings)?;
         findings.accept(&config.accept);
         findings.sort();
 
@@ -195,8 +220,8 @@ impl Made {
             first += rows;
         }
         let sets = Arc::new(sets);
-        let train = Sequences::new(sets.clone(), division.train);
-        let validation = Sequences::new(sets, division.validation);
+        let train = Sequences::new(sets.clone(), division.train)?;
+        let validation = Sequences::new(sets, division.validation)?;
         let stats = Stats::of(&train, &validation, rows_in);
         let was_cached = self.all_cached;
         Ok(Prepared {
@@ -209,6 +234,11 @@ impl Made {
             split: division.split,
             was_cached,
         })
+    }
+
+    /// The rows of one purpose.
+    fn walk(&self, purpose: &str) -> Walk<'_> {
+        Walk::new(self.sets_of(purpose).map(|(_, set)| set))
     }
 
     /// The sets of one purpose, with their index.
@@ -228,21 +258,14 @@ fn nothing_to_train(left_out: &[RowError]) -> Error {
 
 impl Stats {
     fn of(train: &Sequences, validation: &Sequences, rows_in: usize) -> Stats {
-        let rows = |sequences: &Sequences| {
-            let originals = (0..sequences.len()).filter(|&index| !sequences.is_copy(index));
-            let mut rows: Vec<u64> = originals.map(|index| sequences.row_of(index)).collect();
-            rows.sort_unstable();
-            rows.dedup();
-            rows.len()
-        };
         Stats {
             rows_in,
-            rows: rows(train),
-            rows_validation: rows(validation),
+            rows: train.rows(),
+            rows_validation: validation.rows(),
             sequences: train.len(),
             tokens: train.tokens(),
             supervised_tokens: train.supervised(),
-            longest: train.longest().map_or(0, |index| train.tokens_of(index)),
+            longest: train.longest().map_or(0, |(_, tokens)| tokens),
         }
     }
 }

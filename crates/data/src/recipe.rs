@@ -199,6 +199,14 @@ pub fn supervision(document: &Document) -> SupervisionOptions {
 fn validation(document: &Document, train: &[Source]) -> Result<Validation, Problem> {
     let group = document.section("data.validation");
     let location = location(&group, "validation");
+    if let Some(Location::Path(path)) = &location
+        && let Some(share) = path.file_name().and_then(|name| name.to_str())
+        && share.parse::<f64>().is_ok()
+    {
+        let message = format!("`{share}` is no file");
+        let hint = format!("for a share of the rows: `validation: {{fraction: {share}}}`");
+        return Err(group.problem("path", message, Some(hint)));
+    }
     if let Some(location) = location {
         let first = train.first().map(|source| source.reading.clone()).unwrap_or_default();
         let reading = reading(&group, first)?;
@@ -377,6 +385,8 @@ mod tests {
         let config =
             read("data: {train: a.json, validation: {fraction: 0.1, by: \"time:day\"}}").unwrap();
         assert_eq!(config.validation, by(By::Time("day".into())));
+        let error = read("data: {train: a.json, validation: 0.1}").unwrap_err();
+        assert_eq!(error, "`0.1` is no file");
         let config = read("data: {train: a.json, validation: {fraction: 0}}").unwrap();
         assert_eq!(config.validation, Validation::None);
     }

@@ -1,113 +1,211 @@
 //! The sequences of a run, by index, read when they are needed.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::AuditText;
-use crate::store::{Draft, Header, Set, Shard};
+use crate::order::Lengths;
+use crate::store::{Draft, Header, SequenceAt, Set, Shard};
 use crate::{Place, Result, Sequence};
 
 /// The sequences that an epoch takes, or those of a validation.
+///
+/// They are held as runs of neighbours, a few bytes for each row that the other side of a split took.
 #[derive(Clone, Debug, Default)]
 pub struct Sequences {
     /// Sets, and the row that each of them begins with.
     sets: Arc<Vec<(Set, u64)>>,
     /// Rows of all sets: what the copies of a row are apart.
     rows: u64,
-    picks: Vec<Pick>,
+    runs: Runs,
+    totals: Totals,
 }
 
-/// One sequence of a set.
+/// What is known of a sequence without reading its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pick {
-    pub(crate) set: u32,
-    /// Index in the set's sequences.
-    pub(crate) sequence: u32,
+pub struct Outline {
+    /// Identity of its row: its index over all files, in the order of the recipe; of repetitions more.
+    pub row: u64,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens that count in the loss.
+    pub supervised: usize,
+    /// Whether it repeats another one.
+    pub is_copy: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    tokens: usize,
+    supervised: usize,
+    rows: usize,
+    /// Index and tokens of the first of the longest.
+    longest: Option<(usize, usize)>,
+}
+
+/// Sequences of several sets in an order of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Runs {
+    runs: Vec<Run>,
+    len: usize,
+}
+
+/// Neighbouring sequences of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    /// How many sequences stand before it.
+    before: usize,
+    set: u32,
+    /// The first of them, as the set counts them.
+    sequence: u32,
     /// 0 for the row itself, more for its repetitions.
-    pub(crate) copy: u32,
+    copy: u32,
+}
+
+impl Runs {
+    /// Adds sequences of a set.
+    pub(crate) fn push(&mut self, set: usize, copy: usize, sequences: Range<u32>) {
+        let (set, copy) = (set as u32, copy as u32);
+        if sequences.is_empty() {
+            return;
+        }
+        let follows = self.runs.last().is_some_and(|last| {
+            let end = last.sequence + (self.len - last.before) as u32;
+            (last.set, last.copy, end) == (set, copy, sequences.start)
+        });
+        if !follows {
+            self.runs.push(Run { before: self.len, set, sequence: sequences.start, copy });
+        }
+        self.len += sequences.len();
+    }
+
+    /// The run that a sequence stands in, and its index in the set.
+    fn find(&self, index: usize) -> (Run, u32) {
+        let run = self.runs[self.runs.partition_point(|run| run.before <= index) - 1];
+        (run, run.sequence + (index - run.before) as u32)
+    }
+
+    /// Every run with its sequences.
+    fn each(&self) -> impl Iterator<Item = (Run, Range<u32>)> {
+        let ends = self.runs.iter().skip(1).map(|run| run.before).chain([self.len]);
+        self.runs
+            .iter()
+            .zip(ends)
+            .map(|(run, end)| (*run, run.sequence..run.sequence + (end - run.before) as u32))
+    }
 }
 
 impl Sequences {
-    pub(crate) fn new(sets: Arc<Vec<(Set, u64)>>, picks: Vec<Pick>) -> Self {
+    pub(crate) fn new(sets: Arc<Vec<(Set, u64)>>, runs: Runs) -> Result<Self> {
         let rows = sets.last().map_or(0, |(set, first)| first + set.rows as u64);
-        Sequences { sets, rows, picks }
+        let mut all = Sequences { sets, rows, runs, totals: Totals::default() };
+        let (mut totals, mut index, mut last) = (Totals::default(), 0, None);
+        all.each(|outline| {
+            totals.tokens += outline.tokens;
+            totals.supervised += outline.supervised;
+            if totals.longest.is_none_or(|(_, longest)| outline.tokens > longest) {
+                totals.longest = Some((index, outline.tokens));
+            }
+            totals.rows += usize::from(!outline.is_copy && last != Some(outline.row));
+            (index, last) = (index + 1, Some(outline.row));
+        })?;
+        all.totals = totals;
+        Ok(all)
     }
 
     /// Sequences that stay in memory; `row` counts up from 0.
     pub fn in_memory(sequences: &[Sequence]) -> Result<Self> {
         let mut draft = Draft::default();
         for group in sequences.chunk_by(|a, b| a.row == b.row) {
-            draft.push(group[0].row as u32, &group[0].place, &AuditText::default(), group);
+            let (row, place) = (group[0].row as u32, &group[0].place);
+            draft.push(row, place, &AuditText::default(), Vec::new(), group);
         }
         draft.tail.rows = sequences.last().map_or(0, |last| last.row as usize + 1);
         let shard = Shard::in_memory(draft.into_bytes())?;
         let file = sequences.first().map_or_else(|| Path::new("").into(), |s| s.place.file.clone());
         let set = Set::open(file, Header::default(), vec![shard])?;
-        let picks =
-            (0..set.sequences.len() as u32).map(|sequence| Pick { set: 0, sequence, copy: 0 });
-        let picks = picks.collect();
-        Ok(Self::new(Arc::new(vec![(set, 0)]), picks))
-    }
-
-    /// Row and tokens of all of them, as [`crate::Order`] takes them.
-    pub fn extents(&self) -> Vec<(u64, usize)> {
-        (0..self.len()).map(|index| (self.row_of(index), self.tokens_of(index))).collect()
+        let mut runs = Runs::default();
+        runs.push(0, 0, 0..set.sequences);
+        Self::new(Arc::new(vec![(set, 0)]), runs)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.picks.len()
+        self.runs.len
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.picks.is_empty()
-    }
-
-    /// Tokens of a sequence.
-    pub fn tokens_of(&self, index: usize) -> usize {
-        self.at(index).len as usize
-    }
-
-    /// Tokens of a sequence that count in the loss.
-    pub fn supervised_of(&self, index: usize) -> usize {
-        self.at(index).supervised as usize
-    }
-
-    /// Identity of a sequence's row: its index over all files, in the order of the recipe.
-    pub fn row_of(&self, index: usize) -> u64 {
-        let Pick { set, copy, .. } = self.picks[index];
-        self.sets[set as usize].1 + u64::from(self.at(index).row) + u64::from(copy) * self.rows
-    }
-
-    /// Whether the sequence repeats another one.
-    pub fn is_copy(&self, index: usize) -> bool {
-        self.picks[index].copy > 0
+        self.len() == 0
     }
 
     /// Tokens of all of them.
     pub fn tokens(&self) -> usize {
-        (0..self.len()).map(|index| self.tokens_of(index)).sum()
+        self.totals.tokens
     }
 
     /// Tokens of all of them that count in the loss.
     pub fn supervised(&self) -> usize {
-        (0..self.len()).map(|index| self.supervised_of(index)).sum()
+        self.totals.supervised
     }
 
-    /// Index of the longest.
-    pub fn longest(&self) -> Option<usize> {
-        // The first of equals.
-        (0..self.len()).rev().max_by_key(|&index| self.tokens_of(index))
+    /// Rows that they are of, repeated ones once.
+    pub fn rows(&self) -> usize {
+        self.totals.rows
+    }
+
+    /// Index and tokens of the longest.
+    pub fn longest(&self) -> Option<(usize, usize)> {
+        self.totals.longest
+    }
+
+    /// Shows all of them in order, without reading their tokens.
+    ///
+    /// Fails where the cache was removed or damaged meanwhile.
+    pub fn each(&self, mut show: impl FnMut(Outline)) -> Result<()> {
+        // Set, shard, its first sequence, and where all of them lie: neighbouring runs lie in one shard.
+        let mut held: Option<(u32, usize, u32, Vec<SequenceAt>)> = None;
+        for (run, mut sequences) in self.runs.each() {
+            let (set, first_row) = &self.sets[run.set as usize];
+            while !sequences.is_empty() {
+                let shard = set.shard_of_sequence(sequences.start);
+                if held.as_ref().is_none_or(|held| (held.0, held.1) != (run.set, shard)) {
+                    let (first, lines) = set.sequences_of_shard(shard)?;
+                    held = Some((run.set, shard, first, lines));
+                }
+                let Some((.., first, lines)) = &held else { continue };
+                let begin = (sequences.start - first) as usize;
+                let end = lines.len().min(begin + sequences.len());
+                for at in &lines[begin..end] {
+                    show(Outline {
+                        row: self.row(first_row + u64::from(at.row), run.copy),
+                        tokens: at.len as usize,
+                        supervised: at.supervised as usize,
+                        is_copy: run.copy > 0,
+                    });
+                }
+                sequences.start = first + end as u32;
+            }
+        }
+        Ok(())
+    }
+
+    /// Row and tokens of all of them, as [`crate::Order`] takes them.
+    pub fn lengths(&self) -> Result<Lengths> {
+        let mut lengths = Lengths::with_capacity(self.len());
+        self.each(|outline| lengths.push(outline.row, outline.tokens))?;
+        Ok(lengths)
     }
 
     /// Reads a sequence.
     ///
     /// Fails where the cache was removed or damaged meanwhile.
     pub fn get(&self, index: usize) -> Result<Sequence> {
-        let (set, _) = &self.sets[self.picks[index].set as usize];
-        let row = self.row_of(index);
-        let sequence = set.sequence(*self.at(index))?;
+        let (run, index) = self.runs.find(index);
+        let (set, first_row) = &self.sets[run.set as usize];
+        let sequence = set.sequence(index)?;
+        let row = self.row(first_row + sequence.row, run.copy);
         Ok(Sequence { row, group: row as u32, ..sequence })
     }
 
@@ -124,9 +222,7 @@ impl Sequences {
 
     /// Where the first sequence stands that has the id `vocab_size` or a higher one, and the id.
     pub fn beyond_vocabulary(&self, vocab_size: usize) -> Result<Option<(Place, u32)>> {
-        let highest = |set: &Set| set.tails.iter().map(|tail| tail.highest_token).max();
-        if self.sets.iter().all(|(set, _)| highest(set).is_none_or(|id| (id as usize) < vocab_size))
-        {
+        if self.sets.iter().all(|(set, _)| (set.highest_token as usize) < vocab_size) {
             return Ok(None);
         }
         for index in 0..self.len() {
@@ -138,8 +234,26 @@ impl Sequences {
         Ok(None)
     }
 
-    fn at(&self, index: usize) -> &crate::store::SequenceAt {
-        let Pick { set, sequence, .. } = self.picks[index];
-        &self.sets[set as usize].0.sequences[sequence as usize]
+    fn row(&self, row: u64, copy: u32) -> u64 {
+        row + u64::from(copy) * self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_make_one_run() {
+        let mut runs = Runs::default();
+        for (set, copy, sequences) in
+            [(0, 0, 0..2), (0, 0, 2..3), (0, 0, 5..5), (0, 0, 5..6), (1, 0, 6..8), (1, 1, 8..9)]
+        {
+            runs.push(set, copy, sequences);
+        }
+        let found: Vec<_> = runs.each().map(|(run, range)| (run.set, run.copy, range)).collect();
+        assert_eq!(found, [(0, 0, 0..3), (0, 0, 5..6), (1, 0, 6..8), (1, 1, 8..9)]);
+        let all: Vec<u32> = (0..runs.len).map(|index| runs.find(index).1).collect();
+        assert_eq!(all, [0, 1, 2, 5, 6, 7, 8]);
     }
 }

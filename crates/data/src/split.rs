@@ -3,6 +3,9 @@
 //! Rows that belong together (near-duplicates, a customer's, a moment's) stay on one side. Whether a part is
 //! kept back depends on the seed and on the part alone, so that rows added later move none of the old ones.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
 use crate::random::{key, purpose};
 
 /// What is kept back as a whole.
@@ -40,40 +43,81 @@ impl std::fmt::Display for By {
     }
 }
 
-/// What a split knows of a row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Part {
-    /// Identity of what the row is kept back with.
-    pub(crate) id: u64,
-    /// Value of the column to stratify by.
-    pub(crate) stratum: Option<String>,
+/// Chooses about a share of parts that are shown one by one.
+///
+/// As long as there are two parts and the share is above zero, both sides get one.
+pub(crate) struct Parts {
+    seed: u64,
+    fraction: f64,
+    /// The smallest and the largest draw, with its part.
+    ends: Option<(Draw, Draw)>,
 }
 
-/// Chooses about the share `fraction` of the parts, in the order of the rows.
-///
-/// As long as there are two parts and `fraction` is above zero, both sides get one. With strata, each of
-/// them gives its share, to the part.
-pub(crate) fn by_parts(rows: &[Part], fraction: f64, seed: u64, stratify: bool) -> Vec<bool> {
-    let draw = |id: u64| key(&[purpose::SPLIT, seed, id]);
-    let mut parts: Vec<(Option<&str>, u64, u64)> =
-        rows.iter().map(|row| (row.stratum.as_deref(), draw(row.id), row.id)).collect();
-    // A part that stands in several strata counts where it comes first.
-    parts.sort_unstable_by_key(|&(stratum, _, id)| (id, stratum));
-    parts.dedup_by_key(|part| part.2);
-    let mut kept: Vec<u64> = if stratify {
-        parts.sort_unstable();
-        let strata = parts.chunk_by(|a, b| a.0 == b.0);
-        strata.flat_map(|stratum| &stratum[..share(fraction, stratum.len())]).map(|p| p.2).collect()
-    } else {
-        let threshold = (fraction * u64::MAX as f64) as u64;
-        parts.sort_unstable_by_key(|&(_, draw, id)| (draw, id));
-        let count = parts.partition_point(|part| part.1 < threshold);
-        let least = usize::from(fraction > 0.0 && parts.len() > 1);
-        let count = count.clamp(least, parts.len().saturating_sub(1).max(least));
-        parts[..count].iter().map(|part| part.2).collect()
-    };
-    kept.sort_unstable();
-    rows.iter().map(|row| kept.binary_search(&row.id).is_ok()).collect()
+/// A part's number under the seed, and the part.
+type Draw = (u64, u64);
+
+impl Parts {
+    pub(crate) fn new(fraction: f64, seed: u64) -> Self {
+        Parts { seed, fraction, ends: None }
+    }
+
+    /// Shows a part, which may come again.
+    pub(crate) fn meet(&mut self, id: u64) {
+        let draw = (draw(self.seed, id), id);
+        let (first, last) = self.ends.unwrap_or((draw, draw));
+        self.ends = Some((first.min(draw), last.max(draw)));
+    }
+
+    /// Whether a part is kept back.
+    pub(crate) fn choose(self) -> impl Fn(u64) -> bool {
+        let mut bound = ((self.fraction * u64::MAX as f64) as u64, 0);
+        if let Some((first, last)) = self.ends {
+            if first >= bound && self.fraction > 0.0 && first != last {
+                bound = (first.0, first.1.saturating_add(1));
+            }
+            // Where there is one part alone, it is trained on.
+            bound = bound.min(last);
+        }
+        move |id| (draw(self.seed, id), id) < bound
+    }
+}
+
+/// As [`Parts`], but of the parts of every stratum exactly the share, to the part; none of a single one.
+pub(crate) struct Strata {
+    seed: u64,
+    fraction: f64,
+    names: HashMap<Option<String>, u32>,
+    /// Draw and stratum.
+    parts: Vec<(u64, u32)>,
+}
+
+impl Strata {
+    pub(crate) fn new(fraction: f64, seed: u64) -> Self {
+        Strata { seed, fraction, names: HashMap::new(), parts: Vec::new() }
+    }
+
+    /// Shows a part. One that stands in several strata counts in the one that was met first.
+    pub(crate) fn meet(&mut self, id: u64, stratum: Option<&str>) {
+        let next = self.names.len() as u32;
+        let number = *self.names.entry(stratum.map(str::to_owned)).or_insert(next);
+        self.parts.push((draw(self.seed, id), number));
+    }
+
+    /// Whether a part is kept back.
+    pub(crate) fn choose(mut self) -> impl Fn(u64) -> bool {
+        self.parts.sort_unstable();
+        self.parts.dedup_by_key(|part| part.0);
+        self.parts.sort_unstable_by_key(|&(draw, stratum)| (stratum, draw));
+        let strata = self.parts.chunk_by(|a, b| a.1 == b.1);
+        let kept = strata.flat_map(|parts| &parts[..share(self.fraction, parts.len())]);
+        let mut kept: Vec<u64> = kept.map(|&(draw, _)| draw).collect();
+        kept.sort_unstable();
+        move |id| kept.binary_search(&draw(self.seed, id)).is_ok()
+    }
+}
+
+fn draw(seed: u64, id: u64) -> u64 {
+    key(&[purpose::SPLIT, seed, id])
 }
 
 /// A share of `parts`, at least one and not all where there are two or more.
@@ -82,43 +126,126 @@ fn share(fraction: f64, parts: usize) -> usize {
     if parts < 2 { 0 } else { count.min(parts - 1) }
 }
 
-/// Chooses the latest rows: at least the share `fraction`, and all of the moment that the share ends in, so
-/// that every row that is trained on is strictly earlier than every row that is kept back.
+/// Chooses the latest rows: at least a share of them, and all of the moment that the share ends in, so that
+/// every row that is trained on is strictly earlier than every row that is kept back.
 ///
-/// Moments compare as numbers where all are numbers, else as text, as ISO dates do. Where all rows are of one
-/// moment none is kept back.
-pub(crate) fn latest(moments: &[&str], fraction: f64) -> Vec<bool> {
-    let numbers: Option<Vec<f64>> = moments.iter().map(|text| text.trim().parse().ok()).collect();
-    let ranks: Vec<usize> = match numbers {
-        Some(numbers) => ranks(&numbers, f64::total_cmp),
-        None => ranks(moments, Ord::cmp),
-    };
-    let mut sorted = ranks.clone();
-    sorted.sort_unstable();
-    let count = ((fraction * moments.len() as f64).round() as usize).max(1);
-    let first = sorted.len().checked_sub(count).and_then(|index| sorted.get(index));
-    let first = first.copied().filter(|&rank| rank > 0);
-    ranks.iter().map(|&rank| first.is_some_and(|first| rank >= first)).collect()
+/// All rows are shown twice: moments compare as numbers where all are numbers, else as text, as ISO dates do.
+#[derive(Default)]
+pub(crate) struct Moments {
+    rows: usize,
+    /// Whether some moment is no number.
+    are_texts: bool,
+    earliest_number: Option<Moment>,
+    earliest_text: Option<Moment>,
 }
 
-/// For every value how many distinct ones are smaller.
-fn ranks<T>(values: &[T], compare: impl Fn(&T, &T) -> std::cmp::Ordering) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| compare(&values[a], &values[b]));
-    let (mut ranks, mut rank) = (vec![0; values.len()], 0);
-    for pair in order.windows(2) {
-        rank += usize::from(compare(&values[pair[0]], &values[pair[1]]).is_ne());
-        ranks[pair[1]] = rank;
+/// A point in time, comparable with others of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    /// The bits of a float, in the order of the numbers.
+    Number(u64),
+    Text(Box<str>),
+}
+
+impl Moments {
+    /// Shows a row for the first time.
+    pub(crate) fn meet(&mut self, moment: &str) {
+        self.rows += 1;
+        let earlier = |known: &mut Option<Moment>, moment: Moment| {
+            if known.as_ref().is_none_or(|known| moment < *known) {
+                *known = Some(moment);
+            }
+        };
+        match number(moment) {
+            Some(number) => earlier(&mut self.earliest_number, number),
+            None => self.are_texts = true,
+        }
+        if self.earliest_text.as_ref().is_none_or(|known| Moment::text_of(known) > moment) {
+            self.earliest_text = Some(Moment::Text(moment.into()));
+        }
     }
-    ranks
+
+    /// Goes through all rows again.
+    pub(crate) fn latest(self, fraction: f64) -> Latest {
+        let earliest = if self.are_texts { self.earliest_text } else { self.earliest_number };
+        let count = ((fraction * self.rows as f64).round() as usize).max(1);
+        Latest { are_texts: self.are_texts, count, earliest, heap: BinaryHeap::new() }
+    }
+}
+
+impl Moment {
+    fn text_of(&self) -> &str {
+        match self {
+            Moment::Number(_) => "",
+            Moment::Text(text) => text,
+        }
+    }
+}
+
+/// The latest of the rows that were shown.
+pub(crate) struct Latest {
+    are_texts: bool,
+    count: usize,
+    earliest: Option<Moment>,
+    /// The latest so far, the earliest of them on top.
+    heap: BinaryHeap<Reverse<Moment>>,
+}
+
+impl Latest {
+    /// Shows a row for the second time.
+    pub(crate) fn meet(&mut self, text: &str) {
+        let moment = moment(text, self.are_texts);
+        if self.heap.len() < self.count {
+            self.heap.push(Reverse(moment));
+        } else if self.heap.peek().is_some_and(|first| first.0 < moment) {
+            self.heap.pop();
+            self.heap.push(Reverse(moment));
+        }
+    }
+
+    /// Whether a row of a moment is kept back. Where that would be all rows, none is.
+    pub(crate) fn choose(mut self) -> impl Fn(&str) -> bool {
+        let since = self.heap.pop().map(|first| first.0);
+        let since = since.filter(|since| Some(since) != self.earliest.as_ref());
+        let are_texts = self.are_texts;
+        move |text| since.as_ref().is_some_and(|since| moment(text, are_texts) >= *since)
+    }
+}
+
+fn moment(text: &str, are_texts: bool) -> Moment {
+    let number = if are_texts { None } else { number(text) };
+    number.unwrap_or_else(|| Moment::Text(text.into()))
+}
+
+fn number(text: &str) -> Option<Moment> {
+    let bits = text.trim().parse::<f64>().ok()?.to_bits();
+    // Negative numbers run backwards.
+    let flipped = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    Some(Moment::Number(flipped))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parts(ids: impl IntoIterator<Item = u64>) -> Vec<Part> {
-        ids.into_iter().map(|id| Part { id, stratum: None }).collect()
+    fn parts(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        ids.into_iter().collect()
+    }
+
+    fn by_parts(ids: &[u64], fraction: f64, seed: u64) -> Vec<bool> {
+        let mut parts = Parts::new(fraction, seed);
+        ids.iter().for_each(|&id| parts.meet(id));
+        let kept = parts.choose();
+        ids.iter().map(|&id| kept(id)).collect()
+    }
+
+    fn latest(moments: &[&str], fraction: f64) -> Vec<bool> {
+        let mut all = Moments::default();
+        moments.iter().for_each(|moment| all.meet(moment));
+        let mut latest = all.latest(fraction);
+        moments.iter().for_each(|moment| latest.meet(moment));
+        let kept = latest.choose();
+        moments.iter().map(|moment| kept(moment)).collect()
     }
 
     fn count(kept: &[bool]) -> usize {
@@ -130,26 +257,26 @@ mod tests {
         for (rows, fraction, expected) in
             [(1, 0.5, 0), (2, 0.001, 1), (2, 0.999, 1), (0, 0.5, 0), (9, 0.0, 0)]
         {
-            assert_eq!(count(&by_parts(&parts(0..rows), fraction, 1, false)), expected, "{rows}");
+            assert_eq!(count(&by_parts(&parts(0..rows), fraction, 1)), expected, "{rows}");
         }
-        let kept = count(&by_parts(&parts(0..10_000), 0.1, 1, false));
+        let kept = count(&by_parts(&parts(0..10_000), 0.1, 1));
         assert!((900..1100).contains(&kept), "{kept}");
     }
 
     #[test]
     fn rows_that_are_added_move_no_other() {
-        let before = by_parts(&parts(0..500), 0.2, 7, false);
-        let after = by_parts(&parts(0..900), 0.2, 7, false);
+        let before = by_parts(&parts(0..500), 0.2, 7);
+        let after = by_parts(&parts(0..900), 0.2, 7);
         assert_eq!(before, after[..500]);
-        let reversed = by_parts(&parts((0..500).rev()), 0.2, 7, false);
+        let reversed = by_parts(&parts((0..500).rev()), 0.2, 7);
         assert_eq!(before, reversed.into_iter().rev().collect::<Vec<_>>());
-        assert_ne!(before, by_parts(&parts(0..500), 0.2, 8, false));
+        assert_ne!(before, by_parts(&parts(0..500), 0.2, 8));
     }
 
     #[test]
     fn a_part_stays_on_one_side() {
         let rows = parts((0..600).map(|row| row / 3));
-        let kept = by_parts(&rows, 0.3, 1, false);
+        let kept = by_parts(&rows, 0.3, 1);
         assert!(kept.chunks(3).all(|part| part.iter().all(|&row| row == part[0])));
         assert!(count(&kept) > 0);
     }
@@ -157,13 +284,12 @@ mod tests {
     #[test]
     fn every_stratum_gives_its_share() {
         let stratum = |id: u64| if id.is_multiple_of(10) { "rare" } else { "common" };
-        let part = |id| Part { id, stratum: Some(stratum(id).to_owned()) };
-        let rows: Vec<Part> = (0..200).map(part).collect();
-        let kept = by_parts(&rows, 0.1, 1, true);
-        let of = |name: &str| {
-            let both = rows.iter().zip(&kept);
-            both.filter(|(row, kept)| **kept && row.stratum.as_deref() == Some(name)).count()
-        };
+        let mut strata = Strata::new(0.1, 1);
+        (0..200).for_each(|id| strata.meet(id, Some(stratum(id))));
+        // Again, and in another stratum.
+        strata.meet(0, Some("common"));
+        let kept = strata.choose();
+        let of = |name: &str| (0..200).filter(|&id| kept(id) && stratum(id) == name).count();
         assert_eq!((of("rare"), of("common")), (2, 18));
     }
 
@@ -175,6 +301,8 @@ mod tests {
             (vec!["10", "9", "8", "7"], 0.25, vec![true, false, false, false]),
             (vec!["1", "2", "2", "2"], 0.25, vec![false, true, true, true]),
             (vec!["5", "5"], 0.5, vec![false, false]),
+            (vec!["-2", "-10", "3"], 0.67, vec![true, false, true]),
+            (vec!["2", "10", "x"], 0.34, vec![false, false, true]),
         ] {
             assert_eq!(latest(&moments, fraction), expected, "{moments:?}");
         }

@@ -13,21 +13,20 @@ mod shard;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::audit::{AuditText, Sketch};
-use crate::{Place, Result, Sequence};
+use crate::audit::{AuditText, Sketch, preferences, quality};
+use crate::{Findings, Place, Result, Sequence};
 
 pub(crate) use folder::{Folder, Header};
 pub(crate) use found::Found;
-pub(crate) use rows::{Part, Rows};
+pub(crate) use rows::{Rows, Walk};
 pub(crate) use shard::{Draft, LeftOut, Shard, Tail};
 
 /// Files that are kept open.
 const OPEN_FILES: usize = 64;
 
-/// Where one sequence of a set lies, and what its order and packing depend on.
+/// Where one sequence of a shard lies, and what its order and packing depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SequenceAt {
-    shard: u32,
     offset: u32,
     /// Index of its row in the set, rows that were left out counted.
     pub(crate) row: u32,
@@ -43,16 +42,48 @@ pub(crate) struct Set {
     pub(crate) file: Arc<Path>,
     /// Shape, and why.
     pub(crate) header: Header,
+    /// Sequences of all rows.
+    pub(crate) sequences: u32,
+    /// Rows that have sequences.
+    pub(crate) kept: u32,
     /// Rows taken from the file, those that were left out among them.
     pub(crate) rows: usize,
-    /// All sequences, by row.
-    pub(crate) sequences: Vec<SequenceAt>,
-    /// Of every shard what was found in it.
-    pub(crate) tails: Vec<Tail>,
+    /// Rows that are left out.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// The highest id, to be held against the model's vocabulary.
+    pub(crate) highest_token: u32,
+    /// What was found in its rows.
+    pub(crate) findings: Findings,
+    /// What was counted over them.
+    pub(crate) tally: quality::Tally,
+    /// The same of preferences.
+    pub(crate) preferences: preferences::Tally,
     shards: Vec<Shard>,
-    /// The row that each shard begins with.
-    firsts: Vec<u32>,
+    /// What each shard begins with.
+    firsts: Vec<First>,
     open: Mutex<Vec<(usize, Arc<std::fs::File>)>>,
+}
+
+/// What a shard begins with, all of it counted over the set.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    /// Row, those that were left out counted.
+    row: u32,
+    /// Row that has sequences.
+    kept: u32,
+    sequence: u32,
+}
+
+/// A row as a split sees it.
+pub(crate) struct RowAt<'a> {
+    /// Hash of its normalised text.
+    pub(crate) id: u64,
+    /// Index among the rows that have sequences.
+    pub(crate) kept: u32,
+    /// Its sequences.
+    pub(crate) sequences: std::ops::Range<u32>,
+    /// Columns that the split looks at.
+    pub(crate) columns: &'a [Option<String>],
 }
 
 impl std::fmt::Debug for Set {
@@ -67,54 +98,102 @@ impl std::fmt::Debug for Set {
 impl Set {
     /// Puts the shards of a file together.
     pub(crate) fn open(file: Arc<Path>, header: Header, shards: Vec<Shard>) -> Result<Set> {
-        let (mut sequences, mut tails, mut firsts) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rows = 0;
-        for (index, shard) in shards.iter().enumerate() {
-            let (found, tail) = shard.index(index as u32, rows as u32)?;
-            firsts.push(rows as u32);
-            rows += tail.rows;
-            sequences.extend(found);
-            tails.push(tail);
+        let mut set = Set {
+            file,
+            header,
+            sequences: 0,
+            kept: 0,
+            rows: 0,
+            left_out: Vec::new(),
+            highest_token: 0,
+            findings: Findings::default(),
+            tally: quality::Tally::default(),
+            preferences: preferences::Tally::default(),
+            firsts: Vec::with_capacity(shards.len()),
+            shards,
+            open: Mutex::new(Vec::new()),
+        };
+        for index in 0..set.shards.len() {
+            let opened = set.file(index)?;
+            let shard = &set.shards[index];
+            let first = First { row: set.rows as u32, kept: set.kept, sequence: set.sequences };
+            let tail = shard.tail(opened.as_deref())?;
+            set.firsts.push(first);
+            set.sequences += shard.sequences() as u32;
+            set.kept += shard.kept() as u32;
+            set.add(tail);
         }
-        let open = Mutex::new(Vec::new());
-        Ok(Set { file, header, rows, sequences, tails, shards, firsts, open })
+        Ok(set)
+    }
+
+    fn add(&mut self, tail: Tail) {
+        self.rows += tail.rows;
+        self.left_out.extend(tail.left_out);
+        self.highest_token = self.highest_token.max(tail.highest_token);
+        self.findings.merge(tail.findings.at(&self.file));
+        self.tally.merge(tail.tally);
+        self.preferences.merge(tail.preferences);
     }
 
     /// A sequence of the set; its row is the index within the file.
-    pub(crate) fn sequence(&self, at: SequenceAt) -> Result<Sequence> {
-        let shard = &self.shards[at.shard as usize];
-        let file = self.file(at.shard as usize)?;
-        shard.sequence(file.as_deref(), at, &self.file)
+    pub(crate) fn sequence(&self, index: u32) -> Result<Sequence> {
+        let shard = self.shard_of_sequence(index);
+        let (opened, first) = (self.file(shard)?, self.firsts[shard]);
+        let local = (index - first.sequence) as usize;
+        let at = self.shards[shard].sequence_line(opened.as_deref(), local, first.row)?;
+        self.shards[shard].sequence(opened.as_deref(), at, &self.file)
     }
 
-    /// Shows every row that has sequences: its index in the set, and its fingerprint.
-    pub(crate) fn each_sketch(&self, mut show: impl FnMut(u32, Sketch)) -> Result<()> {
+    /// The shard that a sequence lies in.
+    pub(crate) fn shard_of_sequence(&self, index: u32) -> usize {
+        self.firsts.partition_point(|first| first.sequence <= index) - 1
+    }
+
+    /// Index of a shard's first sequence, and where all of them lie.
+    pub(crate) fn sequences_of_shard(&self, shard: usize) -> Result<(u32, Vec<SequenceAt>)> {
+        let (opened, first) = (self.file(shard)?, self.firsts[shard]);
+        let lines = self.shards[shard].sequence_lines(opened.as_deref(), first.row)?;
+        Ok((first.sequence, lines))
+    }
+
+    /// Shows every row that has sequences, in order.
+    pub(crate) fn each_row(&self, mut show: impl FnMut(&RowAt<'_>) -> Result<()>) -> Result<()> {
         for (index, shard) in self.shards.iter().enumerate() {
-            let file = self.file(index)?;
-            for (row, sketch) in shard.sketches(file.as_deref())? {
-                show(self.firsts[index] + row, sketch);
+            let (opened, first) = (self.file(index)?, self.firsts[index]);
+            let sequences = shard.sequence_lines(opened.as_deref(), first.row)?;
+            let columns = shard.columns(opened.as_deref())?;
+            let mut next = 0;
+            for (number, line) in shard.row_lines(opened.as_deref())?.into_iter().enumerate() {
+                let begin = next;
+                let row = first.row + line.row;
+                next += sequences[begin..].iter().take_while(|at| at.row == row).count();
+                show(&RowAt {
+                    id: line.id,
+                    kept: first.kept + number as u32,
+                    sequences: first.sequence + begin as u32..first.sequence + next as u32,
+                    columns: columns.get(number).map_or(&[], Vec::as_slice),
+                })?;
             }
         }
         Ok(())
     }
 
-    /// What was kept of a row's columns for a split.
-    pub(crate) fn columns(&self, row: u32) -> &[Option<String>] {
-        let (index, local) = self.find(row);
-        self.tails[index].columns.get(local).map_or(&[], Vec::as_slice)
+    /// Number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
     }
 
-    /// The shard of a row, and its index there.
-    fn find(&self, row: u32) -> (usize, usize) {
-        let index = self.firsts.partition_point(|&first| first <= row) - 1;
-        (index, (row - self.firsts[index]) as usize)
+    /// Index of a shard's first row among those that have sequences, and their fingerprints.
+    pub(crate) fn sketches(&self, shard: usize) -> Result<(u32, Vec<Sketch>)> {
+        let opened = self.file(shard)?;
+        Ok((self.firsts[shard].kept, self.shards[shard].sketches(opened.as_deref())?))
     }
 
-    /// The text of a row, and where it stands.
-    pub(crate) fn text(&self, row: u32) -> Result<(AuditText, Place)> {
-        let (index, local) = self.find(row);
-        let file = self.file(index)?;
-        self.shards[index].text(file.as_deref(), local as u32, &self.file)
+    /// The text of a row, by its index among those that have sequences, and where it stands.
+    pub(crate) fn text(&self, kept: u32) -> Result<(AuditText, Place)> {
+        let shard = self.firsts.partition_point(|first| first.kept <= kept) - 1;
+        let (opened, local) = (self.file(shard)?, kept - self.firsts[shard].kept);
+        self.shards[shard].text(opened.as_deref(), local as usize, &self.file)
     }
 
     /// The open file of a shard, where it lies in one.

@@ -84,7 +84,8 @@ fn search(
     every_pair: bool,
 ) -> Result<Vec<Pair>> {
     let rows = first_of_equal(sketches);
-    Search { sketches, texts, rows, boundary: None, every_pair, threads }.run()
+    let sketches = [sketches, &[]];
+    Search { sketches, texts, rows, across: false, every_pair, threads }.run()
 }
 
 /// Rows that have text, each kind once.

@@ -1,13 +1,14 @@
 //! Held-out rows that stand in the training set.
 
 use super::duplicates::{by_key, first_of_equal};
+use super::ngrams::Runs;
 use super::search::Search;
-use super::{AuditText, Sketch, Texts, ngrams, parallel};
+use super::{AuditText, Sketch, Texts, parallel};
 use crate::Result;
 
-/// What [`leakage`] found. A pair stands in the first list that fits it alone,
-/// but for `ngrams`, which is looked for by itself. The first row is the
-/// training row, the second the held-out one.
+/// What a [`LeakSearch`] found. A pair stands in the first list that fits it alone,
+/// but for `ngrams`, which is looked for by itself. The first row is the number of the
+/// training row, the second the index of the held-out one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Leaks {
     /// Equal rows, case and whitespace aside: of every held-out row the first training row.
@@ -22,46 +23,129 @@ pub struct Leaks {
     pub ngrams: Vec<(u32, u32)>,
 }
 
-/// Finds held-out rows in a training set. Held-out rows may be questions without answers.
-pub fn leakage(
-    train: (&[Sketch], &dyn Texts),
-    held: (&[Sketch], &dyn Texts),
+/// Training rows that are looked at together.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    /// Number of each row, in order, `[rows]`.
+    pub numbers: &'a [u32],
+    /// Fingerprint of each row, `[rows]`.
+    pub sketches: &'a [Sketch],
+    /// Their texts.
+    pub texts: &'a dyn Texts,
+}
+
+/// Finds held-out rows in a training set that is shown block by block, so that it may be of any size.
+/// Held-out rows may be questions without answers.
+pub struct LeakSearch<'a> {
+    held: (&'a [Sketch], &'a dyn Texts),
     threads: usize,
-) -> Result<Leaks> {
-    let exact = equal(train.0, held.0, |sketch| sketch.row);
-    let mut prompt = equal(train.0, held.0, |sketch| sketch.prompt);
-    prompt.retain(|&(train_row, held_row)| {
-        held.0[held_row as usize].has_prompt() && train.0[train_row as usize].has_prompt()
-    });
-    remove_known(&mut prompt, &exact);
-
-    let mut near = similar(train, held, threads)?;
-    near.extend(similar_prompts(train, held, threads)?);
-    near.sort_unstable_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0)).then(b.2.total_cmp(&a.2)));
-    near.dedup_by_key(|pair| (pair.1, pair.0));
-    near.retain(|&(train_row, held_row, _)| {
-        let (a, b) = (&train.0[train_row as usize], &held.0[held_row as usize]);
-        a.row != b.row && !(a.has_prompt() && a.prompt == b.prompt)
-    });
-    let ngrams = ngrams::shared(train, held, threads)?;
-    Ok(Leaks { exact, near, prompt, ngrams })
+    /// Fingerprints of the held-out prompts, once they are needed.
+    prompts: Option<Vec<Sketch>>,
+    exact: Firsts,
+    prompt: Firsts,
+    near: Vec<(u32, u32, f32)>,
+    runs: Runs,
 }
 
-/// Of every held-out row the first training row with the same hash.
-fn equal(train: &[Sketch], held: &[Sketch], key: impl Fn(&Sketch) -> u64) -> Vec<(u32, u32)> {
-    let known = by_key(train, &key);
-    let first = |(wanted, row): (u64, u32)| {
-        let found = known.get(known.partition_point(|&(hash, _)| hash < wanted))?;
-        (found.0 == wanted).then_some((found.1, row))
-    };
-    let mut pairs: Vec<(u32, u32)> = by_key(held, &key).into_iter().filter_map(first).collect();
-    pairs.sort_unstable_by_key(|&(_, row)| row);
-    pairs
+impl<'a> LeakSearch<'a> {
+    /// Looks for these rows.
+    pub fn of(held: (&'a [Sketch], &'a dyn Texts), threads: usize) -> Result<Self> {
+        Ok(LeakSearch {
+            held,
+            threads,
+            prompts: None,
+            exact: Firsts::of(by_key(held.0, |sketch| sketch.row)),
+            prompt: Firsts::of(by_key(held.0, |sketch| sketch.prompt)),
+            near: Vec::new(),
+            runs: Runs::of(held, threads)?,
+        })
+    }
+
+    /// Looks through training rows, whose numbers follow those of the block before.
+    pub fn look(&mut self, train: &Block<'_>) -> Result<()> {
+        let rows = train.sketches.iter().zip(train.numbers);
+        for (sketch, &number) in rows.filter(|(sketch, _)| !sketch.is_empty()) {
+            self.exact.meet(sketch.row, number);
+            self.prompt.meet(sketch.prompt, number);
+        }
+        let left = (train.sketches, train.texts);
+        let mut near = similar(left, self.held, self.threads)?;
+        near.extend(self.similar_prompts(left)?);
+        near.sort_unstable_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0)).then(b.2.total_cmp(&a.2)));
+        near.dedup_by_key(|pair| (pair.1, pair.0));
+        for (row, held, similarity) in near {
+            let (a, b) = (&train.sketches[row as usize], &self.held.0[held as usize]);
+            if a.row != b.row && !(a.has_prompt() && a.prompt == b.prompt) {
+                self.near.push((train.numbers[row as usize], held, similarity));
+            }
+        }
+        self.runs.look(train)
+    }
+
+    /// What was found.
+    pub fn leaks(mut self) -> Leaks {
+        let (mut exact, mut prompt) = (Vec::new(), Vec::new());
+        for (sketch, held) in self.held.0.iter().zip(0..).filter(|(sketch, _)| !sketch.is_empty()) {
+            if let Some(number) = self.exact.get(sketch.row) {
+                exact.push((number, held));
+            } else if let Some(number) = self.prompt.get(sketch.prompt)
+                && sketch.has_prompt()
+            {
+                prompt.push((number, held));
+            }
+        }
+        self.near.sort_unstable_by_key(|&(number, held, _)| (held, number));
+        Leaks { exact, near: self.near, prompt, ngrams: self.runs.pairs() }
+    }
+
+    /// As [`similar`] for prompts alone.
+    fn similar_prompts(&mut self, train: (&[Sketch], &dyn Texts)) -> Result<Vec<(u32, u32, f32)>> {
+        // Where no row has an answer, the prompts are the rows.
+        if !train.0.iter().chain(self.held.0).any(Sketch::has_answer) {
+            return Ok(Vec::new());
+        }
+        let sketches = |texts: &dyn Texts, count: usize| {
+            let sketch = |(): &mut (), row: usize| Ok(Sketch::of(&texts.text(row)?));
+            let sketches: Vec<Result<Sketch>> = parallel::map(count, self.threads, || (), sketch);
+            sketches.into_iter().collect::<Result<Vec<Sketch>>>()
+        };
+        let (train_prompts, held_prompts) = (Prompts(train.1), Prompts(self.held.1));
+        let right = match self.prompts.take() {
+            Some(known) => known,
+            None => sketches(&held_prompts, self.held.0.len())?,
+        };
+        let left = sketches(&train_prompts, train.0.len())?;
+        let found = similar((&left, &train_prompts), (&right, &held_prompts), self.threads);
+        self.prompts = Some(right);
+        found
+    }
 }
 
-/// Removes held-out rows that stand in another list already.
-fn remove_known(pairs: &mut Vec<(u32, u32)>, known: &[(u32, u32)]) {
-    pairs.retain(|&(_, row)| known.binary_search_by_key(&row, |&(_, other)| other).is_err());
+/// Of every hash of the held-out rows the first training row with the same one.
+struct Firsts {
+    /// Sorted, each once.
+    hashes: Vec<u64>,
+    /// By hash; the highest number where there is none.
+    first: Vec<u32>,
+}
+
+impl Firsts {
+    fn of(rows: Vec<(u64, u32)>) -> Self {
+        let mut hashes: Vec<u64> = rows.into_iter().map(|(hash, _)| hash).collect();
+        hashes.dedup();
+        Firsts { first: vec![u32::MAX; hashes.len()], hashes }
+    }
+
+    fn meet(&mut self, hash: u64, number: u32) {
+        if let Ok(place) = self.hashes.binary_search(&hash) {
+            self.first[place] = self.first[place].min(number);
+        }
+    }
+
+    fn get(&self, hash: u64) -> Option<u32> {
+        let place = self.hashes.binary_search(&hash).ok()?;
+        Some(self.first[place]).filter(|&number| number != u32::MAX)
+    }
 }
 
 /// Training rows, then held-out rows, as one set.
@@ -98,35 +182,15 @@ fn similar(
     let mut rows = first_of_equal(train.0);
     rows.extend(by_key(held.0, |_| 0).into_iter().map(|(_, row)| boundary + row));
     let search = Search {
-        sketches: &[train.0, held.0].concat(),
+        sketches: [train.0, held.0],
         texts: &Both { train: train.1, held: held.1, boundary: train.0.len() },
         rows,
-        boundary: Some(boundary),
+        across: true,
         every_pair: true,
         threads,
     };
     let pairs = search.run()?.into_iter().filter(|pair| !pair.templated);
     Ok(pairs.map(|pair| (pair.first, pair.second - boundary, pair.similarity)).collect())
-}
-
-/// As [`similar`] for prompts alone.
-fn similar_prompts(
-    train: (&[Sketch], &dyn Texts),
-    held: (&[Sketch], &dyn Texts),
-    threads: usize,
-) -> Result<Vec<(u32, u32, f32)>> {
-    // Where no row has an answer, the prompts are the rows.
-    if !train.0.iter().chain(held.0).any(Sketch::has_answer) {
-        return Ok(Vec::new());
-    }
-    let (train_prompts, held_prompts) = (Prompts(train.1), Prompts(held.1));
-    let sketches = |texts: &dyn Texts, count: usize| {
-        let sketch = |(): &mut (), row: usize| Ok(Sketch::of(&texts.text(row)?));
-        parallel::map(count, threads, || (), sketch).into_iter().collect::<Result<Vec<Sketch>>>()
-    };
-    let left = sketches(&train_prompts, train.0.len())?;
-    let right = sketches(&held_prompts, held.0.len())?;
-    similar((&left, &train_prompts), (&right, &held_prompts), threads)
 }
 
 #[cfg(test)]
@@ -141,8 +205,20 @@ mod tests {
         let (left, right) = (train.to_vec(), held.to_vec());
         let sketches = |rows: &[AuditText]| rows.iter().map(Sketch::of).collect::<Vec<_>>();
         let (a, b) = (sketches(train), sketches(held));
-        let leaks = leakage((&a, &left), (&b, &right), 1).unwrap();
-        assert_eq!(leakage((&a, &left), (&b, &right), 3).unwrap(), leaks);
+        let numbers: Vec<u32> = (0..train.len() as u32).collect();
+        let search = |threads: usize, size: usize| {
+            let mut search = LeakSearch::of((&b, &right), threads).unwrap();
+            for numbers in numbers.chunks(size) {
+                let rows = numbers[0] as usize..numbers[0] as usize + numbers.len();
+                let texts = left[rows.clone()].to_vec();
+                search.look(&Block { numbers, sketches: &a[rows], texts: &texts }).unwrap();
+            }
+            search.leaks()
+        };
+        let leaks = search(1, 100);
+        for (threads, size) in [(3, 100), (1, 1), (3, 2)] {
+            assert_eq!(search(threads, size), leaks);
+        }
         leaks
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::leakage::Block;
 use super::{AuditText, Sketch, Texts, parallel};
 use crate::{Result, random};
 
@@ -54,52 +55,67 @@ impl Index {
     }
 }
 
-/// Pairs of a training row and a held-out row whose prompt shares a run of 13 words with it: of
-/// every held-out row the first training row.
-pub(super) fn shared(
-    train: (&[Sketch], &dyn Texts),
-    held: (&[Sketch], &dyn Texts),
+/// Looks for the runs of held-out prompts in training rows.
+pub(super) struct Runs {
+    index: Index,
+    /// Of every run in how many training rows it stands, and in which first; by its first place in the index.
+    met: Vec<(u8, u32)>,
     threads: usize,
-) -> Result<Vec<(u32, u32)>> {
-    let index = Index::build(held.1, held.0.len(), threads)?;
-    if index.rows.is_empty() {
-        return Ok(Vec::new());
+}
+
+impl Runs {
+    /// Of held-out rows.
+    pub(super) fn of(held: (&[Sketch], &dyn Texts), threads: usize) -> Result<Self> {
+        let index = Index::build(held.1, held.0.len(), threads)?;
+        Ok(Runs { met: vec![(0, u32::MAX); index.rows.len()], index, threads })
     }
-    // Of every run in how many training rows it stands, and in which first; by its first place in
-    // the index.
-    let mut met = vec![(0_u8, u32::MAX); index.rows.len()];
-    for start in (0..train.0.len()).step_by(BLOCK) {
-        let rows = BLOCK.min(train.0.len() - start);
-        let hits = |(): &mut (), row: usize| {
-            let AuditText { prompt, answer } = train.1.text(start + row)?;
-            let runs = runs(&format!("{prompt}\n{answer}"));
-            let mut found: Vec<usize> =
-                runs.iter().filter_map(|run| Some(index.runs.get(run)?.0)).collect();
-            found.sort_unstable();
-            found.dedup();
-            Ok(found)
-        };
-        let hits: Vec<Result<Vec<usize>>> = parallel::map(rows, threads, || (), hits);
-        for (hits, row) in hits.into_iter().zip(start as u32..) {
-            for place in hits? {
-                let (count, first) = &mut met[place];
-                *count = count.saturating_add(1);
-                *first = row.min(*first);
+
+    /// Looks through training rows.
+    pub(super) fn look(&mut self, train: &Block<'_>) -> Result<()> {
+        if self.index.rows.is_empty() {
+            return Ok(());
+        }
+        for start in (0..train.numbers.len()).step_by(BLOCK) {
+            let numbers = &train.numbers[start..train.numbers.len().min(start + BLOCK)];
+            let hits = |(): &mut (), row: usize| {
+                let AuditText { prompt, answer } = train.texts.text(start + row)?;
+                let runs = runs(&format!("{prompt}\n{answer}"));
+                let mut found: Vec<usize> =
+                    runs.iter().filter_map(|run| Some(self.index.runs.get(run)?.0)).collect();
+                found.sort_unstable();
+                found.dedup();
+                Ok(found)
+            };
+            let hits: Vec<Result<Vec<usize>>> =
+                parallel::map(numbers.len(), self.threads, || (), hits);
+            for (hits, &number) in hits.into_iter().zip(numbers) {
+                for place in hits? {
+                    let (count, first) = &mut self.met[place];
+                    *count = count.saturating_add(1);
+                    *first = number.min(*first);
+                }
             }
         }
+        Ok(())
     }
-    let mut pairs: Vec<(u32, u32)> = Vec::new();
-    let mut places: Vec<(usize, usize)> = index.runs.into_values().collect();
-    places.sort_unstable();
-    for (place, rows) in places {
-        let (count, first) = met[place];
-        if (1..=COMMON).contains(&usize::from(count)) {
-            pairs.extend(index.rows[place..place + rows].iter().map(|&held| (held, first)));
+
+    /// Pairs of a training row and a held-out row whose prompt shares a run of 13 words with it: of every
+    /// held-out row the first training row.
+    pub(super) fn pairs(self) -> Vec<(u32, u32)> {
+        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        let mut places: Vec<(usize, usize)> = self.index.runs.into_values().collect();
+        places.sort_unstable();
+        for (place, rows) in places {
+            let (count, first) = self.met[place];
+            if (1..=COMMON).contains(&usize::from(count)) {
+                let held = &self.index.rows[place..place + rows];
+                pairs.extend(held.iter().map(|&held| (held, first)));
+            }
         }
+        pairs.sort_unstable();
+        pairs.dedup_by_key(|(held, _)| *held);
+        pairs.into_iter().map(|(held, train)| (train, held)).collect()
     }
-    pairs.sort_unstable();
-    pairs.dedup_by_key(|(held, _)| *held);
-    Ok(pairs.into_iter().map(|(held, train)| (train, held)).collect())
 }
 
 #[cfg(test)]
@@ -116,9 +132,16 @@ mod tests {
         let (train, held) = (rows(train), rows(held));
         let sketches = |rows: &[AuditText]| rows.iter().map(Sketch::of).collect::<Vec<_>>();
         let (left, right) = (sketches(&train), sketches(&held));
-        for threads in [1, 3] {
-            let found = shared((&left, &train), (&right, &held), threads).unwrap();
-            assert_eq!(found, expected);
+        let numbers: Vec<u32> = (0..train.len() as u32).collect();
+        for (threads, size) in [(1, 100), (3, 100), (1, 1), (3, 2)] {
+            let mut runs = Runs::of((&right, &held), threads).unwrap();
+            for numbers in numbers.chunks(size) {
+                let rows = numbers[0] as usize..numbers[0] as usize + numbers.len();
+                let texts = train[rows.clone()].to_vec();
+                let block = Block { numbers, sketches: &left[rows], texts: &texts };
+                runs.look(&block).unwrap();
+            }
+            assert_eq!(runs.pairs(), expected);
         }
     }
 

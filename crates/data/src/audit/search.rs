@@ -17,14 +17,14 @@ const TRIES: u32 = 128;
 
 /// What is compared.
 pub(super) struct Search<'a> {
-    /// Of every row.
-    pub(super) sketches: &'a [Sketch],
+    /// Of every row: those of the first set, then those of the second one.
+    pub(super) sketches: [&'a [Sketch]; 2],
     /// Of the same rows.
     pub(super) texts: &'a dyn Texts,
     /// Rows to compare, in order. Of equal rows one is enough.
     pub(super) rows: Vec<u32>,
-    /// Where the second of two sets begins: only rows of different sets are compared.
-    pub(super) boundary: Option<u32>,
+    /// Whether rows of different sets alone are compared.
+    pub(super) across: bool,
     /// Whether rows of one cluster are compared although they are known to belong together.
     pub(super) every_pair: bool,
     /// Number of threads.
@@ -53,7 +53,7 @@ const _: () = assert!(BANDS <= 64);
 impl Search<'_> {
     /// Every similar pair that was found, sorted.
     pub(super) fn run(&self) -> Result<Vec<Pair>> {
-        let count = self.sketches.len();
+        let count = self.sketches.iter().map(|set| set.len()).sum();
         let mut state = State {
             joined: UnionFind::new(count),
             tries: vec![0; count],
@@ -87,9 +87,15 @@ impl Search<'_> {
         Ok(pairs)
     }
 
+    fn sketch(&self, row: u32) -> &Sketch {
+        let [first, second] = self.sketches;
+        let row = row as usize;
+        first.get(row).unwrap_or_else(|| &second[row - first.len()])
+    }
+
     /// The rows with their hash in a band, sorted by it.
     fn by_band(&self, band: usize) -> Vec<(u32, u32)> {
-        let key = |&row: &u32| (self.sketches[row as usize].bands[band], row);
+        let key = |&row: &u32| (self.sketch(row).bands[band], row);
         let mut keyed: Vec<(u32, u32)> = self.rows.iter().map(key).collect();
         keyed.sort_unstable();
         keyed
@@ -144,10 +150,11 @@ impl Search<'_> {
 
     /// Whether two rows may be similar and were not compared in a band before.
     fn is_new(&self, band: usize, first: u32, second: u32, state: &State) -> bool {
-        if self.boundary.is_some_and(|boundary| (first < boundary) == (second < boundary)) {
+        let boundary = self.sketches[0].len() as u32;
+        if self.across && (first < boundary) == (second < boundary) {
             return false;
         }
-        let (a, b) = (&self.sketches[first as usize], &self.sketches[second as usize]);
+        let (a, b) = (self.sketch(first), self.sketch(second));
         let both = state.compared[first as usize] & state.compared[second as usize];
         let shared = (0..band).any(|band| both >> band & 1 == 1 && a.bands[band] == b.bands[band]);
         !shared && a.may_be_near(b)

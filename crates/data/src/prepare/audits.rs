@@ -2,19 +2,21 @@
 
 use super::{Config, Made, Validation};
 use crate::audit::quality::Tally;
-use crate::audit::{self, Leaks, Texts, preferences, size_guide};
+use crate::audit::{self, Block, LeakSearch, Leaks, preferences, size_guide};
 use crate::finding::Kind;
 use crate::split::By;
-use crate::store::{Part, Rows};
+use crate::store::Rows;
 use crate::{Findings, Level, Place, Result};
 
-/// Most rows that are compared with each other: comparing takes about a kilobyte a row.
+/// Most rows that are compared with each other, to bound memory: comparing takes some 400 bytes a row.
 const AUDITED_ROWS: usize = 250_000;
+/// Training rows that are held against held-out ones at a time.
+const BLOCK_ROWS: usize = 50_000;
 
-/// The training rows, and which of them belong together.
-pub(super) struct Clusters<'a> {
-    pub(super) rows: Rows<'a>,
-    /// For every row the hash of what it is nearly the same as; its own where it stands alone.
+/// Which of the training rows belong together.
+pub(super) struct Clusters {
+    /// For every row that was compared the hash of what it is nearly the same as; its own where it stands
+    /// alone.
     pub(super) ids: Vec<u64>,
 }
 
@@ -22,39 +24,38 @@ pub(super) struct Clusters<'a> {
 pub(super) fn tallies(made: &Made, findings: &mut Findings) {
     let (mut all, mut pairs) = (Tally::default(), preferences::Tally::default());
     for (_, set) in made.sets_of("train") {
-        for tail in &set.tails {
-            all.merge(tail.tally.clone());
-            pairs.merge(tail.preferences.clone());
-        }
+        all.merge(set.tally.clone());
+        pairs.merge(set.preferences.clone());
     }
     all.findings(findings);
     pairs.findings(findings);
 }
 
 /// Says so where there are few rows.
-pub(super) fn size(rows: &Rows<'_>, findings: &mut Findings) -> Result<()> {
-    if let (guide, Some(level)) = size_guide(rows.len())
-        && rows.len() > 0
+pub(super) fn size(made: &Made, findings: &mut Findings) -> Result<()> {
+    let walk = made.walk("train");
+    let rows = walk.len();
+    if let (guide, Some(level)) = size_guide(rows)
+        && rows > 0
     {
-        let message = format!("{} rows: {guide}", rows.len());
+        let message = format!("{rows} rows: {guide}");
         let kind = Kind { level, ..FEW };
-        findings.add_many(&kind, rows.len(), [rows.place(0)?], message);
+        findings.add_many(&kind, rows, [walk.place(0)?], message);
     }
     Ok(())
 }
 
 /// Finds rows of the training files that are equal, nearly so, or at odds.
-pub(super) fn duplicates<'a>(
-    made: &'a Made,
+pub(super) fn duplicates(
+    made: &Made,
     config: &Config,
     findings: &mut Findings,
-) -> Result<Clusters<'a>> {
-    let rows = Rows::of(made.sets_of("train"), AUDITED_ROWS)?;
+) -> Result<Clusters> {
+    let mut walk = made.walk("train");
+    let rows = walk.next(AUDITED_ROWS, |_| true)?;
     let found = audit::duplicates(&rows.sketches, &rows, config.threads)?;
-    let mut ids = rows.ids.clone();
-    for (row, &first) in found.clusters.iter().enumerate() {
-        ids[row] = rows.ids[first as usize];
-    }
+    let id = |row: u32| rows.sketches[row as usize].row;
+    let ids: Vec<u64> = found.clusters.iter().map(|&first| id(first)).collect();
     let mut note = |kind: &Kind, count: usize, named: Vec<u32>, message: String| -> Result<()> {
         let places: Vec<Place> =
             named.iter().take(5).map(|&row| rows.place(row)).collect::<Result<_>>()?;
@@ -66,7 +67,7 @@ pub(super) fn duplicates<'a>(
     let repeated = || found.exact.iter().flat_map(|group| &group[1..]).copied();
     note(&EXACT, repeated().count(), repeated().collect(), EXACT.message.into())?;
     let is_near =
-        |&(row, &first): &(usize, &u32)| first as usize != row && rows.ids[row] != ids[row];
+        |&(row, &first): &(usize, &u32)| first as usize != row && id(row as u32) != ids[row];
     let near: Vec<u32> =
         found.clusters.iter().enumerate().filter(is_near).map(|(row, _)| row as u32).collect();
     note(&NEAR, near.len(), near, NEAR.message.into())?;
@@ -83,44 +84,37 @@ pub(super) fn duplicates<'a>(
     if let (true, Some(giant)) = (by_cluster, &found.giant) {
         note(&GIANT, giant.rows, vec![giant.first], GIANT.message.into())?;
     }
-    if rows.len() > AUDITED_ROWS {
-        let message = format!("only the first {AUDITED_ROWS} of {} rows are compared", rows.len());
-        note(&PARTIAL, rows.len() - AUDITED_ROWS, vec![0], message)?;
+    let (compared, all) = (rows.numbers.len(), walk.len());
+    if all > compared {
+        let message = format!("only the first {compared} of {all} rows are compared");
+        note(&PARTIAL, all - compared, vec![0], message)?;
     }
-    Ok(Clusters { rows, ids })
+    Ok(Clusters { ids })
 }
 
 /// Finds rows of validation and tests that stand in training.
 pub(super) fn leaks(
     made: &Made,
     config: &Config,
-    clusters: &Clusters<'_>,
     kept_back: &[bool],
     findings: &mut Findings,
 ) -> Result<()> {
-    let train = Part::of(&clusters.rows, |row| !kept_back[row]);
+    let mut compare = |held: Rows<'_>, all: usize, kinds: &LeakKinds| {
+        let compared = held.numbers.len();
+        if all > compared {
+            let message = format!("only {compared} of {all} held-out rows are looked for");
+            findings.add_many(&PARTIAL_HELD, all - compared, [held.place(0)?], message);
+        }
+        compare(made, config, kept_back, &held, kinds, findings)
+    };
     if kept_back.contains(&true) {
-        let held = Part::of(&clusters.rows, |row| kept_back[row]);
-        compare(
-            &train,
-            (&held.sketches, &held),
-            &|row| held.place(row),
-            &VALIDATION,
-            config,
-            findings,
-        )?;
+        let held = made.walk("train").next(AUDITED_ROWS, |row| kept_back[row])?;
+        compare(held, kept_back.iter().filter(|&&kept| kept).count(), &VALIDATION)?;
     }
     for (purpose, kinds) in [("validation", &VALIDATION), ("test", &TEST)] {
-        let rows = Rows::of(made.sets_of(purpose), AUDITED_ROWS)?;
-        if rows.len() > 0 {
-            compare(
-                &train,
-                (&rows.sketches, &rows),
-                &|row| rows.place(row),
-                kinds,
-                config,
-                findings,
-            )?;
+        let mut walk = made.walk(purpose);
+        if walk.len() > 0 {
+            compare(walk.next(AUDITED_ROWS, |_| true)?, walk.len(), kinds)?;
         }
     }
     Ok(())
@@ -135,15 +129,24 @@ struct LeakKinds {
 }
 
 fn compare(
-    train: &Part<'_>,
-    held: (&[audit::Sketch], &dyn Texts),
-    held_place: &dyn Fn(u32) -> Result<Place>,
-    kinds: &LeakKinds,
+    made: &Made,
     config: &Config,
+    kept_back: &[bool],
+    held: &Rows<'_>,
+    kinds: &LeakKinds,
     findings: &mut Findings,
 ) -> Result<()> {
-    let Leaks { exact, near, prompt, ngrams } =
-        audit::leakage((&train.sketches, train), held, config.threads)?;
+    let mut search = LeakSearch::of((&held.sketches, held), config.threads)?;
+    let mut walk = made.walk("train");
+    loop {
+        let rows = walk.next(BLOCK_ROWS, |row| !kept_back[row])?;
+        if rows.numbers.is_empty() {
+            break;
+        }
+        let (numbers, sketches) = (&rows.numbers, &rows.sketches);
+        search.look(&Block { numbers, sketches, texts: &rows })?;
+    }
+    let Leaks { exact, near, prompt, ngrams } = search.leaks();
     let mut told: Vec<u32> = Vec::new();
     let near: Vec<(u32, u32)> = near.into_iter().map(|(train, held, _)| (train, held)).collect();
     for (kind, pairs) in [
@@ -159,8 +162,8 @@ fn compare(
         fresh.retain(|pair| told.binary_search(&pair.1).is_err());
         let Some(&(first, _)) = fresh.first() else { continue };
         let places: Vec<Place> =
-            fresh.iter().take(5).map(|&(_, held)| held_place(held)).collect::<Result<_>>()?;
-        let message = format!("{}, the first at {}", kind.message, train.place(first)?);
+            fresh.iter().take(5).map(|&(_, row)| held.place(row)).collect::<Result<_>>()?;
+        let message = format!("{}, the first at {}", kind.message, walk.place(first)?);
         findings.add_many(kind, fresh.len(), places, message);
         told.extend(fresh.iter().map(|pair| pair.1));
         told.sort_unstable();
@@ -209,6 +212,12 @@ const PARTIAL: Kind = Kind {
     level: Level::Note,
     message: "not all rows are compared with each other",
     hint: "equal rows are kept on one side of the split all the same",
+};
+const PARTIAL_HELD: Kind = Kind {
+    id: "held-out-partial",
+    level: Level::Note,
+    message: "not all held-out rows are looked for in the training rows",
+    hint: "a smaller validation tells as much: a few thousand rows are plenty",
 };
 
 const VALIDATION: LeakKinds = LeakKinds {

@@ -3,16 +3,17 @@
 use super::audits::Clusters;
 use super::{Config, Division, Made, Validation};
 use crate::finding::Kind;
-use crate::mixture::{copies, counts};
+use crate::mixture::{Copies, counts};
 use crate::random::key;
-use crate::sequences::Pick;
-use crate::split::{By, Part, by_parts, latest};
+use crate::sequences::Runs;
+use crate::split::{By, Moments, Parts, Strata};
+use crate::store::{RowAt, Set};
 use crate::{Error, Findings, Level, Result};
 
 /// The rows of a run.
 pub(super) struct Divided {
-    pub(super) train: Vec<Pick>,
-    pub(super) validation: Vec<Pick>,
+    pub(super) train: Runs,
+    pub(super) validation: Runs,
     /// For every row of the training files whether it is kept back.
     pub(super) kept_back: Vec<bool>,
     pub(super) split: Option<Division>,
@@ -21,80 +22,82 @@ pub(super) struct Divided {
 pub(super) fn divide(
     made: &Made,
     config: &Config,
-    clusters: &Clusters<'_>,
+    clusters: &Clusters,
     findings: &mut Findings,
 ) -> Result<Divided> {
-    let rows = &clusters.rows;
+    let walk = made.walk("train");
     let (kept_back, split) = match &config.validation {
         Validation::Fraction { fraction, by, stratify } => {
-            let (kept, parts) = kept_back(config, clusters, *fraction, by, stratify.is_some())?;
-            let ids = (0..rows.len()).filter(|&row| kept[row]);
-            let mut ids: Vec<String> = ids.map(|row| format!("{:016x}", rows.ids[row])).collect();
-            ids.sort_unstable();
-            let split = Division { by: by.to_string(), rows: ids.len(), parts, ids };
-            if split.rows == 0 && *fraction > 0.0 && rows.len() > 0 {
-                findings.add(&NO_VALIDATION, &rows.place(0)?);
+            let (kept, split) =
+                kept_back(made, config, clusters, *fraction, by, stratify.is_some())?;
+            if split.rows == 0 && *fraction > 0.0 && !kept.is_empty() {
+                findings.add(&NO_VALIDATION, &walk.place(0)?);
             }
             (kept, Some(split))
         }
-        Validation::Sources(_) | Validation::None => (vec![false; rows.len()], None),
+        Validation::Sources(_) | Validation::None => (vec![false; walk.len()], None),
     };
-    let times = times(made, config, clusters, &kept_back, findings)?;
-    let (mut train, mut validation) = (Vec::new(), Vec::new());
-    let most = times.iter().copied().max().unwrap_or(0);
-    for copy in 0..most.max(1) {
-        let mut walk = Walk::default();
-        for row in 0..rows.len() {
-            let (set, in_set) = rows.at(row);
-            for sequence in walk.sequences(made, set, in_set) {
-                let pick = Pick { set, sequence, copy: copy as u32 };
-                if kept_back[row] && copy == 0 {
-                    validation.push(pick);
-                } else if !kept_back[row] && times[row] > copy {
-                    train.push(pick);
+    let times = times(made, config, &kept_back);
+    let mut idle: Option<(u32, usize)> = None;
+    let (mut train, mut validation) = (Runs::default(), Runs::default());
+    for copy in 0.. {
+        let mut more = false;
+        each_row(made, |number, set, row| {
+            let sequences = row.sequences.clone();
+            if kept_back[number] {
+                if copy == 0 {
+                    validation.push(set, copy, sequences);
                 }
+                return Ok(());
             }
+            let times = times.of(number as u32, made.purposes[set].1);
+            more |= times > copy + 1;
+            if times > copy {
+                train.push(set, copy, sequences);
+            } else if times == 0 {
+                let (first, rows) = idle.unwrap_or((number as u32, 0));
+                idle = Some((first, rows + 1));
+            }
+            Ok(())
+        })?;
+        if !more {
+            break;
         }
     }
+    if let Some((first, rows)) = idle {
+        findings.add_many(&MIXED_OUT, rows, [walk.place(first)?], MIXED_OUT.message.into());
+    }
     for (set, of) in made.sets_of("validation") {
-        let all = 0..of.sequences.len() as u32;
-        validation.extend(all.map(|sequence| Pick { set: set as u32, sequence, copy: 0 }));
+        validation.push(set, 0, 0..of.sequences);
     }
     Ok(Divided { train, validation, kept_back, split })
 }
 
-/// Finds the sequences of rows that come in order.
-#[derive(Default)]
-struct Walk {
-    set: u32,
-    next: usize,
-}
-
-impl Walk {
-    fn sequences(&mut self, made: &Made, set: u32, row: u32) -> std::ops::Range<u32> {
-        if self.set != set {
-            *self = Walk { set, next: 0 };
-        }
-        let all = &made.sets[set as usize].sequences;
-        while self.next < all.len() && all[self.next].row < row {
-            self.next += 1;
-        }
-        let first = self.next;
-        while self.next < all.len() && all[self.next].row == row {
-            self.next += 1;
-        }
-        first as u32..self.next as u32
+/// Shows every training row: its number over all files, the index of its set, and the row.
+fn each_row(
+    made: &Made,
+    mut show: impl FnMut(usize, usize, &RowAt<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut first = 0;
+    for (index, set) in made.sets_of("train") {
+        set.each_row(|row| show(first + row.kept as usize, index, row))?;
+        first += set.kept as usize;
     }
+    Ok(())
 }
 
-/// Which rows are kept back, and how many parts they make.
+/// Whether a row is kept back, of which the part that it belongs to is known.
+type Keeps = dyn Fn(u64, &RowAt<'_>) -> bool;
+
+/// Which rows are kept back.
 fn kept_back(
+    made: &Made,
     config: &Config,
-    clusters: &Clusters<'_>,
+    clusters: &Clusters,
     fraction: f64,
     by: &By,
     stratify: bool,
-) -> Result<(Vec<bool>, usize)> {
+) -> Result<(Vec<bool>, Division)> {
     if !(0.0..1.0).contains(&fraction) {
         return Err(Error::Setting {
             key: "data.validation.fraction".into(),
@@ -102,48 +105,78 @@ fn kept_back(
             hint: Some("write 0.1 for one row in ten".into()),
         });
     }
-    let rows = &clusters.rows;
-    // Columns are kept in the order in which the configuration names them.
-    let stratum = |row: usize| -> Option<String> {
-        let columns = rows.columns(row);
-        if stratify { columns.last().cloned().flatten() } else { None }
-    };
-    let id = |row: usize| -> Result<u64> {
+    let part = |number: usize, set: usize, row: &RowAt<'_>| -> Result<u64> {
         Ok(match by {
-            By::Row => rows.ids[row],
-            By::Cluster => clusters.ids[row],
-            By::Group(column) => text_key(value(clusters, row, column)?),
-            By::Time(_) => row as u64,
+            By::Row => row.id,
+            By::Cluster => clusters.ids.get(number).copied().unwrap_or(row.id),
+            By::Group(column) => text_key(value(&made.sets[set], row, column)?),
+            By::Time(_) => number as u64,
         })
     };
-    let ids: Vec<u64> = (0..rows.len()).map(id).collect::<Result<_>>()?;
-    let kept = if let By::Time(column) = by {
-        let moments: Vec<&str> =
-            (0..rows.len()).map(|row| value(clusters, row, column)).collect::<Result<_>>()?;
-        latest(&moments, fraction)
+    let keeps: Box<Keeps> = if let By::Time(column) = by {
+        let mut moments = Moments::default();
+        each_row(made, |_, set, row| {
+            moments.meet(value(&made.sets[set], row, column)?);
+            Ok(())
+        })?;
+        let mut latest = moments.latest(fraction);
+        each_row(made, |_, _, row| {
+            latest.meet(first_column(row).unwrap_or_default());
+            Ok(())
+        })?;
+        let kept = latest.choose();
+        Box::new(move |_, row| kept(first_column(row).unwrap_or_default()))
+    } else if stratify {
+        let mut strata = Strata::new(fraction, config.seed);
+        each_row(made, |number, set, row| {
+            // Columns are kept in the order in which the configuration names them.
+            let stratum = row.columns.last().and_then(Option::as_deref);
+            strata.meet(part(number, set, row)?, stratum);
+            Ok(())
+        })?;
+        let kept = strata.choose();
+        Box::new(move |id, _| kept(id))
     } else {
-        let part = |(row, &id): (usize, &u64)| Part { id, stratum: stratum(row) };
-        let parts: Vec<Part> = ids.iter().enumerate().map(part).collect();
-        by_parts(&parts, fraction, config.seed, stratify)
+        let mut parts = Parts::new(fraction, config.seed);
+        each_row(made, |number, set, row| {
+            parts.meet(part(number, set, row)?);
+            Ok(())
+        })?;
+        let kept = parts.choose();
+        Box::new(move |id, _| kept(id))
     };
-    let mut parts: Vec<u64> =
-        (0..rows.len()).filter(|&row| kept[row]).map(|row| ids[row]).collect();
+    let (mut kept, mut ids, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    each_row(made, |number, set, row| {
+        let id = part(number, set, row)?;
+        let keeps = keeps(id, row);
+        kept.push(keeps);
+        if keeps {
+            ids.push(row.id);
+            parts.push(id);
+        }
+        Ok(())
+    })?;
+    ids.sort_unstable();
     parts.sort_unstable();
     parts.dedup();
-    Ok((kept, parts.len()))
+    let split = Division { by: by.to_string(), rows: ids.len(), parts: parts.len(), ids };
+    Ok((kept, split))
 }
 
 /// The value of the column that a split looks at; every row must have one.
-fn value<'a>(clusters: &Clusters<'a>, row: usize, column: &str) -> Result<&'a str> {
-    let value = clusters.rows.columns(row).first().and_then(Option::as_deref);
-    match value {
+fn value<'a>(set: &Set, row: &'a RowAt<'_>, column: &str) -> Result<&'a str> {
+    match first_column(row) {
         Some(value) => Ok(value),
         None => Err(Error::Setting {
             key: "data.validation.by".into(),
-            message: format!("{}: row has no column `{column}`", clusters.rows.place(row as u32)?),
+            message: format!("{}: row has no column `{column}`", set.text(row.kept)?.1),
             hint: Some("every row must have it: it decides on which side the row stands".into()),
         }),
     }
+}
+
+fn first_column<'a>(row: &'a RowAt<'_>) -> Option<&'a str> {
+    row.columns.first().and_then(Option::as_deref)
 }
 
 fn text_key(text: &str) -> u64 {
@@ -155,43 +188,45 @@ fn text_key(text: &str) -> u64 {
     key(&words.chain([text.len() as u64]).collect::<Vec<_>>())
 }
 
-/// How often each row of the training files stands in an epoch.
-fn times(
-    made: &Made,
-    config: &Config,
-    clusters: &Clusters<'_>,
-    kept_back: &[bool],
-    findings: &mut Findings,
-) -> Result<Vec<usize>> {
-    let rows = &clusters.rows;
-    let source = |row: usize| made.purposes[rows.at(row).0 as usize].1;
-    let weights: Vec<Option<f64>> = config.train.iter().map(|source| source.weight).collect();
-    if weights.iter().all(Option::is_none) {
-        let repeat = |row: usize| config.train[source(row)].repeat.max(1);
-        return Ok((0..rows.len()).map(repeat).collect());
-    }
-    let weights: Vec<f64> = weights.into_iter().map(|weight| weight.unwrap_or(1.0)).collect();
-    let mut by_source: Vec<Vec<usize>> = vec![Vec::new(); weights.len()];
-    (0..rows.len()).filter(|&row| !kept_back[row]).for_each(|row| by_source[source(row)].push(row));
-    let sizes: Vec<usize> = by_source.iter().map(Vec::len).collect();
-    let wanted = counts(&sizes, &weights, config.mixture);
-    let mut times = vec![0; rows.len()];
-    for (of, count) in by_source.iter().zip(wanted) {
-        let ids: Vec<u64> = of.iter().map(|&row| row as u64).collect();
-        for (&row, copies) in of.iter().zip(copies(&ids, count, config.seed)) {
-            times[row] = copies;
+/// How often rows stand in an epoch.
+enum Times {
+    /// All rows of a source equally often, `[sources]`.
+    Repeated(Vec<usize>),
+    /// In the proportions of weights, `[sources]`.
+    Mixed(Vec<Copies>),
+}
+
+impl Times {
+    /// Of a row of a source.
+    fn of(&self, number: u32, source: usize) -> usize {
+        match self {
+            Times::Repeated(times) => times[source],
+            Times::Mixed(copies) => copies[source].get(number),
         }
     }
-    let idle: Vec<u32> = by_source
-        .concat()
-        .into_iter()
-        .filter(|&row| times[row] == 0)
-        .map(|row| row as u32)
-        .collect();
-    if let Some(&first) = idle.first() {
-        findings.add_many(&MIXED_OUT, idle.len(), [rows.place(first)?], MIXED_OUT.message.into());
+}
+
+fn times(made: &Made, config: &Config, kept_back: &[bool]) -> Times {
+    let weights: Vec<Option<f64>> = config.train.iter().map(|source| source.weight).collect();
+    if weights.iter().all(Option::is_none) {
+        return Times::Repeated(config.train.iter().map(|source| source.repeat.max(1)).collect());
     }
-    Ok(times)
+    let weights: Vec<f64> = weights.into_iter().map(|weight| weight.unwrap_or(1.0)).collect();
+    // Numbers of the rows of every source, file by file.
+    let mut numbers = vec![Vec::new(); weights.len()];
+    let mut first = 0;
+    for (index, set) in made.sets_of("train") {
+        numbers[made.purposes[index].1].push(first..first + set.kept);
+        first += set.kept;
+    }
+    let rows = |source: usize| {
+        let all = numbers[source].iter().cloned().flatten();
+        all.filter(|&number| !kept_back[number as usize])
+    };
+    let sizes: Vec<usize> = (0..weights.len()).map(|source| rows(source).count()).collect();
+    let wanted = counts(&sizes, &weights, config.mixture);
+    let copies = wanted.into_iter().enumerate();
+    Times::Mixed(copies.map(|(of, count)| Copies::of(rows(of), count, config.seed)).collect())
 }
 
 const NO_VALIDATION: Kind = Kind {

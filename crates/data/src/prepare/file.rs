@@ -95,7 +95,6 @@ pub(super) struct Maker<'a> {
 /// A set, and what its file hashes to.
 pub(super) struct MadeSet {
     pub(super) set: Set,
-    pub(super) rows: usize,
     sha256: String,
 }
 
@@ -124,7 +123,7 @@ impl Maker<'_> {
             }
         };
         let set = Set::open(file, header, shards)?;
-        Ok((MadeSet { rows: set.rows, set, sha256 }, was_cached))
+        Ok((MadeSet { set, sha256 }, was_cached))
     }
 
     fn make(
@@ -241,7 +240,7 @@ impl Maker<'_> {
         let columns = columns(self.config);
         for (index, row) in batch.rows.into_iter().enumerate() {
             let local = index as u32;
-            let values = match row {
+            match row {
                 Ok(row) => {
                     let values = columns.iter().map(|name| column(&row.value, name)).collect();
                     let place = row.place.clone();
@@ -250,20 +249,13 @@ impl Maker<'_> {
                         Ok((text, sequences)) if !sequences.is_empty() => {
                             quality::look(&text, &place, &mut findings);
                             draft.tail.tally.add(&text);
-                            draft.push(local, &place, &text, &sequences);
+                            draft.push(local, &place, &text, values, &sequences);
                         }
                         Ok(_) => draft.tail.left_out.push(too_long(&place, self.config)),
                         Err(error) => draft.tail.left_out.push(unusable(error)),
                     }
-                    values
                 }
-                Err(error) => {
-                    draft.tail.left_out.push(unusable(error));
-                    Vec::new()
-                }
-            };
-            if !columns.is_empty() {
-                draft.tail.columns.push(values);
+                Err(error) => draft.tail.left_out.push(unusable(error)),
             }
             draft.tail.rows += 1;
         }

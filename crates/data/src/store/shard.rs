@@ -1,8 +1,11 @@
 //! One shard: the rows of a run of lines, with an index behind them.
 //!
 //! ```text
-//! magic | sequences | texts | a line per sequence | a line per row | fingerprints | tail (JSON) | ends of the parts | magic
+//! magic | sequences | texts | a line per sequence | a line per row | fingerprints | columns (JSON) | tail (JSON)
+//!       | ends of the parts | magic
 //! ```
+//!
+//! Rows that were left out have no line.
 //!
 //! It is written whole and renamed into place, so a shard that is there is complete.
 
@@ -19,16 +22,17 @@ use crate::audit::quality::Tally;
 use crate::audit::{AuditText, Sketch, preferences};
 use crate::{Error, Place, Result, RowError, Sequence};
 
-const MAGIC: &[u8; 8] = b"tsmrows1";
-/// Ends of the five parts behind the sequences, and the magic again.
-const TRAILER: usize = 6 * 8 + MAGIC.len();
+const MAGIC: &[u8; 8] = b"tsmrows2";
+const PARTS: usize = 7;
+/// Ends of the parts, and the magic again.
+const TRAILER: usize = PARTS * 8 + MAGIC.len();
 /// Offset, row, tokens, supervised tokens.
 const SEQUENCE_LINE: usize = 4 * 4;
-/// Row, line, element, offset and lengths of its texts.
-const ROW_LINE: usize = 4 + 8 + 8 + 4 + 4 + 4;
+/// Row, hash of its text, line, element, offset and lengths of its texts.
+const ROW_LINE: usize = 4 + 8 + 8 + 8 + 4 + 4 + 4;
 
-/// Values of the columns that a split looks at, by row: `[rows][columns]`.
-pub(crate) type Columns = Vec<Vec<Option<String>>>;
+/// Values of the columns that a split looks at, of one row: `[columns]`.
+pub(crate) type Columns = Vec<Option<String>>;
 
 /// A row that is not trained on, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,8 +72,6 @@ pub(crate) struct Tail {
     pub(crate) tally: Tally,
     /// The same of preferences.
     pub(crate) preferences: preferences::Tally,
-    /// Values of columns for the split.
-    pub(crate) columns: Columns,
 }
 
 /// A shard that is being written.
@@ -80,6 +82,7 @@ pub(crate) struct Draft {
     sequence_lines: Vec<u8>,
     row_lines: Vec<u8>,
     sketches: Vec<u8>,
+    columns: Vec<Columns>,
     pub(crate) tail: Tail,
 }
 
@@ -90,6 +93,7 @@ impl Draft {
         row: u32,
         place: &Place,
         text: &AuditText,
+        columns: Columns,
         sequences: &[Sequence],
     ) {
         for sequence in sequences {
@@ -101,24 +105,39 @@ impl Draft {
             self.tail.highest_token = self.tail.highest_token.max(highest);
             put_sequence(&mut self.sequences, sequence);
         }
+        let sketch = Sketch::of(text);
         self.row_lines.put_u32(row);
+        self.row_lines.put_u64(sketch.row);
         put_place(&mut self.row_lines, place);
         self.row_lines.put_u32(self.texts.len() as u32);
         self.row_lines.put_u32(text.prompt.len() as u32);
         self.row_lines.put_u32(text.answer.len() as u32);
         self.texts.extend(text.prompt.as_bytes());
         self.texts.extend(text.answer.as_bytes());
-        self.sketches.extend(Sketch::of(text).to_bytes());
+        self.sketches.extend(sketch.to_bytes());
+        if !columns.is_empty() {
+            self.columns.push(columns);
+        }
     }
 
     /// The shard's bytes.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let tail = serde_json::to_vec(&self.tail).expect("a tail is JSON");
+        let columns = match self.columns.is_empty() {
+            true => Vec::new(),
+            false => serde_json::to_vec(&self.columns).expect("columns are JSON"),
+        };
         let mut ends = Vec::new();
-        for part in
-            [self.sequences, self.texts, self.sequence_lines, self.row_lines, self.sketches, tail]
-        {
+        for part in [
+            self.sequences,
+            self.texts,
+            self.sequence_lines,
+            self.row_lines,
+            self.sketches,
+            columns,
+            tail,
+        ] {
             bytes.extend(part);
             ends.put_u64(bytes.len() as u64);
         }
@@ -132,7 +151,7 @@ impl Draft {
 pub(crate) struct Shard {
     bytes: Bytes,
     /// Where its parts end.
-    ends: [usize; 6],
+    ends: [usize; PARTS],
 }
 
 enum Bytes {
@@ -148,7 +167,17 @@ enum Part {
     SequenceLines,
     RowLines,
     Sketches,
+    Columns,
     Tail,
+}
+
+/// One row of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowLine {
+    /// Its index in the shard, rows that were left out counted.
+    pub(super) row: u32,
+    /// Hash of its normalised text.
+    pub(super) id: u64,
 }
 
 impl Shard {
@@ -179,24 +208,60 @@ impl Shard {
         }
     }
 
-    /// Where its sequences lie, and its tail. `first_row` is the set's row that the shard begins with.
-    pub(super) fn index(&self, shard: u32, first_row: u32) -> Result<(Vec<SequenceAt>, Tail)> {
-        let file = self.path().map(File::open).transpose();
-        let file = file.map_err(|source| Error::Io {
-            path: self.path().unwrap_or(Path::new("")).into(),
-            source,
-        })?;
-        let lines = self.part(file.as_ref(), Part::SequenceLines)?;
-        let mut take = Take(&lines);
-        let mut found = Vec::with_capacity(lines.len() / SEQUENCE_LINE);
-        while let (Some(offset), Some(row), Some(len), Some(supervised)) =
-            (take.u32(), take.u32(), take.u32(), take.u32())
-        {
-            found.push(SequenceAt { shard, offset, row: first_row + row, len, supervised });
+    /// How many sequences it has.
+    pub(super) fn sequences(&self) -> usize {
+        self.len(Part::SequenceLines) / SEQUENCE_LINE
+    }
+
+    /// How many rows it has, without those that were left out.
+    pub(super) fn kept(&self) -> usize {
+        self.len(Part::RowLines) / ROW_LINE
+    }
+
+    /// What is known besides its rows.
+    pub(super) fn tail(&self, file: Option<&File>) -> Result<Tail> {
+        serde_json::from_slice(&self.part(file, Part::Tail)?).map_err(|_| self.damaged())
+    }
+
+    /// Where its sequences lie; rows are counted from `first_row`.
+    pub(super) fn sequence_lines(
+        &self,
+        file: Option<&File>,
+        first_row: u32,
+    ) -> Result<Vec<SequenceAt>> {
+        let lines = self.part(file, Part::SequenceLines)?;
+        Ok(lines.as_chunks().0.iter().map(|line| sequence_at(line, first_row)).collect())
+    }
+
+    /// Where one of its sequences lies.
+    pub(super) fn sequence_line(
+        &self,
+        file: Option<&File>,
+        index: usize,
+        first_row: u32,
+    ) -> Result<SequenceAt> {
+        let from = self.start(Part::SequenceLines) + index * SEQUENCE_LINE;
+        let line = self.read(file, from, from + SEQUENCE_LINE)?;
+        let line = line.first_chunk().ok_or_else(|| self.damaged())?;
+        Ok(sequence_at(line, first_row))
+    }
+
+    /// Its rows.
+    pub(super) fn row_lines(&self, file: Option<&File>) -> Result<Vec<RowLine>> {
+        let lines = self.part(file, Part::RowLines)?;
+        let line = |line: &[u8; ROW_LINE]| {
+            let mut take = Take(line);
+            RowLine { row: take.u32().unwrap_or(0), id: take.u64().unwrap_or(0) }
+        };
+        Ok(lines.as_chunks().0.iter().map(line).collect())
+    }
+
+    /// Columns of its rows, where a split looks at some.
+    pub(super) fn columns(&self, file: Option<&File>) -> Result<Vec<Columns>> {
+        if self.len(Part::Columns) == 0 {
+            return Ok(Vec::new());
         }
-        let tail = self.part(file.as_ref(), Part::Tail)?;
-        let tail = serde_json::from_slice(&tail).map_err(|_| self.damaged())?;
-        Ok((found, tail))
+        serde_json::from_slice(&self.part(file, Part::Columns)?).map_err(|_| self.damaged())
     }
 
     pub(super) fn sequence(
@@ -213,22 +278,22 @@ impl Shard {
         take_sequence(&mut Take(&bytes), at, name).ok_or_else(|| self.damaged())
     }
 
-    pub(super) fn sketches(&self, file: Option<&File>) -> Result<Vec<(u32, Sketch)>> {
-        let lines = self.part(file, Part::RowLines)?;
+    /// Fingerprints of its rows.
+    pub(super) fn sketches(&self, file: Option<&File>) -> Result<Vec<Sketch>> {
         let sketches = self.part(file, Part::Sketches)?;
-        let rows = lines.chunks_exact(ROW_LINE).map(|line| Take(line).u32().unwrap_or_default());
-        let sketches = sketches.as_chunks().0.iter().map(Sketch::from_bytes);
-        Ok(rows.zip(sketches).collect())
+        Ok(sketches.as_chunks().0.iter().map(Sketch::from_bytes).collect())
     }
 
+    /// The text of its row `index`, rows that were left out not counted, and where it stands.
     pub(super) fn text(
         &self,
         file: Option<&File>,
-        row: u32,
+        index: usize,
         name: &Arc<Path>,
     ) -> Result<(AuditText, Place)> {
-        let line = self.row_line(file, row)?;
-        let mut take = Take(&line[4..]);
+        let from = self.start(Part::RowLines) + index * ROW_LINE;
+        let line = self.read(file, from, from + ROW_LINE)?;
+        let mut take = Take(line.get(12..).unwrap_or_default());
         let parts = (|| {
             let place = take_place(&mut take, name)?;
             Some((place, take.u32()? as usize, take.u32()? as usize, take.u32()? as usize))
@@ -246,29 +311,15 @@ impl Shard {
         Ok((AuditText { prompt: prompt_text, answer }, place))
     }
 
-    /// The line of a row: at its own index where no row before it was left out.
-    fn row_line(&self, file: Option<&File>, row: u32) -> Result<[u8; ROW_LINE]> {
-        let number = |line: &[u8; ROW_LINE]| Take(line).u32().unwrap_or_default();
-        let from = self.start(Part::RowLines) + row as usize * ROW_LINE;
-        if from + ROW_LINE <= self.ends[Part::RowLines as usize] {
-            let bytes = self.read(file, from, from + ROW_LINE)?;
-            if let Some(line) = bytes.first_chunk()
-                && number(line) == row
-            {
-                return Ok(*line);
-            }
-        }
-        let lines = self.part(file, Part::RowLines)?;
-        let (lines, _) = lines.as_chunks::<ROW_LINE>();
-        let found = lines.binary_search_by_key(&row, number);
-        Ok(lines[found.map_err(|_| self.damaged())?])
-    }
-
     fn start(&self, part: Part) -> usize {
         match part as usize {
             0 => MAGIC.len(),
             index => self.ends[index - 1],
         }
+    }
+
+    fn len(&self, part: Part) -> usize {
+        self.ends[part as usize] - self.start(part)
     }
 
     fn part(&self, file: Option<&File>, part: Part) -> Result<std::borrow::Cow<'_, [u8]>> {
@@ -309,14 +360,25 @@ fn damaged(path: &Path) -> Error {
 }
 
 /// The ends of the parts, where the trailer is one.
-fn ends(trailer: &[u8], len: usize) -> Option<[usize; 6]> {
+fn ends(trailer: &[u8], len: usize) -> Option<[usize; PARTS]> {
     let mut take = Take(trailer.strip_suffix(MAGIC)?);
-    let mut ends = [0; 6];
+    let mut ends = [0; PARTS];
     for end in &mut ends {
         *end = take.u64()? as usize;
     }
-    let is_complete = ends.is_sorted() && ends[0] >= MAGIC.len() && ends[5] + TRAILER == len;
+    let is_complete =
+        ends.is_sorted() && ends[0] >= MAGIC.len() && ends[PARTS - 1] + TRAILER == len;
     is_complete.then_some(ends)
+}
+
+fn sequence_at(line: &[u8; SEQUENCE_LINE], first_row: u32) -> SequenceAt {
+    let number = |index: usize| u32::from_le_bytes(line.as_chunks().0[index]);
+    SequenceAt {
+        offset: number(0),
+        row: first_row + number(1),
+        len: number(2),
+        supervised: number(3),
+    }
 }
 
 fn put_place(bytes: &mut Vec<u8>, place: &Place) {

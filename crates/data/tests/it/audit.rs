@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use data::audit::{AuditText, Duplicates, Leaks, Sketch, duplicates, leakage};
+use data::audit::{AuditText, Block, Duplicates, LeakSearch, Leaks, Sketch, duplicates};
 use serde_json::Value;
 
 /// The rows of a JSON Lines file, gzip or not.
@@ -49,7 +49,12 @@ fn sketches(rows: &[AuditText]) -> Vec<Sketch> {
 
 fn leaks(train: &[AuditText], held: &[AuditText]) -> Leaks {
     let (train, held) = (train.to_vec(), held.to_vec());
-    leakage((&sketches(&train), &train), (&sketches(&held), &held), 2).unwrap()
+    let held_sketches = sketches(&held);
+    let mut search = LeakSearch::of((&held_sketches, &held), 2).unwrap();
+    let numbers: Vec<u32> = (0..train.len() as u32).collect();
+    let block = Block { numbers: &numbers, sketches: &sketches(&train), texts: &train };
+    search.look(&block).unwrap();
+    search.leaks()
 }
 
 /// The same question with the first two choices exchanged.

@@ -15,7 +15,9 @@ fn write(folder: &Path, name: &str, rows: usize) -> PathBuf {
 }
 
 fn rows(sequences: &Sequences) -> Vec<u64> {
-    (0..sequences.len()).map(|index| sequences.row_of(index)).collect()
+    let mut rows = Vec::new();
+    sequences.each(|outline| rows.push(outline.row)).unwrap();
+    rows
 }
 
 fn share(fraction: f64) -> Validation {

@@ -36,6 +36,12 @@ fn all(sequences: &Sequences) -> Vec<data::Sequence> {
     sequences.get_all(0..sequences.len()).unwrap()
 }
 
+fn rows(sequences: &Sequences) -> Vec<u64> {
+    let mut rows = Vec::new();
+    sequences.each(|outline| rows.push(outline.row)).unwrap();
+    rows
+}
+
 fn ids(prepared: &Prepared) -> Vec<&str> {
     prepared.findings.iter().map(|finding| finding.id.as_ref()).collect()
 }
@@ -71,7 +77,7 @@ fn what_a_killed_process_left_is_gone_on_with() {
     let path = plain(folder.path(), "a.jsonl", 3000);
     let cache = folder.path().join("cache");
     let with = Config { cache: Some(cache.clone()), ..config(&path) };
-    let whole = prepared(&with);
+    let whole = all(&prepared(&with).train);
     let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
     let kept = std::fs::metadata(set.join("000000.rows")).unwrap().modified().unwrap();
     std::fs::remove_file(set.join("set.json")).unwrap();
@@ -81,7 +87,7 @@ fn what_a_killed_process_left_is_gone_on_with() {
     std::fs::write(set.join("000002.rows"), &last[..last.len() / 2]).unwrap();
     let again = prepared(&with);
     assert!(!again.was_cached);
-    assert_eq!(all(&whole.train), all(&again.train));
+    assert_eq!(whole, all(&again.train));
     assert_eq!(std::fs::metadata(set.join("000000.rows")).unwrap().modified().unwrap(), kept);
 }
 
@@ -101,6 +107,17 @@ fn a_cache_that_cannot_be_written_is_an_error() {
     }
     let error = prepare(&with, &supervisor(CHATML)).unwrap_err().to_string();
     assert!(error.contains(".rows: "), "{error}");
+}
+
+#[test]
+fn a_file_that_is_missing_shows_before_rows_are_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = plain(folder.path(), "a.jsonl", 10);
+    let cache = folder.path().join("cache");
+    let missing = Validation::Sources(vec![source(&folder.path().join("b.jsonl"))]);
+    let with = Config { cache: Some(cache.clone()), validation: missing, ..config(&path) };
+    let error = prepare(&with, &supervisor(CHATML)).unwrap_err().to_string();
+    assert!(error.contains("b.jsonl") && !cache.exists(), "{error}");
 }
 
 #[test]
@@ -170,8 +187,7 @@ fn clusters_and_groups_stay_on_one_side() {
     };
     let groups = prepared(&by(By::Group("customer".into())));
     let group = |sequences: &Sequences| -> Vec<u64> {
-        let mut groups: Vec<u64> =
-            (0..sequences.len()).map(|index| sequences.row_of(index) % 40).collect();
+        let mut groups: Vec<u64> = rows(sequences).iter().map(|row| row % 40).collect();
         groups.sort_unstable();
         groups.dedup();
         groups
@@ -219,7 +235,7 @@ fn time_splits_train_on_the_past() {
         Validation::Fraction { fraction: 0.2, by: By::Time("day".into()), stratify: None };
     let found = prepared(&Config { validation, ..config(&path) });
     let days = |sequences: &Sequences| -> Vec<u64> {
-        (0..sequences.len()).map(|index| 1 + (sequences.row_of(index) * 7) % 28).collect()
+        rows(sequences).iter().map(|row| 1 + (row * 7) % 28).collect()
     };
     let latest = *days(&found.train).iter().max().unwrap();
     assert!(days(&found.validation).iter().all(|&day| day > latest));
@@ -253,7 +269,7 @@ fn repeated_rows_are_told_and_stay_together() {
         assert_eq!(found.findings.get("duplicate-rows").unwrap().count, 50);
         assert!(!ids(&found).contains(&"validation-row-in-training"), "{:?}", ids(&found));
         let held = |sequences: &Sequences| -> Vec<u64> {
-            (0..sequences.len()).map(|index| sequences.row_of(index) % 50).collect()
+            rows(sequences).iter().map(|row| row % 50).collect()
         };
         let train = held(&found.train);
         assert!(held(&found.validation).iter().all(|row| !train.contains(row)));

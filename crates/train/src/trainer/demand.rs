@@ -188,7 +188,7 @@ impl Rows<'_> {
             cursor = step.next;
             steps.push(self.train.get_all(step.rows)?);
         }
-        if let Some(longest) = self.train.longest() {
+        if let Some((longest, _)) = self.train.longest() {
             steps.push(vec![self.train.get(longest)?]);
         }
         Ok(steps)

@@ -171,7 +171,7 @@ pub(super) fn decide(
         }
     }
 
-    let mut order = Order::new(train.extents(), recipe.seed, recipe.step_size, recipe.extent);
+    let mut order = Order::new(train.lengths()?, recipe.seed, recipe.step_size, recipe.extent);
     let longest = longest(&train).max(longest(&validation)).max(1);
     let sequences = order.step(Cursor::default()).map_or(1, |step| step.rows.len());
     let wishes = Wishes {
@@ -479,7 +479,7 @@ fn learned(document: &Document) -> &'static str {
 }
 
 fn longest(sequences: &Sequences) -> usize {
-    sequences.longest().map_or(0, |index| sequences.tokens_of(index))
+    sequences.longest().map_or(0, |(_, tokens)| tokens)
 }
 
 fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
@@ -539,8 +539,11 @@ pub(super) fn beyond_the_model(config: &Config, sequences: &Sequences) -> Result
         return Ok(Some(finding(place, 1, message, hint)));
     }
     let most = config.max_position_embeddings;
-    let longer = (0..sequences.len()).filter(|&index| sequences.tokens_of(index) > most).count();
-    let Some(index) = sequences.longest().filter(|_| longer > 0) else { return Ok(None) };
+    let Some((index, _)) = sequences.longest().filter(|&(_, tokens)| tokens > most) else {
+        return Ok(None);
+    };
+    let mut longer = 0;
+    sequences.each(|outline| longer += usize::from(outline.tokens > most))?;
     let longest = sequences.get(index)?;
     let message = format!("the row has {} tokens, the model was made for {most}", longest.len());
     let hint = "set `data.max_seq_len` and `data.overlong: split`, `truncate` or `skip`";

@@ -64,7 +64,8 @@ fn of_run(context: &Context, origin: &Origin, metadata: &Metadata) -> Option<Res
 
 /// Evenly spread rows with about as many tokens as are wanted.
 fn spread(rows: &Sequences) -> Result<Vec<Vec<u32>>> {
-    let total: usize = (0..rows.len()).map(|row| rows.tokens_of(row).min(ROW_TOKENS)).sum();
+    let mut total = 0;
+    rows.each(|outline| total += outline.tokens.min(ROW_TOKENS))?;
     let step = (total / READS).max(1);
     let first = |row: usize| -> Result<Vec<u32>> {
         let mut tokens = rows.get(row)?.tokens;

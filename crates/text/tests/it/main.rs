@@ -1,6 +1,7 @@
 //! What crosses files: goldens of transformers, vocabularies of llama.cpp, whole folders.
 
 mod chat_templates;
+mod fast_path;
 mod folder;
 mod shared;
 mod tokenizer;

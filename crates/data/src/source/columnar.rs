@@ -4,19 +4,21 @@
 //! no bug of ours, so such a panic becomes an error that names the file.
 
 use std::fmt;
+use std::io::SeekFrom;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_ipc::reader::{FileReader, StreamReader, read_footer_length};
+use arrow_ipc::root_as_footer;
 use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 use serde_json::Map;
 
-use super::input::{Input, Stream, cut_off};
+use super::input::{Input, Seekable, Stream, cut_off};
 use super::{Item, Row, Rows, file_error, value};
 use crate::{Error, Place, Result, RowError};
 
@@ -41,8 +43,38 @@ pub(super) fn parquet(file: &Arc<Path>, input: Input) -> Result<Rows> {
 
 /// The rows of an Arrow IPC file, Feather 2 included.
 pub(super) fn arrow_file(file: &Arc<Path>, input: Input) -> Result<Rows> {
-    let batches = guarded(file, "Arrow", || FileReader::try_new(input.seekable(), None))?;
+    let mut input = input.seekable();
+    let batches = guarded(file, "Arrow", || {
+        check_blocks(&mut input)?;
+        FileReader::try_new(input, None)
+    })?;
     rows(file, "Arrow", &batches.schema(), batches)
+}
+
+/// Checks that all record batches that the footer names lie within the file: the reader takes as much memory
+/// as a footer asks for, a damaged one too.
+fn check_blocks(input: &mut dyn Seekable) -> std::result::Result<(), ArrowError> {
+    let len = input.seek(SeekFrom::End(0))?;
+    let mut trailer = [0; 10];
+    input.seek(SeekFrom::End(-10))?;
+    input.read_exact(&mut trailer)?;
+    let mut footer = vec![0; read_footer_length(trailer)?];
+    input.seek(SeekFrom::End(-10 - footer.len() as i64))?;
+    input.read_exact(&mut footer)?;
+    let footer =
+        root_as_footer(&footer).map_err(|error| ArrowError::ParseError(error.to_string()))?;
+    let batches = footer.recordBatches().into_iter().flatten();
+    for block in batches.chain(footer.dictionaries().into_iter().flatten()) {
+        let sizes = [block.offset(), block.metaDataLength().into(), block.bodyLength()];
+        let sizes = sizes.map(|size| u64::try_from(size).ok());
+        let end = sizes.into_iter().try_fold(0_u64, |end, size| end.checked_add(size?));
+        if end.is_none_or(|end| end > len) {
+            let message = "a record batch lies beyond the end of the file";
+            return Err(ArrowError::ParseError(message.to_owned()));
+        }
+    }
+    input.rewind()?;
+    Ok(())
 }
 
 /// The rows of an Arrow IPC stream, which Hugging Face `datasets` writes.

@@ -312,6 +312,27 @@ fn cut_files_are_errors() {
     assert!(said[1].starts_with("a.json:2: not JSON: the file ends within"), "{}", said[1]);
 }
 
+/// Reading it would take the memory that the footer asks for.
+#[test]
+fn a_batch_beyond_the_end_of_an_arrow_file_is_an_error() {
+    let mut bytes = arrow_file(&[rows_as_batch()]);
+    let (_, footer) = bytes.split_at(bytes.len() - 10);
+    let footer_len = arrow_ipc::reader::read_footer_length(footer.try_into().unwrap()).unwrap();
+    let start = bytes.len() - 10 - footer_len;
+    let footer = arrow_ipc::root_as_footer(&bytes[start..bytes.len() - 10]).unwrap();
+    let body = footer.recordBatches().unwrap().get(0).bodyLength().to_le_bytes();
+    let at = bytes[start..].windows(8).rposition(|window| window == body).unwrap() + start;
+    bytes[at..at + 8].copy_from_slice(&(1_i64 << 34).to_le_bytes());
+    check_shown(
+        "a.arrow",
+        &bytes,
+        &[
+            "a.arrow: Arrow cannot be read: Parser error: a record batch lies beyond the end of the \
+         file (it is cut off or damaged: copy or download it again)",
+        ],
+    );
+}
+
 #[test]
 fn files_without_rows_are_errors() {
     let no_rows = rows_as_batch().slice(0, 0);

@@ -79,7 +79,7 @@ fn document(pre_tokenizer: Value, normalizer: Value) -> Value {
         ("<|e", true, false),
         ("a<|", false, false),
         ("end", false, true),
-        ("   ", false, false),
+        ("\t\t\t", false, false),
         ("e\u{301}", false, true),
         ("2|>1", true, true),
     ];
@@ -121,6 +121,7 @@ fn texts() -> impl Strategy<Value = String> {
         "\n\n",
         "\r\n",
         "\t",
+        "\t\t",
         "\u{a0}",
         "\u{3000}",
         "\u{85}",
@@ -253,6 +254,15 @@ fn others_are_encoded_by_the_library() {
         let pair = Pair::new(small(&document));
         assert!(!pair.tokenizer.has_fast_path(), "{}", document["pre_tokenizer"]);
         pair.check("  It's   the<|end|> 12  \n\n x|y est e\u{301} ");
+    }
+}
+
+/// The library's matcher overflows on these, and cuts no further.
+#[test]
+fn a_million_spaces_are_encoded_by_the_library() {
+    let pair = Pair::new(small(&document(byte_level(true), Value::Null)));
+    for spaces in [200_000, 300_000, 1_100_000] {
+        pair.check(&format!("a{}b c d e", " ".repeat(spaces)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const LONGEST_PIECE: usize = 48;
 /// Slots looked at before a piece counts as absent.
 const PROBES: usize = 8;
-/// What the allocator and the slot's neighbourhood add to an entry, about.
+/// What the allocator adds to an entry outside the table, about.
 const OVERHEAD_BYTES: usize = 16;
 
 /// A table of pieces and ids between threads, bounded in memory.
@@ -17,16 +17,19 @@ const OVERHEAD_BYTES: usize = 16;
 /// when the table is full, it stays as it is.
 pub(super) struct PieceCache {
     slots: Box<[OnceLock<Entry>]>,
-    /// What further entries may take.
+    /// What further entries may take outside the table.
     bytes_left: AtomicUsize,
 }
 
-struct Entry {
-    /// The upper half of the piece's hash, to pass by most others.
-    tag: u32,
-    /// The piece's length, the piece, and its ids in little endian, in one allocation.
-    packed: Box<[u8]>,
+/// The length of a piece, the number of its ids, the piece, and the ids in little endian.
+enum Entry {
+    /// Nearly all: a hit then touches one line of memory.
+    Inline([u8; INLINE]),
+    Boxed(Box<[u8]>),
 }
+
+/// What makes a slot 32 bytes.
+const INLINE: usize = 23;
 
 impl PieceCache {
     /// A cache with `1 << bits` slots whose entries take up to `bytes`.
@@ -43,9 +46,7 @@ impl PieceCache {
         let hash = hash(piece);
         for slot in self.probes(hash) {
             let Some(entry) = slot.get() else { return false };
-            if entry.tag == tag(hash)
-                && let Some(known) = entry.ids(piece)
-            {
+            if let Some(known) = entry.ids(piece) {
                 ids.extend(known);
                 return true;
             }
@@ -55,22 +56,18 @@ impl PieceCache {
 
     /// Keeps the ids of a piece, where there is room.
     pub(super) fn insert(&self, piece: &[u8], ids: &[u32]) {
-        if piece.len() > LONGEST_PIECE {
+        // A byte of a piece gives at most a few ids; both lengths are kept in a byte.
+        if piece.len() > LONGEST_PIECE || ids.len() > u8::MAX as usize {
             return;
         }
         let hash = hash(piece);
         let Some(free) = self.probes(hash).find(|slot| slot.get().is_none()) else { return };
-        let size = 1 + piece.len() + 4 * ids.len();
-        let take = |left: usize| left.checked_sub(size + OVERHEAD_BYTES);
-        if self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return;
+        let entry = Entry::new(piece, ids);
+        let take = |left: usize| left.checked_sub(entry.heap_bytes());
+        if self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            // Where another thread was faster, its entry stays and this one is dropped.
+            let _ = free.set(entry);
         }
-        let mut packed = Vec::with_capacity(size);
-        packed.push(piece.len() as u8);
-        packed.extend_from_slice(piece);
-        packed.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
-        // Where another thread was faster, its entry stays and this one is dropped.
-        let _ = free.set(Entry { tag: tag(hash), packed: packed.into() });
     }
 
     fn probes(&self, hash: u64) -> impl Iterator<Item = &OnceLock<Entry>> {
@@ -88,23 +85,43 @@ impl PieceCache {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let entries = self.slots.iter().filter_map(OnceLock::get);
-        let packed: usize = entries.map(|entry| entry.packed.len() + OVERHEAD_BYTES).sum();
-        size_of_val::<[_]>(&self.slots) + packed
+        size_of_val::<[_]>(&self.slots) + entries.map(Entry::heap_bytes).sum::<usize>()
     }
 }
 
 impl Entry {
+    fn new(piece: &[u8], ids: &[u32]) -> Self {
+        let mut packed = vec![piece.len() as u8, ids.len() as u8];
+        packed.extend_from_slice(piece);
+        packed.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+        let mut inline = [0; INLINE];
+        match inline.get_mut(..packed.len()) {
+            Some(start) => {
+                start.copy_from_slice(&packed);
+                Entry::Inline(inline)
+            }
+            None => Entry::Boxed(packed.into()),
+        }
+    }
+
     /// The ids, if this is the entry of that piece.
     fn ids(&self, piece: &[u8]) -> Option<impl Iterator<Item = u32>> {
-        let (length, rest) = self.packed.split_first()?;
+        let packed = match self {
+            Entry::Inline(packed) => packed,
+            Entry::Boxed(packed) => &**packed,
+        };
+        let [length, count, rest @ ..] = packed else { return None };
         let (kept, ids) = rest.split_at_checked(*length as usize)?;
-        let (ids, _) = ids.as_chunks::<4>();
+        let ids = ids.as_chunks::<4>().0.get(..*count as usize)?;
         (kept == piece).then(|| ids.iter().map(|id| u32::from_le_bytes(*id)))
     }
-}
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Entry::Inline(_) => 0,
+            Entry::Boxed(packed) => packed.len() + OVERHEAD_BYTES,
+        }
+    }
 }
 
 /// A multiply-and-fold hash in the manner of wyhash: a few instructions for a
@@ -175,17 +192,23 @@ mod tests {
             let cache = PieceCache::new(bits, bytes);
             let table = cache.bytes();
             for n in 0..100_000_u32 {
-                cache.insert(format!("piece {n}").as_bytes(), &[n, n]);
+                cache.insert(format!("a piece that is long {n}").as_bytes(), &[n, n]);
             }
             assert!(cache.bytes() <= table + bytes, "{} of {bytes}", cache.bytes());
             assert!(cache.len() >= 50, "{}", cache.len());
+            assert!(cache.len() < 100_000);
             let found = (0..100_000_u32).filter_map(|n| {
-                let ids = known(&cache, &format!("piece {n}"))?;
+                let ids = known(&cache, &format!("a piece that is long {n}"))?;
                 assert_eq!(ids, [n, n]);
                 Some(())
             });
             assert_eq!(found.count(), cache.len());
         }
+    }
+
+    #[test]
+    fn a_slot_is_half_a_line_of_memory() {
+        assert_eq!(size_of::<OnceLock<Entry>>(), 32);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Patterns of words as automata.
 
+use std::ops::Range;
+
+use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, Config, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::util::start;
@@ -14,9 +17,16 @@ use super::GaveUp;
 /// same, for it is reached with a single character only.
 const SPACES: &str = r"\s+(?!\S)|\s";
 
+/// The library's matcher has a stack of a million entries; where a run of spaces
+/// overflows it, the rest of the text stays in one piece. Far below that, the
+/// library is asked.
+const LONGEST_MATCH: usize = 1 << 18;
+
 /// A pattern that is matched by a lazy automaton, at about a nanosecond a byte.
 pub(super) struct Pattern {
     dfa: DFA,
+    /// The bytes that a match can begin with.
+    first: [bool; 256],
     /// The alternative that stands for [`SPACES`], and gives the last character back.
     spaces: Option<PatternID>,
 }
@@ -33,7 +43,8 @@ impl Pattern {
             .ok()?;
         let config = Config::new().skip_cache_capacity_check(true);
         let dfa = DFA::builder().configure(config).build_from_nfa(nfa).ok()?;
-        Some(Pattern { dfa, spaces: spaces.map(PatternID::must) })
+        let first = first_bytes(&dfa)?;
+        Some(Pattern { dfa, first, spaces: spaces.map(PatternID::must) })
     }
 
     /// What the automaton writes while it matches.
@@ -41,40 +52,68 @@ impl Pattern {
         self.dfa.create_cache()
     }
 
+    /// The first match at `from` or behind it.
+    pub(super) fn find(
+        &self,
+        cache: &mut Cache,
+        text: &str,
+        from: usize,
+    ) -> Result<Option<Range<usize>>, GaveUp> {
+        for (start, byte) in text.bytes().enumerate().skip(from) {
+            if self.first[byte as usize]
+                && let Some(end) = self.match_end(cache, text, start)?
+            {
+                return Ok(Some(start..end));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where the match ends that begins at `start`, if one does.
-    pub(super) fn match_end(
+    fn match_end(
         &self,
         cache: &mut Cache,
         text: &str,
         start: usize,
     ) -> Result<Option<usize>, GaveUp> {
-        let Some((pattern, end)) = self.longest(cache, text.as_bytes(), start)? else {
+        let clears = cache.clear_count();
+        let Some((state, end)) = self.longest(cache, text.as_bytes(), start)? else {
             return Ok(None);
         };
-        if Some(pattern) != self.spaces || end == text.len() {
+        if end - start > LONGEST_MATCH {
+            return Err(GaveUp);
+        }
+        // Which alternative it was takes a while to look up.
+        let last = text.as_bytes()[end - 1];
+        if end == text.len() || (last.is_ascii() && last != 0xb && !last.is_ascii_whitespace()) {
+            return Ok(Some(end));
+        }
+        if cache.clear_count() != clears {
+            return Err(GaveUp);
+        }
+        if self.spaces != Some(self.dfa.match_pattern(cache, state, 0)) {
             return Ok(Some(end));
         }
         let last = text[..end].char_indices().next_back().map_or(start, |(at, _)| at);
         Ok(Some(if last > start { last } else { end }))
     }
 
-    /// The first alternative that matches at `start`, and its end.
+    /// The state after the first alternative that matches at `start`, and that match's end.
     fn longest(
         &self,
         cache: &mut Cache,
         text: &[u8],
         start: usize,
-    ) -> Result<Option<(PatternID, usize)>, GaveUp> {
+    ) -> Result<Option<(LazyStateID, usize)>, GaveUp> {
         let dfa = &self.dfa;
-        let config = start::Config::new().anchored(Anchored::Yes);
-        let mut state = dfa.start_state(cache, &config).map_err(|_| GaveUp)?;
+        let mut state = dfa.start_state(cache, &anchored()).map_err(|_| GaveUp)?;
         let mut found = None;
         // A match shows one byte after its end.
         for (at, byte) in text.iter().enumerate().skip(start) {
             state = dfa.next_state(cache, state, *byte).map_err(|_| GaveUp)?;
             if state.is_tagged() {
                 if state.is_match() {
-                    found = Some((dfa.match_pattern(cache, state, 0), at));
+                    found = Some((state, at));
                 } else if state.is_dead() {
                     return Ok(found);
                 } else if state.is_quit() {
@@ -84,10 +123,24 @@ impl Pattern {
         }
         state = dfa.next_eoi_state(cache, state).map_err(|_| GaveUp)?;
         if state.is_match() {
-            found = Some((dfa.match_pattern(cache, state, 0), text.len()));
+            found = Some((state, text.len()));
         }
         Ok(found)
     }
+}
+
+fn first_bytes(dfa: &DFA) -> Option<[bool; 256]> {
+    let mut cache = dfa.create_cache();
+    let mut first = [false; 256];
+    for (byte, can_begin) in (0..=255).zip(&mut first) {
+        let start = dfa.start_state(&mut cache, &anchored()).ok()?;
+        *can_begin = !dfa.next_state(&mut cache, start, byte).ok()?.is_dead();
+    }
+    Some(first)
+}
+
+fn anchored() -> start::Config {
+    start::Config::new().anchored(Anchored::Yes)
 }
 
 /// The pattern cut around [`SPACES`], with `\s+` for it, and the place of that.
@@ -149,9 +202,9 @@ mod tests {
         let pattern = Pattern::new(pattern).unwrap();
         let mut cache = pattern.cache();
         let (mut words, mut start) = (Vec::new(), 0);
-        while let Some(end) = pattern.match_end(&mut cache, text, start).unwrap() {
-            words.push(&text[start..end]);
-            start = end;
+        while let Some(found) = pattern.find(&mut cache, text, start).unwrap() {
+            start = found.end;
+            words.push(&text[found]);
         }
         assert_eq!(words, expected);
     }
@@ -176,6 +229,12 @@ mod tests {
     fn the_first_alternative_that_matches_is_taken() {
         check("a|ab|[^a]", "abab", &["a", "b", "a", "b"]);
         check("ab|a", "aba", &["ab", "a"]);
+    }
+
+    #[test]
+    fn what_lies_between_is_passed_over() {
+        check("[0-9][0-9]", "1, 23é4567 8é", &["23", "45", "67"]);
+        check(r"\s?\p{Lu}+", "é É  ÀbĆ\n", &[" É", " À", "Ć"]);
     }
 
     #[test]

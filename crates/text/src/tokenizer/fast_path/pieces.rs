@@ -143,21 +143,18 @@ where
             next(done..text.len())
         }
         (Stage::Split { pattern, keeps_matches, keeps_gaps }, Some(cache)) => {
-            let (mut done, mut at) = (0, 0);
-            while let Some(char) = text[at..].chars().next() {
-                let Some(end) = pattern.match_end(cache, text, at)? else {
-                    at += char.len_utf8();
-                    continue;
-                };
+            let mut done = 0;
+            while let Some(found) = pattern.find(cache, text, done)? {
+                let end = found.end;
                 if *keeps_gaps {
-                    next(done..at)?;
+                    next(done..found.start)?;
                 }
                 if *keeps_matches {
-                    next(at..end)?;
+                    next(found)?;
                 }
-                (done, at) = (end, end);
+                done = end;
             }
-            if *keeps_gaps { next(done..at) } else { Ok(()) }
+            if *keeps_gaps { next(done..text.len()) } else { Ok(()) }
         }
         (Stage::Split { .. }, None) => unreachable!("a pattern has its cache"),
     }

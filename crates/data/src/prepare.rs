@@ -3,10 +3,12 @@
 //! ```text
 //! config    where rows come from, and what becomes of them
 //! file      rows of one file, tokenised in parallel, shard by shard, into the cache
+//! audited   what audits found, kept beside the rows
 //! audits    duplicates, contradictions, rows of validation and tests that stand in training
 //! division  what is kept back, how often a row stands in an epoch
 //! ```
 
+mod audited;
 mod audits;
 mod config;
 mod division;
@@ -142,14 +144,16 @@ struct Made {
     sets: Vec<Set>,
     /// Purpose, and index of the source among those of that purpose.
     purposes: Vec<(&'static str, usize)>,
+    /// Names of the sets in the cache.
+    keys: Vec<String>,
     files: Vec<FileSummary>,
     all_cached: bool,
 }
 
 impl Made {
     fn of(maker: &file::Maker<'_>, inputs: &[Input]) -> Result<Made> {
-        let (sets, purposes, files) = (Vec::new(), Vec::new(), Vec::new());
-        let mut made = Made { sets, purposes, files, all_cached: true };
+        let (sets, purposes, keys, files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut made = Made { sets, purposes, keys, files, all_cached: true };
         for input in inputs {
             let mut left = input.limit;
             for path in &input.files {
@@ -160,6 +164,7 @@ impl Made {
                 left = left.map(|left| left.saturating_sub(set.set.rows));
                 made.all_cached &= was_cached;
                 made.files.push(FileSummary::of(&set, input.purpose));
+                made.keys.push(set.key);
                 made.sets.push(set.set);
                 made.purposes.push((input.purpose, input.index));
             }
@@ -170,6 +175,7 @@ impl Made {
     fn append(&mut self, other: Made) {
         self.sets.extend(other.sets);
         self.purposes.extend(other.purposes);
+        self.keys.extend(other.keys);
         self.files.extend(other.files);
         self.all_cached &= other.all_cached;
     }
@@ -183,7 +189,8 @@ impl Made {
             let (unusable, out): (Vec<_>, Vec<_>) = set.left_out.iter().partition(|row| row.is_bad);
             bad.extend(unusable.into_iter().map(|row| row.error(&set.file)));
             left_out.extend(out.into_iter().map(|row| row.error(&set.file)));
-            findings.merge(set.header.notes.at(&set.file));
+            let file = std::slice::from_ref(&set.file);
+            findings.merge(set.header.notes.at(file).unwrap_or_default());
         }
         match config.on_error {
             OnError::Stop => Error::from_rows(bad)?,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::audit::{AuditText, Sketch, preferences, quality};
 use crate::{Findings, Place, Result, Sequence};
 
-pub(crate) use folder::{Folder, Header};
+pub(crate) use folder::{Folder, Header, write_whole};
 pub(crate) use found::Found;
 pub(crate) use rows::{Rows, Walk};
 pub(crate) use shard::{Draft, LeftOut, Shard, Tail};
@@ -130,7 +130,8 @@ impl Set {
         self.rows += tail.rows;
         self.left_out.extend(tail.left_out);
         self.highest_token = self.highest_token.max(tail.highest_token);
-        self.findings.merge(tail.findings.at(&self.file));
+        let file = std::slice::from_ref(&self.file);
+        self.findings.merge(tail.findings.at(file).unwrap_or_default());
         self.tally.merge(tail.tally);
         self.preferences.merge(tail.preferences);
     }

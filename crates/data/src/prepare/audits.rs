@@ -1,5 +1,6 @@
 //! What is found by looking at many rows at once.
 
+use super::audited::Audited;
 use super::{Config, Made, Validation};
 use crate::audit::quality::Tally;
 use crate::audit::{self, Block, LeakSearch, Leaks, preferences, size_guide};
@@ -51,6 +52,16 @@ pub(super) fn duplicates(
     config: &Config,
     findings: &mut Findings,
 ) -> Result<Clusters> {
+    let by_cluster = matches!(&config.validation, Validation::Fraction { by: By::Cluster, .. });
+    let name = if by_cluster { "duplicates by cluster" } else { "duplicates" };
+    let find = || find_duplicates(made, config, by_cluster);
+    let Audited { findings: found, ids } = made.audited(config, name, &["train"], &[], find)?;
+    findings.merge(found);
+    Ok(Clusters { ids })
+}
+
+fn find_duplicates(made: &Made, config: &Config, by_cluster: bool) -> Result<Audited> {
+    let mut findings = Findings::default();
     let mut walk = made.walk("train");
     let rows = walk.next(AUDITED_ROWS, |_| true)?;
     let found = audit::duplicates(&rows.sketches, &rows, config.threads)?;
@@ -80,7 +91,6 @@ pub(super) fn duplicates(
         None => String::new(),
     };
     note(&CONTRADICTION, at_odds.len(), at_odds, message)?;
-    let by_cluster = matches!(&config.validation, Validation::Fraction { by: By::Cluster, .. });
     if let (true, Some(giant)) = (by_cluster, &found.giant) {
         note(&GIANT, giant.rows, vec![giant.first], GIANT.message.into())?;
     }
@@ -89,7 +99,7 @@ pub(super) fn duplicates(
         let message = format!("only the first {compared} of {all} rows are compared");
         note(&PARTIAL, all - compared, vec![0], message)?;
     }
-    Ok(Clusters { ids })
+    Ok(Audited { findings, ids })
 }
 
 /// Finds rows of validation and tests that stand in training.
@@ -99,13 +109,21 @@ pub(super) fn leaks(
     kept_back: &[bool],
     findings: &mut Findings,
 ) -> Result<()> {
+    let all = ["train", "validation", "test"];
+    let find = || find_leaks(made, config, kept_back);
+    findings.merge(made.audited(config, "leaks", &all, kept_back, find)?.findings);
+    Ok(())
+}
+
+fn find_leaks(made: &Made, config: &Config, kept_back: &[bool]) -> Result<Audited> {
+    let mut findings = Findings::default();
     let mut compare = |held: Rows<'_>, all: usize, kinds: &LeakKinds| {
         let compared = held.numbers.len();
         if all > compared {
             let message = format!("only {compared} of {all} held-out rows are looked for");
             findings.add_many(&PARTIAL_HELD, all - compared, [held.place(0)?], message);
         }
-        compare(made, config, kept_back, &held, kinds, findings)
+        compare(made, config, kept_back, &held, kinds, &mut findings)
     };
     if kept_back.contains(&true) {
         let held = made.walk("train").next(AUDITED_ROWS, |row| kept_back[row])?;
@@ -117,7 +135,7 @@ pub(super) fn leaks(
             compare(walk.next(AUDITED_ROWS, |_| true)?, walk.len(), kinds)?;
         }
     }
-    Ok(())
+    Ok(Audited { findings, ids: Vec::new() })
 }
 
 /// The findings about one kind of held-out rows.

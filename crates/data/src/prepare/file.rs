@@ -15,7 +15,7 @@ use crate::overlong;
 use crate::random::{key as hash, purpose};
 use crate::record::{self, Conversation, Reader, Reading, Record};
 use crate::source::{self, Row};
-use crate::store::{Draft, Folder, Header, LeftOut, Set, Shard};
+use crate::store::{Draft, Folder, Found, Header, LeftOut, Set, Shard};
 use crate::supervision::Supervisor;
 use crate::{Error, Findings, Place, Result, RowError};
 
@@ -95,6 +95,8 @@ pub(super) struct Maker<'a> {
 /// A set, and what its file hashes to.
 pub(super) struct MadeSet {
     pub(super) set: Set,
+    /// Its name in the cache.
+    pub(super) key: String,
     sha256: String,
 }
 
@@ -123,7 +125,7 @@ impl Maker<'_> {
             }
         };
         let set = Set::open(file, header, shards)?;
-        Ok((MadeSet { set, sha256 }, was_cached))
+        Ok((MadeSet { set, key, sha256 }, was_cached))
     }
 
     fn make(
@@ -260,7 +262,7 @@ impl Maker<'_> {
             draft.tail.rows += 1;
         }
         draft.tail.preferences.row_findings(&mut findings);
-        draft.tail.findings = findings.into();
+        draft.tail.findings = Found::of(&findings, &[]);
         let bytes = draft.into_bytes();
         match folder {
             Some(folder) => folder.put(number, &bytes),

@@ -37,7 +37,7 @@ pub(super) fn key(
         "context": context.map(Context::hash),
         "columns": super::file::columns(config),
     });
-    hex(&Sha256::digest(parts.to_string()))[..32].to_owned()
+    name(&parts)
 }
 
 /// The SHA-256 of a file, in hex, read a piece at a time.
@@ -53,6 +53,11 @@ pub(super) fn file_hash(path: &Path) -> Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// A name for a value that something depends on.
+pub(super) fn name(of: &Value) -> String {
+    hex(&Sha256::digest(of.to_string()))[..32].to_owned()
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -75,11 +75,16 @@ impl Folder {
         self.path.join(format!("{number:06}.rows"))
     }
 
-    /// Renamed last: a reader sees the whole file or none.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (beside, path) = (self.path.join(format!("{name}.part")), self.path.join(name));
-        let io = |source| Error::Io { path: path.clone(), source };
-        std::fs::write(&beside, bytes).map_err(io)?;
-        std::fs::rename(&beside, &path).map_err(io)
+        write_whole(&self.path.join(name), "", bytes)
     }
+}
+
+/// Writes a file that is there whole or not at all. Those who may write it at once have different `writer`s.
+pub(crate) fn write_whole(path: &Path, writer: &str, bytes: &[u8]) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!("{writer}.part"));
+    let io = |source| Error::Io { path: path.into(), source };
+    std::fs::write(&beside, bytes).map_err(io)?;
+    std::fs::rename(&beside, path).map_err(io)
 }

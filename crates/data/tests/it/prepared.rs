@@ -60,6 +60,15 @@ fn a_cache_gives_the_same_rows_and_makes_nothing_twice() {
         assert_eq!(without.findings, other.findings);
         assert_eq!(without.stats, other.stats);
     }
+    // What was found is kept, and made again where it is damaged.
+    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let audits = || -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&set).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+    };
+    assert_eq!(audits().len(), 3, "set.json and two audits");
+    audits().iter().for_each(|path| std::fs::write(path, "{").unwrap());
+    assert_eq!(first.findings, prepared(&with).findings);
     // Another option, another set.
     let longer = Config { max_seq_len: Some(4096), ..with.clone() };
     assert!(!prepared(&longer).was_cached);

@@ -82,9 +82,14 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
     open(path)?.collect_rows()
 }
 
+/// As [`open`] for content that is already in memory; `path` is only named.
+pub fn open_bytes(path: &Path, bytes: &[u8]) -> Result<Reader> {
+    Reader::new(path, Input::Memory(Cursor::new(Bytes::copy_from_slice(bytes))))
+}
+
 /// As [`read`] for content that is already in memory; `path` is only named.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Row>> {
-    Reader::new(path, Input::Memory(Cursor::new(Bytes::copy_from_slice(bytes))))?.collect_rows()
+    open_bytes(path, bytes)?.collect_rows()
 }
 
 impl Reader {

@@ -24,6 +24,9 @@ use crate::{Error, Place, Result, RowError};
 
 /// Rows of a Parquet file that are decoded at once: long documents stay cheap.
 const BATCH_ROWS: usize = 256;
+/// Rows for each byte of a batch beyond which a file is damaged: a batch may say that it has billions of rows
+/// and hold nothing, and reading would not end.
+const ROWS_PER_BYTE: usize = 64;
 
 /// The rows of a Parquet file.
 pub(super) fn parquet(file: &Arc<Path>, input: Input) -> Result<Rows> {
@@ -87,6 +90,9 @@ fn rows<B>(file: &Arc<Path>, format: &'static str, schema: &Schema, batches: B) 
 where
     B: Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
 {
+    if schema.fields().is_empty() {
+        return Err(file_error(file.display(), "file has no columns"));
+    }
     let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
     names.sort();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -126,7 +132,15 @@ where
                 return Some(Ok(item));
             }
             match guarded(&self.file, self.format, || self.batches.next().transpose()) {
-                Ok(batch) => self.batch = Some((batch?, 0)),
+                Ok(None) => return None,
+                Ok(Some(batch)) => {
+                    let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+                    if rows / ROWS_PER_BYTE > bytes {
+                        let message = format!("a batch of {rows} rows holds {bytes} bytes");
+                        return Some(Err(damaged(&self.file, self.format, &message)));
+                    }
+                    self.batch = Some((batch, 0));
+                }
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use arrow_array::types::Int32Type;
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array,
-    Int64Array, LargeStringArray, ListArray, RecordBatch, StringArray, StringViewArray,
+    Int64Array, LargeStringArray, ListArray, NullArray, RecordBatch, StringArray, StringViewArray,
     StructArray, TimestampMillisecondArray,
 };
 use data::source::{self, Row};
@@ -331,6 +331,23 @@ fn a_batch_beyond_the_end_of_an_arrow_file_is_an_error() {
          file (it is cut off or damaged: copy or download it again)",
         ],
     );
+}
+
+#[test]
+fn rows_without_a_value_are_an_error() {
+    let count = 1 << 20;
+    let nothing: Vec<(&str, ArrayRef)> = vec![("a", Arc::new(NullArray::new(count)))];
+    let said = shown("a.arrow", &arrow_file(&[batch(nothing)]));
+    assert!(
+        said[0].contains("Arrow cannot be read: a batch of 1048576 rows holds "),
+        "{}",
+        said[0]
+    );
+    // Beside a column that holds something they are as good as any.
+    let numbers = Int64Array::from_iter_values(0..5000);
+    let columns: Vec<(&str, ArrayRef)> =
+        vec![("a", Arc::new(NullArray::new(5000))), ("b", Arc::new(numbers))];
+    assert_eq!(shown("a.arrow", &arrow_file(&[batch(columns)])).len(), 5000);
 }
 
 #[test]

@@ -42,13 +42,17 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
         Some(order) => packed(train, order, &view.packing)?,
         None => Packed::default(),
     };
+    let mut rows_left_out = by_reason(left_out.iter().map(|row| row.message.as_str()));
+    if stats.rows_mixed_out > 0 {
+        rows_left_out.push(("not taken by the mixture".to_owned(), stats.rows_mixed_out));
+    }
     let mut all = Vec::with_capacity(train.len());
     train.each(|outline| all.push(outline.tokens as u32))?;
     Ok(Report {
         rows_in: stats.rows_in,
         rows_trained: stats.rows,
         rows_validation: stats.rows_validation,
-        rows_left_out: by_reason(left_out.iter().map(|row| row.message.as_str())),
+        rows_left_out,
         files: files.iter().map(file).collect(),
         findings: findings.iter().cloned().collect(),
         sequences: stats.sequences,

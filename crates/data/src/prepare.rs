@@ -76,6 +76,8 @@ pub struct Stats {
     pub rows: usize,
     /// Rows that are validated on.
     pub rows_validation: usize,
+    /// Rows that an epoch does not take, so that sources stand in the proportions of their weights.
+    pub rows_mixed_out: usize,
     /// Sequences, of which a conversation may give several.
     pub sequences: usize,
     /// Tokens as rendered.
@@ -229,7 +231,7 @@ impl Made {
         let sets = Arc::new(sets);
         let train = Sequences::new(sets.clone(), division.train)?;
         let validation = Sequences::new(sets, division.validation)?;
-        let stats = Stats::of(&train, &validation, rows_in);
+        let stats = Stats::of(&train, &validation, rows_in, division.mixed_out);
         let was_cached = self.all_cached;
         Ok(Prepared {
             train,
@@ -264,11 +266,12 @@ fn nothing_to_train(left_out: &[RowError]) -> Error {
 }
 
 impl Stats {
-    fn of(train: &Sequences, validation: &Sequences, rows_in: usize) -> Stats {
+    fn of(train: &Sequences, validation: &Sequences, rows_in: usize, mixed_out: usize) -> Stats {
         Stats {
             rows_in,
             rows: train.rows(),
             rows_validation: validation.rows(),
+            rows_mixed_out: mixed_out,
             sequences: train.len(),
             tokens: train.tokens(),
             supervised_tokens: train.supervised(),

@@ -16,6 +16,8 @@ pub(super) struct Divided {
     pub(super) validation: Runs,
     /// For every row of the training files whether it is kept back.
     pub(super) kept_back: Vec<bool>,
+    /// Rows that an epoch does not take, so that sources keep their proportions.
+    pub(super) mixed_out: usize,
     pub(super) split: Option<Division>,
 }
 
@@ -70,7 +72,8 @@ pub(super) fn divide(
     for (set, of) in made.sets_of("validation") {
         validation.push(set, 0, 0..of.sequences);
     }
-    Ok(Divided { train, validation, kept_back, split })
+    let mixed_out = idle.map_or(0, |(_, rows)| rows);
+    Ok(Divided { train, validation, kept_back, mixed_out, split })
 }
 
 /// Shows every training row: its number over all files, the index of its set, and the row.

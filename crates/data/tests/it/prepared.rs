@@ -299,6 +299,8 @@ fn sources_are_mixed_by_weight() {
         let of_a = (0..found.train.len())
             .filter(|&index| found.train.get(index).unwrap().place.file.ends_with("a.jsonl"));
         let of_a = of_a.count();
+        let stats = found.stats;
+        assert_eq!(stats.rows + stats.rows_mixed_out, stats.rows_in);
         (of_a, found.train.len() - of_a, found.findings.get("mixed-out").map_or(0, |f| f.count))
     };
     assert_eq!(mixed(Mixture::First), (10, 10, 30));

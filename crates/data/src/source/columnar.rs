@@ -61,8 +61,10 @@ fn check_blocks(input: &mut dyn Seekable) -> std::result::Result<(), ArrowError>
     let mut trailer = [0; 10];
     input.seek(SeekFrom::End(-10))?;
     input.read_exact(&mut trailer)?;
-    let mut footer = vec![0; read_footer_length(trailer)?];
-    input.seek(SeekFrom::End(-10 - footer.len() as i64))?;
+    let footer_len = read_footer_length(trailer)?;
+    // Fails where the footer is longer than the file, before there is memory for it.
+    input.seek(SeekFrom::End(-10 - footer_len as i64))?;
+    let mut footer = vec![0; footer_len];
     input.read_exact(&mut footer)?;
     let footer =
         root_as_footer(&footer).map_err(|error| ArrowError::ParseError(error.to_string()))?;

@@ -16,7 +16,6 @@ use crate::{Findings, Result};
 const AUDITS: u32 = 1;
 
 /// What an audit found.
-#[derive(Default)]
 pub(super) struct Audited {
     pub(super) findings: Findings,
     /// One for every row that was compared, where the audit tells.

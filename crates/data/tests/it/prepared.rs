@@ -53,21 +53,31 @@ fn a_cache_gives_the_same_rows_and_makes_nothing_twice() {
     let cache = folder.path().join("cache");
     let without = prepared(&config(&path));
     let with = Config { cache: Some(cache.clone()), ..config(&path) };
-    let (first, second) = (prepared(&with), prepared(&with));
+    let first = prepared(&with);
+    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let made = || -> Vec<(PathBuf, std::time::SystemTime)> {
+        let entries = std::fs::read_dir(&set).unwrap().map(|entry| entry.unwrap());
+        let named = entries.map(|entry| (entry.path(), entry.metadata().unwrap()));
+        let mut files: Vec<_> =
+            named.map(|(path, data)| (path, data.modified().unwrap())).collect();
+        files.retain(|(path, _)| !path.ends_with("lock"));
+        files.sort();
+        files
+    };
+    let before = made();
+    let second = prepared(&with);
     assert!(!first.was_cached && second.was_cached);
+    assert_eq!(made(), before, "neither rows nor audits are written again");
     for other in [&first, &second] {
         assert_eq!(all(&without.train), all(&other.train));
         assert_eq!(without.findings, other.findings);
         assert_eq!(without.stats, other.stats);
     }
     // What was found is kept, and made again where it is damaged.
-    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
-    let audits = || -> Vec<PathBuf> {
-        let files = std::fs::read_dir(&set).unwrap().map(|entry| entry.unwrap().path());
-        files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
-    };
-    assert_eq!(audits().len(), 3, "set.json and two audits");
-    audits().iter().for_each(|path| std::fs::write(path, "{").unwrap());
+    let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let json: Vec<PathBuf> = before.into_iter().map(|(path, _)| path).filter(is_json).collect();
+    assert_eq!(json.len(), 3, "set.json and two audits");
+    json.iter().for_each(|path| std::fs::write(path, "{").unwrap());
     assert_eq!(first.findings, prepared(&with).findings);
     // Another option, another set.
     let longer = Config { max_seq_len: Some(4096), ..with.clone() };

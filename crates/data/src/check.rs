@@ -36,7 +36,7 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
     let extent = Extent::Epochs(1.0);
     let mut order = match train.is_empty() {
         true => None,
-        false => Some(Order::new(train.lengths()?, view.seed, view.step_size, extent)),
+        false => Some(Order::new(train.row_tokens()?, view.seed, view.step_size, extent)),
     };
     let packing = match &mut order {
         Some(order) => packed(train, order, &view.packing)?,

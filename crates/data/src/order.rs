@@ -44,7 +44,7 @@ pub struct StepRows {
 /// across the end of an epoch; only the last step of the run may be short.
 #[derive(Clone, Debug)]
 pub struct Order {
-    lengths: Lengths,
+    row_tokens: RowTokens,
     seed: u64,
     size: StepSize,
     extent: Extent,
@@ -56,17 +56,17 @@ pub struct Order {
 
 /// Row and tokens of every sequence: all that an order depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lengths {
+pub struct RowTokens {
     /// Identity of each sequence's row, `[sequences]`.
     rows: Vec<u64>,
     /// `[sequences]`.
     tokens: Vec<u32>,
 }
 
-impl Lengths {
+impl RowTokens {
     /// None yet, with room for some.
     pub fn with_capacity(sequences: usize) -> Self {
-        Lengths { rows: Vec::with_capacity(sequences), tokens: Vec::with_capacity(sequences) }
+        RowTokens { rows: Vec::with_capacity(sequences), tokens: Vec::with_capacity(sequences) }
     }
 
     /// Adds a sequence.
@@ -86,11 +86,11 @@ impl Lengths {
     }
 }
 
-impl FromIterator<(u64, usize)> for Lengths {
+impl FromIterator<(u64, usize)> for RowTokens {
     fn from_iter<I: IntoIterator<Item = (u64, usize)>>(sequences: I) -> Self {
-        let mut lengths = Lengths::default();
-        sequences.into_iter().for_each(|(row, tokens)| lengths.push(row, tokens));
-        lengths
+        let mut row_tokens = RowTokens::default();
+        sequences.into_iter().for_each(|(row, tokens)| row_tokens.push(row, tokens));
+        row_tokens
     }
 }
 
@@ -98,15 +98,17 @@ impl Order {
     /// The order in which a run takes sequences.
     ///
     /// Panics if there are none, or if a step would be empty.
-    pub fn new(lengths: Lengths, seed: u64, size: StepSize, extent: Extent) -> Self {
-        assert!(!lengths.is_empty(), "a run has rows");
+    pub fn new(row_tokens: RowTokens, seed: u64, size: StepSize, extent: Extent) -> Self {
+        assert!(!row_tokens.is_empty(), "a run has rows");
         let (StepSize::Rows(least) | StepSize::Tokens(least)) = size;
         assert!(least > 0, "a step takes something");
         let total = match extent {
-            Extent::Epochs(epochs) => Some((epochs * lengths.len() as f64).round().max(1.0) as u64),
+            Extent::Epochs(epochs) => {
+                Some((epochs * row_tokens.len() as f64).round().max(1.0) as u64)
+            }
             Extent::Steps(_) => None,
         };
-        Order { lengths, seed, size, extent, total, epoch: None }
+        Order { row_tokens, seed, size, extent, total, epoch: None }
     }
 
     /// The order of one epoch, as indices of sequences.
@@ -114,7 +116,7 @@ impl Order {
     /// Sequences of one row stay neighbours: they share a prefix.
     pub fn epoch(&mut self, epoch: u64) -> &[u32] {
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let rows = &self.lengths.rows;
+            let rows = &self.row_tokens.rows;
             let hash = |row: u64| key(&[purpose::ORDER, self.seed, epoch, row]);
             // Hashed at every comparison: keys that are kept take four times the memory of the order.
             let mut order: Vec<u32> = (0..rows.len() as u32).collect();
@@ -131,7 +133,7 @@ impl Order {
         let mut step = StepRows { rows: Vec::new(), next: cursor, tokens: 0 };
         while self.total.is_none_or(|total| step.next.consumed_rows < total) {
             let index = self.row(step.next.consumed_rows);
-            let len = self.lengths.tokens[index] as usize;
+            let len = self.row_tokens.tokens[index] as usize;
             let full = match self.size {
                 StepSize::Rows(rows) => step.rows.len() == rows,
                 StepSize::Tokens(tokens) => !step.rows.is_empty() && step.tokens + len > tokens,
@@ -164,16 +166,16 @@ impl Order {
 
     /// How many passes over the rows a cursor stands for.
     pub fn epochs_at(&self, cursor: Cursor) -> f64 {
-        cursor.consumed_rows as f64 / self.lengths.len() as f64
+        cursor.consumed_rows as f64 / self.row_tokens.len() as f64
     }
 
     /// Number of sequences in an epoch.
     pub fn rows_per_epoch(&self) -> usize {
-        self.lengths.len()
+        self.row_tokens.len()
     }
 
     fn row(&mut self, consumed: u64) -> usize {
-        let per_epoch = self.lengths.len() as u64;
+        let per_epoch = self.row_tokens.len() as u64;
         self.epoch(consumed / per_epoch)[(consumed % per_epoch) as usize] as usize
     }
 }

@@ -201,7 +201,8 @@ fn validation(document: &Document, train: &[Source]) -> Result<Validation, Probl
     let location = location(&group, "validation");
     if let Some(Location::Path(path)) = &location
         && let Some(share) = path.file_name().and_then(|name| name.to_str())
-        && share.parse::<f64>().is_ok()
+        && share.parse().is_ok_and(|share| (0.0..1.0).contains(&share))
+        && !path.exists()
     {
         let message = format!("`{share}` is no file");
         let hint = format!("for a share of the rows: `validation: {{fraction: {share}}}`");
@@ -387,6 +388,7 @@ mod tests {
         assert_eq!(config.validation, by(By::Time("day".into())));
         let error = read("data: {train: a.json, validation: 0.1}").unwrap_err();
         assert_eq!(error, "`0.1` is no file");
+        assert!(read("data: {train: a.json, validation: \"2024\"}").is_ok());
         let config = read("data: {train: a.json, validation: {fraction: 0}}").unwrap();
         assert_eq!(config.validation, Validation::None);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::AuditText;
-use crate::order::Lengths;
+use crate::order::RowTokens;
 use crate::store::{Draft, Header, SequenceAt, Set, Shard};
 use crate::{Place, Result, Sequence};
 
@@ -192,10 +192,10 @@ impl Sequences {
     }
 
     /// Row and tokens of all of them, as [`crate::Order`] takes them.
-    pub fn lengths(&self) -> Result<Lengths> {
-        let mut lengths = Lengths::with_capacity(self.len());
-        self.each(|outline| lengths.push(outline.row, outline.tokens))?;
-        Ok(lengths)
+    pub fn row_tokens(&self) -> Result<RowTokens> {
+        let mut row_tokens = RowTokens::with_capacity(self.len());
+        self.each(|outline| row_tokens.push(outline.row, outline.tokens))?;
+        Ok(row_tokens)
     }
 
     /// Reads a sequence.

@@ -171,7 +171,7 @@ pub(super) fn decide(
         }
     }
 
-    let mut order = Order::new(train.lengths()?, recipe.seed, recipe.step_size, recipe.extent);
+    let mut order = Order::new(train.row_tokens()?, recipe.seed, recipe.step_size, recipe.extent);
     let longest = longest(&train).max(longest(&validation)).max(1);
     let sequences = order.step(Cursor::default()).map_or(1, |step| step.rows.len());
     let wishes = Wishes {

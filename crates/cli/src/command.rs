@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod chat;
 mod check;
 mod distill;
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     /// Put an adapter or a model on the model hub, private unless told otherwise
     #[command(after_help = push::EXAMPLES)]
     Push(push::Arguments),
+    /// Measure how fast this machine trains and answers, beside what it could at best
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Arguments),
     /// Show a recipe with every value that a run would take, and why
     #[command(after_help = show::EXAMPLES)]
     Show(show::Arguments),
@@ -81,6 +85,7 @@ impl Command {
             Command::Chat(arguments) => chat::run(arguments, context),
             Command::Merge(arguments) => merge::run(arguments, context),
             Command::Push(arguments) => push::run(arguments, context),
+            Command::Bench(arguments) => bench::run(arguments, context),
             Command::Show(arguments) => show::run(arguments, context),
             Command::Schema => schema::run(context),
         }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use keys::Surroundings;
 
-pub(crate) use limits::{memory_limit, peak_memory, resident_memory, thread_count};
+pub(crate) use limits::{
+    memory_limit, peak_memory, reset_peak_memory, resident_memory, thread_count,
+};
 
 /// The surroundings of the process.
 #[derive(Clone, Debug, Default)]

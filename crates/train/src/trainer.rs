@@ -12,6 +12,7 @@ mod resume;
 mod run_loop;
 mod setup;
 mod stand_in;
+mod trial;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
 pub use setup::rows;
 pub use stand_in::StandIn;
+pub use trial::{Trial, TrialConfig};
 
 /// What [`train`] is asked to do.
 pub struct Job<'a> {

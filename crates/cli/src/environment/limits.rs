@@ -20,6 +20,12 @@ pub(crate) fn peak_memory() -> Option<usize> {
     field_bytes(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Forgets the most that the process held before, where the system lets it.
+pub(crate) fn reset_peak_memory() {
+    // 5 sets the peak to what is held now (proc(5)); without it the peak is of the whole process.
+    fs::write("/proc/self/clear_refs", "5").ok();
+}
+
 /// Bytes of memory that the process holds now; 0 where the system does not say.
 pub(crate) fn resident_memory() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::house::House;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
-const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/configs");
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
 const RECIPES: [(&str, &str, u64); 14] = [

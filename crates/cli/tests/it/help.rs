@@ -17,6 +17,7 @@ Commands:
   chat        Talk to a base model, an adapter or a run
   merge       Make one model of a base and an adapter, and compare it with what was trained
   push        Put an adapter or a model on the model hub, private unless told otherwise
+  bench       Measure how fast this machine trains and answers, beside what it could at best
   show        Show a recipe with every value that a run would take, and why
   schema      Print the JSON schema of recipes, for editors
   help        Print this message or the help of the given subcommand(s)

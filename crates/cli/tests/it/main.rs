@@ -4,6 +4,7 @@ mod house;
 #[path = "../../src/models/hub/tests/server.rs"]
 mod server;
 
+mod bench;
 mod chat;
 mod distill;
 mod examples;

@@ -5,6 +5,7 @@ mod gguf;
 mod part;
 mod safetensors;
 mod shapes;
+mod synthetic;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -92,7 +93,7 @@ pub(crate) struct FileTensor<'a> {
 pub struct Base {
     /// The folder or file that it was opened from.
     pub path: PathBuf,
-    /// `folder`, `gguf` or `config`.
+    /// `folder`, `gguf`, `config` or `synthetic`.
     pub format: &'static str,
     /// The decoder's shape.
     pub config: Config,
@@ -144,6 +145,21 @@ impl Base {
         let tensors = shapes::Shapes::new(json, &config, path.parent().unwrap_or(path))?;
         let tensors = Box::new(tensors);
         Ok(Base { path: path.into(), format: "config", config, tensors, files: Vec::new() })
+    }
+
+    /// A base of a shape with made-up numbers, for measuring: linear layers stored as `storage` (bf16, Q8_0,
+    /// Q4_0 or Q4_1), embedding and head in bf16. It has no tokenizer. The numbers lie in files of the folder
+    /// `scratch` that are unlinked at once.
+    pub fn synthetic(json: &Value, name: &str, storage: Storage, scratch: &Path) -> Result<Self> {
+        let known = [Storage::Bf16, Storage::Q8_0, Storage::Q4_0, Storage::Q4_1];
+        if !known.contains(&storage) {
+            let message = format!("made-up weights are not stored as {storage:?}");
+            return Err(Error::Input { message, hint: None });
+        }
+        let path = Path::new(name);
+        let config = Self::check_config(json, path)?;
+        let tensors = Box::new(synthetic::Synthetic::new(json, &config, name, storage, scratch)?);
+        Ok(Base { path: path.into(), format: "synthetic", config, tensors, files: Vec::new() })
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {

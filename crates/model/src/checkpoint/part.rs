@@ -209,7 +209,7 @@ impl Base {
 
     /// `len` numbers of a vector from `first` on.
     pub fn vector(&self, name: &str, first: usize, len: usize) -> Result<Vec<f32>> {
-        let Some(tensor) = self.tensors.get(name)? else {
+        let Some(tensor) = self.tensors.get_as(name, &[first + len])? else {
             return Err(Error::file(&self.path, format!("tensor `{name}` is missing")));
         };
         if tensor.shape.len() != 1 || tensor.shape[0] < first + len {

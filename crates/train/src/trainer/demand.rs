@@ -1,7 +1,7 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
 use compute::{Backend, DType, Device, Measure};
-use data::{Cursor, Order, Packing, Sequence, Sequences};
+use data::{Cursor, Micro, Order, Packing, Sequence, Sequences};
 use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
 use text::{Batch, Segment, Target};
 
@@ -110,6 +110,15 @@ impl Demand {
         Ok(most)
     }
 
+    /// What some micro-batches take at most.
+    pub(super) fn most(&self, micros: &[Micro], checkpoint: bool) -> Result<Use> {
+        let mut most = Use::default();
+        for batch in largest(micros.iter().map(|micro| micro.batch.clone())) {
+            most = most.or(self.step(&batch, checkpoint)?);
+        }
+        Ok(most)
+    }
+
     /// Bytes of a mapped embedding that looking up the tokens of a step, or of validation, brings into
     /// memory. They are given back after it.
     pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> Result<usize> {
@@ -141,6 +150,23 @@ impl Demand {
     }
 
     fn step(&self, batch: &Batch, checkpoint: bool) -> Result<Use> {
+        Ok(used(&self.count(batch, checkpoint)?))
+    }
+
+    /// Useful floating point operations of forward and backward over a micro-batch.
+    pub(super) fn work(&self, batch: &Batch) -> Result<u64> {
+        let count = |measure: &Measure| {
+            let report = measure.report();
+            report.flops_linear
+                + report.flops_weight_gradient
+                + report.flops_attention
+                + report.flops_head
+        };
+        // Recomputation is not counted.
+        Ok(count(&self.count(batch, false)?) - count(&self.measure))
+    }
+
+    fn count(&self, batch: &Batch, checkpoint: bool) -> Result<Measure> {
         let mut measure = self.measure.clone();
         let Trainee { decoder, adapter } = &self.trainee;
         let dropout_key = self.dropout.then_some(0);
@@ -152,7 +178,7 @@ impl Demand {
         let mut hidden = decoder.forward(backend, batch, &pass)?;
         decoder.head(backend, &mut hidden, targets, &request, None, Some(&weights), &pass)?;
         decoder.backward(backend, hidden, &HeadGradients::default(), None, &pass)?;
-        Ok(used(&measure))
+        Ok(measure)
     }
 
     fn evaluation(&self, batch: &Batch) -> Result<Use> {

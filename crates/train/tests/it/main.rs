@@ -12,4 +12,5 @@ mod resume;
 mod run;
 mod start;
 mod support;
+mod trial;
 mod whole;

@@ -1,0 +1,144 @@
+//! Prompts read and answers written, with made-up prompts and lengths that are forced.
+
+use std::time::Instant;
+
+use compute::{Measure, random};
+use model::Decoder;
+use model::generate::{Flow, GenerateConfig, Prompt, generate};
+
+use super::clock::middle;
+use super::row::Row;
+use super::subject::Subject;
+use super::{Arguments, PRECISION};
+use crate::context::Context;
+use crate::environment::{peak_memory, reset_peak_memory};
+use crate::error::Result;
+
+/// Times that an answer is measured at least.
+const LEAST: usize = 3;
+
+/// The time from a prompt to the first token of its answer.
+pub(super) fn prompt(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Row> {
+    let tokens = arguments.tokens_or(512);
+    let mut model = Loaded::new(arguments, subject, context)?;
+    let times = model.measure(arguments.seconds, 1, tokens, 1)?;
+    let seconds = middle(times.iter().map(|time| time.first).collect());
+    Ok(Row {
+        name: format!("prompt of {tokens} tokens"),
+        seconds,
+        tokens: Some(tokens as f64),
+        peak_host_bytes: peak_memory(),
+        more: vec![("sequences", 1.into()), ("tokens", tokens.into())],
+        ..Row::default()
+    })
+}
+
+/// Answers to one prompt and to several at a time.
+pub(super) fn answers(
+    arguments: &Arguments,
+    subject: &Subject,
+    context: &Context,
+) -> Result<Vec<Row>> {
+    let mut model = Loaded::new(arguments, subject, context)?;
+    let (prompt, new) = (arguments.prompt_tokens as usize, arguments.new_tokens as usize);
+    let config = &subject.base.config;
+    let mut rows = Vec::new();
+    for sequences in arguments.sequences_or(&[1, 16]) {
+        let times = model.measure(arguments.seconds, sequences, prompt, new)?;
+        let total = middle(times.iter().map(|time| time.total).collect());
+        let decoding = middle(times.iter().map(|time| time.total - time.first).collect());
+        // The first token of each answer comes out of the prompt.
+        let steps = (new - 1) as f64;
+        let cached = prompt as f64 + 0.5 * steps;
+        let row_bytes = 4 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
+        let cache_bytes = sequences as f64 * cached * row_bytes as f64;
+        let generated = (sequences * new) as f64;
+        rows.push(Row {
+            name: format!("decode {sequences} x {new} tokens after {prompt}"),
+            seconds: decoding,
+            tokens: Some(sequences as f64 * steps),
+            bytes: Some(steps * (model.weight_bytes as f64 + cache_bytes)),
+            peak_host_bytes: peak_memory(),
+            more: vec![
+                ("sequences", sequences.into()),
+                ("tokens", new.into()),
+                ("prompt_tokens", prompt.into()),
+                ("seconds_with_prompt", total.into()),
+                ("tokens_per_s_with_prompt", (generated / total).into()),
+            ],
+            ..Row::default()
+        });
+    }
+    Ok(rows)
+}
+
+/// A model that answers.
+struct Loaded {
+    cpu: compute::cpu::Cpu,
+    decoder: Decoder,
+    /// Bytes of the weights that every step reads.
+    weight_bytes: usize,
+}
+
+/// Seconds to the first token of the last answer that begins, and to the end.
+struct Times {
+    first: f64,
+    total: f64,
+}
+
+impl Loaded {
+    fn new(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Self> {
+        reset_peak_memory();
+        let mut cpu = context.cpu(PRECISION)?;
+        let options = model::LoadOptions {
+            quantization: arguments.quantization.quantization(),
+            ..model::LoadOptions::default()
+        };
+        let mut measure = Measure::new(compute::Backend::operand(&cpu));
+        Decoder::load_with(&subject.base, &mut measure, &options)?;
+        let decoder = Decoder::load_with(&subject.base, &mut cpu, &options)?;
+        subject.base.release();
+        Ok(Loaded { cpu, decoder, weight_bytes: measure.report().weight_bytes })
+    }
+
+    fn measure(
+        &mut self,
+        seconds: f64,
+        sequences: usize,
+        prompt: usize,
+        new: usize,
+    ) -> Result<Vec<Times>> {
+        let vocab = self.decoder.config.vocab_size as u64;
+        let prompts: Vec<Prompt> = (0..sequences as u64)
+            .map(|key| Prompt {
+                tokens: (0..prompt as u64)
+                    .map(|position| (random::key(&[key, position]) % vocab) as u32)
+                    .collect(),
+                max_new_tokens: new,
+                key,
+            })
+            .collect();
+        let config = GenerateConfig { max_active: sequences, ..GenerateConfig::default() };
+        self.once(&prompts, &config)?;
+        let begun = Instant::now();
+        let mut times = Vec::new();
+        while times.len() < LEAST || begun.elapsed().as_secs_f64() < seconds {
+            times.push(self.once(&prompts, &config)?);
+        }
+        Ok(times)
+    }
+
+    fn once(&mut self, prompts: &[Prompt], config: &GenerateConfig) -> Result<Times> {
+        let begun = Instant::now();
+        let mut waiting = vec![true; prompts.len()];
+        let mut first = 0.0;
+        let mut on_token = |prompt: usize, _: u32| {
+            if std::mem::take(&mut waiting[prompt]) {
+                first = begun.elapsed().as_secs_f64();
+            }
+            Flow::Continue
+        };
+        generate(&self.decoder, &mut self.cpu, None, prompts, config, &mut on_token)?;
+        Ok(Times { first, total: begun.elapsed().as_secs_f64() })
+    }
+}

@@ -1,0 +1,217 @@
+//! Single operations over a layer's shapes.
+
+use std::collections::BTreeMap;
+
+use compute::cpu::Cpu;
+use compute::op::{
+    Attention, AttentionBackward, AttentionLayout, Head, HeadGradients, HeadOutputs, Linear, Term,
+};
+use compute::{
+    Backend as _, Buffer, DType, Op, Quantization, Storage, Weight, WeightSource, random,
+};
+use serde_json::json;
+
+use super::clock::median;
+use super::row::Row;
+use super::subject::Subject;
+use super::{Arguments, PRECISION};
+use crate::context::Context;
+use crate::error::Result;
+
+/// Times that a kernel is measured at least.
+const LEAST: usize = 3;
+
+/// Rows of products that are measured.
+const ROWS: [usize; 3] = [512, 1024, 2048];
+
+/// Products of a layer, forward and input gradient: one row for each shape, and one for the layer
+/// as a whole, weighted by what each has to do.
+pub(super) fn products(
+    arguments: &Arguments,
+    subject: &Subject,
+    context: &Context,
+) -> Result<Vec<Row>> {
+    let config = &subject.base.config;
+    let mut shapes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for module in config.modules().iter().flat_map(|module| module.parts()) {
+        *shapes.entry(config.shape(*module)).or_default() += 1;
+    }
+    let seconds = 0.25 * arguments.seconds;
+    let mut cpu = context.cpu(PRECISION)?;
+    let mut rows = Vec::new();
+    let (mut work, mut time) = (0.0, 0.0);
+    for (&(n, k), &count) in &shapes {
+        let weight = made_up_weight(&mut cpu, n, k, arguments.quantization.quantization())?;
+        for m in ROWS {
+            for transposed in [false, true] {
+                let (inputs, outputs) = if transposed { (n, k) } else { (k, n) };
+                let input = operands(&mut cpu, m * inputs)?;
+                let operand = cpu.operand();
+                let out = cpu.alloc_static(m * outputs, operand)?;
+                let terms = [Term { input, weight, transposed }];
+                let linear = Linear::product(m, &terms, out);
+                let took = median(seconds, LEAST, || cpu.run(Op::Linear(&[linear])))?;
+                cpu.free_static(input);
+                cpu.free_static(out);
+                let flops = 2.0 * (m * n * k) as f64;
+                work += count as f64 * flops;
+                time += count as f64 * took;
+                let direction = if transposed { "input gradient" } else { "forward" };
+                rows.push(Row {
+                    name: format!("product {m} x {n} x {k} {direction}"),
+                    seconds: took,
+                    work: Some(flops),
+                    more: vec![
+                        ("m", m.into()),
+                        ("n", n.into()),
+                        ("k", k.into()),
+                        ("direction", direction.into()),
+                        ("count", count.into()),
+                    ],
+                    ..Row::default()
+                });
+            }
+        }
+        cpu.unload(weight);
+    }
+    rows.push(Row {
+        name: "all products of a layer".into(),
+        seconds: time,
+        work: Some(work),
+        ..Row::default()
+    });
+    Ok(rows)
+}
+
+/// Attention over rows of their own, forward and backward.
+pub(super) fn attention(
+    arguments: &Arguments,
+    subject: &Subject,
+    context: &Context,
+) -> Result<Row> {
+    let sequences = arguments.sequences_or(&[8])[0];
+    let tokens = arguments.tokens_or(256);
+    let config = &subject.base.config;
+    let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    let head_dim = config.head_dim;
+    let mut cpu = context.cpu(PRECISION)?;
+    let queries = sequences * tokens;
+    let spans = (0..sequences).flat_map(|s| [s * tokens, tokens, s, 1]);
+    let runs = (0..sequences).flat_map(|s| [s * tokens, tokens]);
+    let layout = AttentionLayout {
+        query_positions: indices(&mut cpu, (0..queries).map(|query| query % tokens))?,
+        spans: indices(&mut cpu, spans)?,
+        runs: indices(&mut cpu, runs)?,
+        trees: indices(&mut cpu, 0..=sequences)?,
+        keys_max: tokens,
+    };
+    let (q_len, k_len) = (queries * heads * head_dim, queries * kv_heads * head_dim);
+    let operand = cpu.operand();
+    let forward = Attention {
+        q: operands(&mut cpu, q_len)?,
+        k: operands(&mut cpu, k_len)?,
+        v: operands(&mut cpu, k_len)?,
+        layout,
+        heads,
+        kv_heads,
+        head_dim,
+        scale: config.attention_scale,
+        window: None,
+        softcap: None,
+        out: cpu.alloc_static(q_len, operand)?,
+        lse: cpu.alloc_static(queries * heads, DType::F32)?,
+    };
+    let backward = AttentionBackward {
+        forward,
+        dout: operands(&mut cpu, q_len)?,
+        dq: cpu.alloc_static(q_len, DType::F32)?,
+        dk: cpu.alloc_static(k_len, DType::F32)?,
+        dv: cpu.alloc_static(k_len, DType::F32)?,
+    };
+    let seconds = 0.25 * arguments.seconds;
+    let there = median(seconds, LEAST, || cpu.run(Op::Attention(forward)))?;
+    let back = median(seconds, LEAST, || cpu.run(Op::AttentionBackward(backward)))?;
+    // Visible pairs of a query and a key: 4 D forward and 8 D backward for each head.
+    let pairs = (sequences * (tokens * (tokens + 1) / 2)) as f64;
+    Ok(Row {
+        name: format!("attention {sequences} x {tokens}, forward and backward"),
+        seconds: there + back,
+        tokens: Some(queries as f64),
+        work: Some(12.0 * pairs * (heads * head_dim) as f64),
+        more: vec![
+            ("sequences", sequences.into()),
+            ("tokens", tokens.into()),
+            ("seconds_forward", there.into()),
+            ("seconds_backward", back.into()),
+        ],
+        ..Row::default()
+    })
+}
+
+/// Log-probabilities and the gradient of the hidden states in one pass.
+pub(super) fn head(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Row> {
+    let reads = 1024;
+    let (vocab, size) = (subject.base.config.vocab_size, subject.base.config.hidden_size);
+    let mut cpu = context.cpu(PRECISION)?;
+    let weight = made_up_weight(&mut cpu, vocab, size, None)?;
+    let hidden = operands(&mut cpu, reads * size)?;
+    let tokens = (0..reads).map(|read| 7 * read % vocab);
+    let gradient = cpu.alloc_static(reads, DType::F32)?;
+    cpu.upload(&vec![-1.0 / reads as f32; reads], gradient)?;
+    let outputs =
+        HeadOutputs { logprob: Some(cpu.alloc_static(reads, DType::F32)?), ..Default::default() };
+    let head = Head {
+        reads,
+        hidden,
+        weight,
+        scale: 0.05,
+        softcap: None,
+        temperature: 1.0,
+        target_reads: indices(&mut cpu, 0..reads)?,
+        target_tokens: indices(&mut cpu, tokens)?,
+        outputs,
+        gradients: HeadGradients { logprob: Some(gradient), ..Default::default() },
+        d_hidden: Some(cpu.alloc_static(reads * size, DType::F32)?),
+        d_weight: None,
+    };
+    let seconds = median(0.25 * arguments.seconds, LEAST, || cpu.run(Op::Head(head)))?;
+    Ok(Row {
+        name: format!("head over {reads} reads, loss and gradient"),
+        seconds,
+        tokens: Some(reads as f64),
+        work: Some(4.0 * (reads * vocab * size) as f64),
+        more: vec![("reads", reads.into()), ("vocab", json!(vocab))],
+        ..Row::default()
+    })
+}
+
+fn made_up_weight(
+    cpu: &mut Cpu,
+    rows: usize,
+    cols: usize,
+    quantization: Option<Quantization>,
+) -> compute::Result<Weight> {
+    let number = |i: usize| 0.07 * (random::uniform(random::mix(i as u64)) - 0.5);
+    let bytes: Vec<u8> = (0..rows * cols).flat_map(|i| number(i).to_le_bytes()).collect();
+    let source = WeightSource { rows, cols, storage: Storage::F32, bytes: &bytes, row_order: None };
+    match quantization {
+        Some(quantization) => cpu.load_as(source, quantization),
+        None => cpu.load(source),
+    }
+}
+
+/// Operands spread evenly over `[-1, 1)`.
+fn operands(cpu: &mut Cpu, len: usize) -> compute::Result<Buffer> {
+    let operand = cpu.operand();
+    let buffer = cpu.alloc_static(len, operand)?;
+    let value = |i: usize| 2.0 * random::uniform(random::mix(i as u64)) - 1.0;
+    cpu.upload(&(0..len).map(value).collect::<Vec<f32>>(), buffer)?;
+    Ok(buffer)
+}
+
+fn indices(cpu: &mut Cpu, values: impl Iterator<Item = usize>) -> compute::Result<Buffer> {
+    let values: Vec<u32> = values.map(|value| value as u32).collect();
+    let buffer = cpu.alloc_static(values.len(), DType::U32)?;
+    cpu.upload_u32(&values, buffer)?;
+    Ok(buffer)
+}

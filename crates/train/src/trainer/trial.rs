@@ -1,0 +1,130 @@
+//! A training step over rows that nobody prepared, to be measured: what a run does in a step, without its folder.
+
+use std::collections::BTreeMap;
+
+use compute::{Backend, Optimizer, Quantization};
+use data::{Packing, Sequence};
+use model::adapter::{LoadedAdapter, LoraKind};
+use model::{Base, LoraConfig, Selection};
+
+use super::demand::{self, Demand};
+use super::plan::Memory;
+use crate::Result;
+use crate::engine::Engine;
+use crate::objective::Sft;
+use crate::optimizer::OptimizerConfig;
+use crate::step::StepPlan;
+use crate::trainee::{Blueprint, Trainee};
+
+/// What is trained in a trial, and how.
+#[derive(Clone, Debug)]
+pub struct TrialConfig {
+    /// Rank of LoRA on all linear layers; without it the model itself is trained.
+    pub rank: Option<usize>,
+    /// How frozen linear layers are made smaller.
+    pub quantization: Option<Quantization>,
+    /// The rule of the update.
+    pub optimizer: Optimizer,
+    /// Most tokens computed at a time.
+    pub micro_batch_tokens: usize,
+    /// Whether layers are computed twice.
+    pub checkpoint: bool,
+    /// Whether a beginning that several rows share is computed once.
+    pub shares_prefixes: bool,
+}
+
+/// A model in training on a device, and the rows of its step.
+pub struct Trial {
+    trainee: Trainee,
+    optimizer: OptimizerConfig,
+    checkpoint: bool,
+    steps: u64,
+    /// The step.
+    pub plan: StepPlan,
+    /// What it takes, as planned.
+    pub memory: Memory,
+    /// Useful floating point operations of a step, two to a multiply and add; what backward computes again is
+    /// not counted.
+    pub flops: u64,
+    /// All parameters, and those that are trained.
+    pub parameters: (usize, usize),
+}
+
+impl Trial {
+    /// Plans the step, loads the model and makes room.
+    pub fn new(
+        base: &Base,
+        backend: &mut dyn Backend,
+        config: &TrialConfig,
+        rows: &[Sequence],
+    ) -> Result<Self> {
+        let mut blueprint = blueprint(base, config);
+        let optimizer = OptimizerConfig {
+            matrices: config.optimizer,
+            others: config.optimizer,
+            weight_decay: 0.0,
+            embedding_ratio: 1.0,
+            loraplus_ratio: 1.0,
+        };
+        let packing = demand::packing(&base.config, config.micro_batch_tokens);
+        let min_shared = if config.shares_prefixes { packing.min_shared } else { 0 };
+        let plan = StepPlan::new(rows, &Packing { min_shared, ..packing });
+        let counted =
+            Demand::new(base, &blueprint, &optimizer, &backend.device(), backend.operand())?;
+        let used = counted.most(&plan.micros, config.checkpoint)?;
+        let mut flops = 0;
+        for micro in &plan.micros {
+            flops += counted.work(&micro.batch)?;
+        }
+        let parameters = counted.parameters();
+        let memory = used.over(Memory { saving: 0, ..counted.resident });
+        let trainee = blueprint.load(base, backend)?;
+        blueprint.forget_values();
+        backend.reserve(used.stack)?;
+        let checkpoint = config.checkpoint;
+        Ok(Trial { trainee, optimizer, checkpoint, steps: 0, plan, memory, flops, parameters })
+    }
+
+    /// One step: gradient, norm, update. Returns the loss.
+    pub fn step(&mut self, backend: &mut dyn Backend) -> Result<f64> {
+        let trained = self.trainee.trained();
+        let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
+        let mut engine = Engine {
+            backend: &mut *backend,
+            decoder: &self.trainee.decoder,
+            adapter: self.trainee.adapter.as_ref(),
+            scalar: None,
+            reference: None,
+            checkpoint: self.checkpoint,
+        };
+        let outcome = engine.accumulate(&self.plan, &Sft, None)?;
+        engine.gradient_norm(&parameters)?;
+        self.steps += 1;
+        // Small enough that a measurement of any length ends where it began.
+        self.optimizer.step(backend, &trained, 1e-6, 1.0, self.steps)?;
+        self.trainee.refresh(backend)?;
+        backend.sync()?;
+        Ok(outcome.loss)
+    }
+}
+
+fn blueprint(base: &Base, config: &TrialConfig) -> Blueprint {
+    let shape = &base.config;
+    let adapter = config.rank.map(|rank| {
+        let (alpha, modules) = (2.0 * rank as f32, shape.modules());
+        let lora = LoraConfig::uniform(shape, LoraKind::Lora, rank, alpha, 0.0, modules);
+        let values = lora.initial_values(shape, 1);
+        LoadedAdapter { config: lora, values, replaced: BTreeMap::new() }
+    });
+    let kind = config.optimizer.kind();
+    Blueprint {
+        tensors: adapter.is_none().then_some(Selection::All),
+        adapter,
+        below: None,
+        initial: None,
+        replaced: BTreeMap::new(),
+        quantization: config.quantization,
+        vocab_size: None,
+        optimizers: model::Optimizers { matrices: kind, others: kind },
+    }
+}

@@ -279,15 +279,37 @@ impl<E: Operand> Multiply for Widened<E> {
         tile: *mut f32,
         load: bool,
     ) {
-        // SAFETY: the caller's duty.
-        unsafe {
-            if const { S::BLOCK.1 >= VECTORS } {
-                widened::<S, E, ROWS, VECTORS>(simd, segments, tile, 0, load);
-            } else {
+        if const { S::BLOCK.1 >= VECTORS } {
+            // SAFETY: the caller's duty.
+            return unsafe { widened::<S, E, ROWS, VECTORS>(simd, segments, tile, 0, load) };
+        }
+        // Halves take turns, so that what both read is still in the first-level cache for the second.
+        let mut load = load;
+        for segment in segments {
+            for start in (0..segment.steps.max(1)).step_by(TURN) {
+                let turn = segment.part::<E>(start, TURN.min(segment.steps - start), ROWS);
                 for vector in 0..VECTORS {
-                    widened::<S, E, ROWS, 1>(simd, segments, tile, vector * LANES, load);
+                    let column = vector * LANES;
+                    // SAFETY: the caller's duty; a turn lies inside its segment.
+                    unsafe { widened::<S, E, ROWS, 1>(simd, &[turn], tile, column, load) };
                 }
+                load = true;
             }
+        }
+    }
+}
+
+/// Steps after which the halves of a tile take turns.
+const TURN: usize = 192;
+
+impl Segment {
+    /// Some of its steps, in a format with one number a step.
+    #[inline(always)]
+    fn part<E>(self, start: usize, steps: usize, rows: usize) -> Segment {
+        Segment {
+            a: self.a.wrapping_add(start * rows),
+            b: self.b.wrapping_add(start * PANEL * size_of::<E>()),
+            steps,
         }
     }
 }

@@ -33,11 +33,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn compare(
-    cpu: &mut Cpu,
-    threads: usize,
-    (m, n, k): (usize, usize, usize),
-) -> Result<()> {
+fn compare(cpu: &mut Cpu, threads: usize, (m, n, k): (usize, usize, usize)) -> Result<()> {
     let number = |i: usize| random::uniform(random::mix(i as u64)) - 0.5;
     let a: Vec<f32> = (0..m * k).map(number).collect();
     let b: Vec<f32> = (0..n * k).map(number).collect();

@@ -105,7 +105,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = positive)]
     seconds: f64,
 
-    /// Say where the time of a training step goes, operation by operation
+    /// Say where the time of training and answering goes, operation by operation
     #[arg(long)]
     profile: bool,
 }

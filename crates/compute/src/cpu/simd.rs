@@ -426,7 +426,7 @@ mod x86 {
     /// The bits of 8 bf16 in the low halves of 8 lanes.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn bf16_bits(v: __m256) -> __m256i {
+    pub(crate) fn bf16_bits(v: __m256) -> __m256i {
         let bits = _mm256_castps_si256(v);
         let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
         let bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
@@ -441,8 +441,15 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     fn transpose_pairs(rows: &mut [Pair; LANES]) {
         for half in [0, 1] {
-            transpose8(rows, 0, half);
-            transpose8(rows, 8, half);
+            for first in [0, 8] {
+                let mut quarter = [_mm256_setzero_ps(); 8];
+                for (i, row) in quarter.iter_mut().enumerate() {
+                    *row = rows[first + i][half];
+                }
+                for (i, row) in transpose8(quarter).into_iter().enumerate() {
+                    rows[first + i][half] = row;
+                }
+            }
         }
         for i in 0..8 {
             (rows[i][1], rows[8 + i][0]) = (rows[8 + i][0], rows[i][1]);
@@ -452,12 +459,10 @@ mod x86 {
     /// Transposes 4 x 4 within halves, then the halves.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn transpose8(rows: &mut [Pair; LANES], first: usize, half: usize) {
-        let mut quads = [_mm256_setzero_ps(); 8];
+    pub(crate) fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
+        let mut quads = rows;
         for quad in [0, 4] {
-            let at = first + quad;
-            let (a, b) = (rows[at][half], rows[at + 1][half]);
-            let (c, d) = (rows[at + 2][half], rows[at + 3][half]);
+            let (a, b, c, d) = (rows[quad], rows[quad + 1], rows[quad + 2], rows[quad + 3]);
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
             let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
             quads[quad] = _mm256_shuffle_ps::<0x44>(ab_low, cd_low);
@@ -465,12 +470,17 @@ mod x86 {
             quads[quad + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
             quads[quad + 3] = _mm256_shuffle_ps::<0xEE>(ab_high, cd_high);
         }
+        let mut out = quads;
         for c in 0..4 {
-            rows[first + c][half] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
-            rows[first + 4 + c][half] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
+            out[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
+            out[4 + c] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
         }
+        out
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{bf16_bits, transpose8};
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,8 @@ use compute::{
     QuantizedSource, Result, Shape, Weight, WeightSource,
 };
 
+use super::row::Row;
+
 /// Runs `work` once unmeasured, then at least `least` times and `seconds` long; the median.
 pub(super) fn median<E>(
     seconds: f64,
@@ -35,24 +37,33 @@ pub(super) fn middle(mut times: Vec<f64>) -> f64 {
     }
 }
 
+/// Runs `work` once and says where its time goes: a row for every kind of operation, the longest first.
+pub(super) fn profile(
+    backend: &mut dyn Backend,
+    work: impl FnOnce(&mut dyn Backend) -> crate::error::Result<()>,
+) -> crate::error::Result<Vec<Row>> {
+    let mut clocked = Clocked { backend, seconds: BTreeMap::new() };
+    let start = Instant::now();
+    work(&mut clocked)?;
+    let total = start.elapsed().as_secs_f64();
+    let mut operations: Vec<_> = clocked.seconds.into_iter().collect();
+    operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let rest = total - operations.iter().map(|(_, seconds)| seconds).sum::<f64>();
+    operations.push(("between operations", rest));
+    let row = |(name, seconds): (&str, f64)| {
+        let name = format!("  {:4.1} %  {name}", 100.0 * seconds / total);
+        Row { name, seconds, ..Row::default() }
+    };
+    Ok(operations.into_iter().map(row).collect())
+}
+
 /// A backend that writes down how long every kind of operation takes.
-pub(super) struct Clocked<'a> {
+struct Clocked<'a> {
     backend: &'a mut dyn Backend,
     seconds: BTreeMap<&'static str, f64>,
 }
 
-impl<'a> Clocked<'a> {
-    pub(super) fn new(backend: &'a mut dyn Backend) -> Self {
-        Clocked { backend, seconds: BTreeMap::new() }
-    }
-
-    /// Seconds by operation, the longest first.
-    pub(super) fn into_seconds(self) -> Vec<(&'static str, f64)> {
-        let mut seconds: Vec<_> = self.seconds.into_iter().collect();
-        seconds.sort_by(|a, b| b.1.total_cmp(&a.1));
-        seconds
-    }
-
+impl Clocked<'_> {
     fn clock<T>(
         &mut self,
         name: &'static str,

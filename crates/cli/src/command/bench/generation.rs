@@ -6,7 +6,7 @@ use compute::{Measure, random};
 use model::Decoder;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 
-use super::clock::middle;
+use super::clock::{middle, profile};
 use super::row::Row;
 use super::subject::Subject;
 use super::{Arguments, PRECISION};
@@ -68,6 +68,15 @@ pub(super) fn answers(
             ],
             ..Row::default()
         });
+        if arguments.profile {
+            let (prompts, asked) = model.prompts(sequences, prompt, new);
+            let Loaded { cpu, decoder, .. } = &mut model;
+            rows.extend(profile(cpu, |backend| {
+                let mut go_on = |_, _| Flow::Continue;
+                generate(decoder, backend, None, &prompts, &asked, &mut go_on)?;
+                Ok(())
+            })?);
+        }
     }
     Ok(rows)
 }
@@ -108,17 +117,7 @@ impl Loaded {
         prompt: usize,
         new: usize,
     ) -> Result<Vec<Times>> {
-        let vocab = self.decoder.config.vocab_size as u64;
-        let prompts: Vec<Prompt> = (0..sequences as u64)
-            .map(|key| Prompt {
-                tokens: (0..prompt as u64)
-                    .map(|position| (random::key(&[key, position]) % vocab) as u32)
-                    .collect(),
-                max_new_tokens: new,
-                key,
-            })
-            .collect();
-        let config = GenerateConfig { max_active: sequences, ..GenerateConfig::default() };
+        let (prompts, config) = self.prompts(sequences, prompt, new);
         self.once(&prompts, &config)?;
         let begun = Instant::now();
         let mut times = Vec::new();
@@ -126,6 +125,19 @@ impl Loaded {
             times.push(self.once(&prompts, &config)?);
         }
         Ok(times)
+    }
+
+    /// Prompts that share nothing, and how they are to be answered.
+    fn prompts(&self, sequences: usize, len: usize, new: usize) -> (Vec<Prompt>, GenerateConfig) {
+        let vocab = self.decoder.config.vocab_size as u64;
+        let token = |key, position| (random::key(&[key, position]) % vocab) as u32;
+        let prompt = |key: u64| Prompt {
+            tokens: (0..len as u64).map(|position| token(key, position)).collect(),
+            max_new_tokens: new,
+            key,
+        };
+        let config = GenerateConfig { max_active: sequences, ..GenerateConfig::default() };
+        ((0..sequences as u64).map(prompt).collect(), config)
     }
 
     fn once(&mut self, prompts: &[Prompt], config: &GenerateConfig) -> Result<Times> {

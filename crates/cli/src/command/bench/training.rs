@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use compute::{Backend as _, Optimizer, random};
+use compute::{Optimizer, random};
 use data::Place;
 use data::Sequence;
 use serde_json::{Map, Value, json};
 use train::trainer::{Trial, TrialConfig};
 
-use super::clock::{Clocked, median};
+use super::clock::{median, profile};
 use super::row::Row;
 use super::subject::Subject;
 use super::{Arguments, Method, OptimizerName, PRECISION};
@@ -86,17 +86,7 @@ fn step(
         ..Row::default()
     }];
     if arguments.profile {
-        let mut clocked = Clocked::new(&mut cpu);
-        let start = std::time::Instant::now();
-        trial.step(&mut clocked)?;
-        clocked.sync()?;
-        let total = start.elapsed().as_secs_f64();
-        let operations = clocked.into_seconds();
-        let rest = total - operations.iter().map(|(_, seconds)| seconds).sum::<f64>();
-        for (name, seconds) in operations.into_iter().chain([("between operations", rest)]) {
-            let name = format!("  {:4.1} %  {name}", 100.0 * seconds / total);
-            measured.push(Row { name, seconds, ..Row::default() });
-        }
+        measured.extend(profile(&mut cpu, |backend| Ok(trial.step(backend).map(drop)?))?);
     }
     Ok(measured)
 }

@@ -1,7 +1,9 @@
-//! 32 stored numbers at a time to bf16, with AVX-512.
+//! 32 stored numbers at a time to bf16, with AVX-512 and with AVX2.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
+use super::halves;
 use crate::quantize::EIGHT_BIT_STEP;
 use crate::{Absmax, Storage};
 
@@ -10,59 +12,154 @@ pub(crate) const GROUP: usize = 32;
 
 /// A stored matrix whose rows are whole groups.
 pub(crate) trait Groups: Copy {
+    /// What rows are unpacked from, but for scales that lie apart: as many of the bytes as there are.
+    fn stored(&self, first_row: usize, rows: usize) -> &[u8];
+
     /// A group of a row as bf16, in order.
     ///
     /// # Safety
     /// The processor has AVX-512 with F, BW, VL and BF16, AVX2 and F16C.
     unsafe fn group(self, row: usize, group: usize) -> __m512i;
+
+    /// The same in two halves.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and F16C.
+    unsafe fn halves(self, row: usize, group: usize) -> [__m256i; 2];
+}
+
+/// Blocks of 32 in GGUF files.
+pub(crate) trait Blocks: Copy {
+    /// Which.
+    const STORAGE: Storage;
+
+    /// The numbers of a block as bf16, in order.
+    ///
+    /// # Safety
+    /// As for [`Groups::group`].
+    unsafe fn group(block: &[u8]) -> __m512i;
+
+    /// The same in two halves.
+    ///
+    /// # Safety
+    /// As for [`Groups::halves`].
+    unsafe fn halves(block: &[u8]) -> [__m256i; 2];
+}
+
+/// See [`Storage::Q4_0`].
+#[derive(Clone, Copy)]
+pub(crate) struct Q4;
+
+/// See [`Storage::Q4_1`].
+#[derive(Clone, Copy)]
+pub(crate) struct Q4WithMinimum;
+
+/// See [`Storage::Q8_0`].
+#[derive(Clone, Copy)]
+pub(crate) struct Q8;
+
+impl Blocks for Q4 {
+    const STORAGE: Storage = Storage::Q4_0;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
+    unsafe fn group(block: &[u8]) -> __m512i {
+        let d = _mm512_broadcastss_ps(one_scale(block));
+        let table = _mm512_mul_ps(d, _mm512_sub_ps(sixteen(), _mm512_set1_ps(8.0)));
+        halves(table, sixteen_bytes(block, 2))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
+        let d = _mm256_broadcastss_ps(one_scale(block));
+        let table = halves::line(d, -8.0, _mm256_set1_ps(-0.0));
+        halves::low_then_high(table, sixteen_bytes(block, 2))
+    }
+}
+
+impl Blocks for Q4WithMinimum {
+    const STORAGE: Storage = Storage::Q4_1;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
+    unsafe fn group(block: &[u8]) -> __m512i {
+        let both = two_scales(block);
+        let m = _mm512_broadcastss_ps(_mm_movehdup_ps(both));
+        let table = _mm512_add_ps(_mm512_mul_ps(_mm512_broadcastss_ps(both), sixteen()), m);
+        halves(table, sixteen_bytes(block, 4))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
+        let both = two_scales(block);
+        let m = _mm256_broadcastss_ps(_mm_movehdup_ps(both));
+        let table = halves::line(_mm256_broadcastss_ps(both), 0.0, m);
+        halves::low_then_high(table, sixteen_bytes(block, 4))
+    }
+}
+
+impl Blocks for Q8 {
+    const STORAGE: Storage = Storage::Q8_0;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
+    unsafe fn group(block: &[u8]) -> __m512i {
+        let d = _mm512_broadcastss_ps(one_scale(block));
+        let low = _mm512_mul_ps(signed(sixteen_bytes(block, 2)), d);
+        round(low, _mm512_mul_ps(signed(sixteen_bytes(block, 18)), d))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
+        let d = _mm256_broadcastss_ps(one_scale(block));
+        [halves::scaled(sixteen_bytes(block, 2), d), halves::scaled(sixteen_bytes(block, 18), d)]
+    }
 }
 
 /// Rows of GGUF blocks of 32.
 #[derive(Clone, Copy)]
-pub(crate) struct BlockGroups<'a> {
-    storage: Storage,
+pub(crate) struct BlockGroups<'a, B> {
     bytes: &'a [u8],
     row_bytes: usize,
+    blocks: PhantomData<B>,
 }
 
-impl<'a> BlockGroups<'a> {
-    /// None where blocks of the type are not unpacked here.
-    pub(crate) fn new(storage: Storage, bytes: &'a [u8], cols: usize) -> Option<Self> {
-        let known = matches!(storage, Storage::Q4_0 | Storage::Q4_1 | Storage::Q8_0);
-        let row_bytes = cols / GROUP * storage.block_bytes();
-        known.then_some(BlockGroups { storage, bytes, row_bytes })
+impl<'a, B: Blocks> BlockGroups<'a, B> {
+    /// Rows of `cols` numbers.
+    pub(crate) fn new(bytes: &'a [u8], cols: usize) -> Self {
+        let row_bytes = cols / GROUP * B::STORAGE.block_bytes();
+        BlockGroups { bytes, row_bytes, blocks: PhantomData }
+    }
+
+    #[inline(always)]
+    fn block(&self, row: usize, group: usize) -> &[u8] {
+        let size = B::STORAGE.block_bytes();
+        let start = row * self.row_bytes + group * size;
+        fetch(self.bytes.as_ptr().wrapping_add(start + ROW_AHEAD));
+        &self.bytes[start..][..size]
     }
 }
 
-impl Groups for BlockGroups<'_> {
+impl<B: Blocks> Groups for BlockGroups<'_, B> {
+    fn stored(&self, first_row: usize, rows: usize) -> &[u8] {
+        some(self.bytes, first_row * self.row_bytes, rows * self.row_bytes)
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
     unsafe fn group(self, row: usize, group: usize) -> __m512i {
-        let size = self.storage.block_bytes();
-        let bytes = &self.bytes[row * self.row_bytes + group * size..][..size];
-        match self.storage {
-            Storage::Q4_0 => {
-                let d = scales(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
-                let d = _mm512_broadcastss_ps(d);
-                let table = _mm512_mul_ps(d, _mm512_sub_ps(sixteen(), _mm512_set1_ps(8.0)));
-                halves(table, sixteen_bytes(bytes, 2))
-            }
-            Storage::Q4_1 => {
-                let both = scales(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-                let d = _mm512_broadcastss_ps(both);
-                let m = _mm512_broadcastss_ps(_mm_movehdup_ps(both));
-                let table = _mm512_add_ps(_mm512_mul_ps(d, sixteen()), m);
-                halves(table, sixteen_bytes(bytes, 4))
-            }
-            Storage::Q8_0 => {
-                let d = scales(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
-                let d = _mm512_broadcastss_ps(d);
-                let [low, high] =
-                    [2, 18].map(|at| _mm512_mul_ps(signed(sixteen_bytes(bytes, at)), d));
-                round(low, high)
-            }
-            _ => unreachable!("only types of `new` are unpacked"),
-        }
+        // SAFETY: the caller's duty.
+        unsafe { B::group(self.block(row, group)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(self, row: usize, group: usize) -> [__m256i; 2] {
+        // SAFETY: the caller's duty.
+        unsafe { B::halves(self.block(row, group)) }
     }
 }
 
@@ -99,6 +196,14 @@ impl<'a> FourBitGroups<'a> {
         fits.then_some(FourBitGroups { codes, map, absmax, cols, block_bits, nested_bits })
     }
 
+    /// The first number of a group.
+    #[inline(always)]
+    fn first(&self, row: usize, group: usize) -> usize {
+        let first = row * self.cols + group * GROUP;
+        fetch(self.codes.as_ptr().wrapping_add(first / 2 + ROW_AHEAD));
+        first
+    }
+
     /// [`Absmax::get`] without a division.
     #[inline(always)]
     fn absmax(self, block: usize) -> f32 {
@@ -112,14 +217,31 @@ impl<'a> FourBitGroups<'a> {
 }
 
 impl Groups for FourBitGroups<'_> {
+    fn stored(&self, first_row: usize, rows: usize) -> &[u8] {
+        some(self.codes, first_row * self.cols / 2, rows * self.cols / 2)
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
     unsafe fn group(self, row: usize, group: usize) -> __m512i {
-        let first = row * self.cols + group * GROUP;
+        let first = self.first(row, group);
         let absmax = _mm512_set1_ps(self.absmax(first >> self.block_bits));
         // SAFETY: 16 floats can be read.
         let map = unsafe { _mm512_loadu_ps(self.map.as_ptr()) };
         pairs(_mm512_mul_ps(map, absmax), sixteen_bytes(self.codes, first / 2))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(self, row: usize, group: usize) -> [__m256i; 2] {
+        let first = self.first(row, group);
+        let absmax = _mm256_set1_ps(self.absmax(first >> self.block_bits));
+        // SAFETY: 16 floats can be read.
+        let [low, high] = unsafe {
+            [_mm256_loadu_ps(self.map.as_ptr()), _mm256_loadu_ps(self.map.as_ptr().add(8))]
+        };
+        let table = [_mm256_mul_ps(low, absmax), _mm256_mul_ps(high, absmax)];
+        halves::high_and_low(table, sixteen_bytes(self.codes, first / 2))
     }
 }
 
@@ -136,13 +258,27 @@ impl<'a> EightBitGroups<'a> {
     pub(crate) fn new(codes: &'a [i8], absmax: &'a [f32], cols: usize) -> Option<Self> {
         cols.is_multiple_of(GROUP).then_some(EightBitGroups { codes, absmax, cols })
     }
+
+    /// The first number of a group.
+    #[inline(always)]
+    fn first(&self, row: usize, group: usize) -> usize {
+        let first = row * self.cols + group * GROUP;
+        fetch(self.codes.as_ptr().wrapping_add(first + ROW_AHEAD));
+        first
+    }
 }
 
 impl Groups for EightBitGroups<'_> {
+    fn stored(&self, first_row: usize, rows: usize) -> &[u8] {
+        let codes = some(self.codes, first_row * self.cols, rows * self.cols);
+        // SAFETY: both are one byte, and every bit pattern is valid in both.
+        unsafe { std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
     unsafe fn group(self, row: usize, group: usize) -> __m512i {
-        let first = row * self.cols + group * GROUP;
+        let first = self.first(row, group);
         let absmax = _mm512_set1_ps(self.absmax[row]);
         let step = _mm512_set1_ps(EIGHT_BIT_STEP);
         let [low, high] = [first, first + 16].map(|at| {
@@ -152,6 +288,63 @@ impl Groups for EightBitGroups<'_> {
             _mm512_mul_ps(_mm512_mul_ps(signed(codes), absmax), step)
         });
         round(low, high)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn halves(self, row: usize, group: usize) -> [__m256i; 2] {
+        let first = self.first(row, group);
+        let absmax = _mm256_set1_ps(self.absmax[row]);
+        let codes = &self.codes[first..first + GROUP];
+        // SAFETY: 32 bytes can be read.
+        let [low, high] = unsafe {
+            let start = codes.as_ptr().cast::<__m128i>();
+            [_mm_loadu_si128(start), _mm_loadu_si128(start.add(1))]
+        };
+        [halves::eight_bit(low, absmax), halves::eight_bit(high, absmax)]
+    }
+}
+
+/// As much of a range as there is.
+fn some<T>(all: &[T], first: usize, len: usize) -> &[T] {
+    let first = first.min(all.len());
+    &all[first..all.len().min(first + len)]
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// How far ahead in its row a group is fetched. 32 rows at a time are more than the processor follows by itself.
+const ROW_AHEAD: usize = 2 * LINE;
+
+/// Brings a line into the first-level cache.
+#[inline(always)]
+fn fetch<T>(line: *const T) {
+    // SAFETY: fetching reads nothing; any address will do.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+}
+
+/// What comes after the rows that are being unpacked, to be fetched bit by bit.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    bytes: &'a [u8],
+    each: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// The bytes, in `parts`.
+    pub(super) fn new(bytes: &'a [u8], parts: usize) -> Self {
+        let each = bytes.len().div_ceil(parts.max(1)).next_multiple_of(LINE);
+        Ahead { bytes, each }
+    }
+
+    /// Brings one part into the second-level cache.
+    #[inline(always)]
+    pub(super) fn fetch(self, part: usize) {
+        for line in some(self.bytes, part * self.each, self.each).chunks(LINE) {
+            // SAFETY: fetching reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
     }
 }
 
@@ -170,11 +363,20 @@ fn signed(bytes: __m128i) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
 }
 
-/// Two f16 in one word as f32.
+/// The f16 that a block begins with.
 #[inline]
 #[target_feature(enable = "f16c,sse2")]
-fn scales(halves: u32) -> __m128 {
-    _mm_cvtph_ps(_mm_cvtsi32_si128(halves.cast_signed()))
+fn one_scale(block: &[u8]) -> __m128 {
+    let bits = u32::from(u16::from_le_bytes([block[0], block[1]]));
+    _mm_cvtph_ps(_mm_cvtsi32_si128(bits.cast_signed()))
+}
+
+/// The two f16 that a block begins with.
+#[inline]
+#[target_feature(enable = "f16c,sse2")]
+fn two_scales(block: &[u8]) -> __m128 {
+    let bits = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+    _mm_cvtph_ps(_mm_cvtsi32_si128(bits.cast_signed()))
 }
 
 /// 0 to 15.

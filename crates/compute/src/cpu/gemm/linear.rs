@@ -15,6 +15,9 @@ const CUT: usize = 256;
 /// Multiplies and additions that are worth a task of their own, some microseconds.
 const TASK_FLOPS: usize = 1 << 20;
 
+/// Weights that are worth a task of their own where there are few rows: what counts then is reading them.
+const TASK_WEIGHTS: usize = 1 << 14;
+
 /// One term: rows of operands times a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct ProductTerm<'a> {
@@ -161,7 +164,8 @@ impl<'a> Job<'a> {
         let flops = 2 * product.rows * product.n * k;
         // Small tasks even out the threads; but each unpacks its panels anew.
         let wanted = machine.pool.threads() * if direct { 16 } else { 6 };
-        let wanted = wanted.min(flops / TASK_FLOPS).max(1);
+        let worth = (flops / TASK_FLOPS).max(product.n * k / TASK_WEIGHTS);
+        let wanted = wanted.min(worth).max(1);
         let panels_per_task = (groups / wanted).max(1) * width;
         let panel_tasks = product.n.div_ceil(PANEL * panels_per_task);
         let row_tasks = (wanted / panel_tasks).clamp(1, blocks.div_ceil(4).max(1));

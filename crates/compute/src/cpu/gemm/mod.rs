@@ -8,6 +8,8 @@
 mod gradient;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod groups;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod halves;
 mod linear;
 mod pack;
 #[cfg(target_arch = "x86_64")]

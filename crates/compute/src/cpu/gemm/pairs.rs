@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::PANEL;
-use super::groups::{GROUP, Groups};
+use super::groups::{Ahead, GROUP, Groups};
 
 /// Steps that one group fills.
 const GROUP_STEPS: usize = GROUP / 2;
@@ -110,9 +110,14 @@ pub(crate) unsafe fn unpack(
     (first, last): (usize, usize),
     out: *mut u32,
 ) {
+    // Rows lie behind each other, and 16 of them at a time are more than the processor follows by itself.
+    let next = Ahead::new(matrix.stored(first_row + PANEL, PANEL), (last - first) / GROUP);
     for half in 0..2 {
         let rows = rows.saturating_sub(16 * half);
         for group in first / GROUP..last / GROUP {
+            if half == 0 {
+                next.fetch(group - first / GROUP);
+            }
             let mut square = [_mm512_setzero_si512(); 16];
             for (lane, square) in square.iter_mut().enumerate().take(rows) {
                 // SAFETY: the caller's duty.

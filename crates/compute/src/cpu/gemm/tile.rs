@@ -144,7 +144,11 @@ impl Pass<'_> {
     /// Fetches one block's share of what comes next.
     #[inline(always)]
     fn fetch_next(&self, block: usize) {
-        let (start, bytes) = self.next;
+        let (start, mut bytes) = self.next;
+        if self.format != Format::Pairs && self.pieces[0].rows.rows <= FEW {
+            // Tiles of few rows fetch for themselves.
+            bytes = 0;
+        }
         let share = bytes.div_ceil(self.blocks.1 - self.blocks.0).next_multiple_of(LINE);
         for offset in (block * share..bytes.min((block + 1) * share)).step_by(LINE) {
             fetch(start.wrapping_add(offset));
@@ -182,6 +186,19 @@ fn fetch(line: *const u8) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: fetching reads nothing; any address will do.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Brings a line into the first-level cache.
+#[inline(always)]
+fn fetch_near(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: fetching reads nothing; any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
@@ -279,7 +296,7 @@ impl<E: Operand> Multiply for Widened<E> {
         tile: *mut f32,
         load: bool,
     ) {
-        if const { S::BLOCK.1 >= VECTORS } {
+        if const { S::BLOCK.1 >= VECTORS || ROWS <= FEW } {
             // SAFETY: the caller's duty.
             return unsafe { widened::<S, E, ROWS, VECTORS>(simd, segments, tile, 0, load) };
         }
@@ -298,6 +315,12 @@ impl<E: Operand> Multiply for Widened<E> {
         }
     }
 }
+
+/// So few rows leave registers for a whole panel, whatever the instruction set.
+const FEW: usize = 2;
+
+/// Bytes of a panel that are fetched ahead of what few rows multiply: they are waiting for memory.
+const AHEAD: usize = 4096;
 
 /// Steps after which the halves of a tile take turns.
 const TURN: usize = 192;
@@ -336,6 +359,11 @@ unsafe fn widened<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
             let mut a = segment.a;
             let mut b = segment.b.cast::<E>().add(column);
             for _ in 0..segment.steps {
+                if const { ROWS <= FEW } {
+                    for line in (0..VECTORS * LANES * size_of::<E>()).step_by(LINE) {
+                        fetch_near(b.cast::<u8>().wrapping_add(AHEAD + line));
+                    }
+                }
                 let mut columns = [simd.zero(); VECTORS];
                 for (vector, columns) in columns.iter_mut().enumerate() {
                     *columns = E::load16(simd, &*b.add(vector * LANES).cast());

@@ -140,7 +140,7 @@ impl Matrix {
     ) {
         assert!(out.len() * 4 >= panels.1 * steps.1 * self.format.step_bytes(), "room for panels");
         let out = out.as_mut_ptr().cast();
-        dispatch(isa, Unpack { matrix: self, transposed, panels, steps, out, temporary });
+        dispatch(isa, Unpack { isa, matrix: self, transposed, panels, steps, out, temporary });
     }
 
     /// One row, rounded as products see it.

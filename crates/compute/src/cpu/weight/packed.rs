@@ -65,13 +65,17 @@ impl Packed {
 #[cfg(target_arch = "x86_64")]
 mod grouped {
     use super::{Packed, bytes};
-    use crate::QuantizedValues;
-    use crate::cpu::gemm::groups::{BlockGroups, EightBitGroups, FourBitGroups};
+    use crate::cpu::gemm::groups::{
+        BlockGroups, EightBitGroups, FourBitGroups, Q4, Q4WithMinimum, Q8,
+    };
+    use crate::{QuantizedValues, Storage};
 
     /// A matrix that AVX-512 unpacks 32 numbers at a time.
     #[derive(Clone, Copy)]
     pub(crate) enum Grouped<'a> {
-        Blocks(BlockGroups<'a>),
+        Q4(BlockGroups<'a, Q4>),
+        Q4WithMinimum(BlockGroups<'a, Q4WithMinimum>),
+        Q8(BlockGroups<'a, Q8>),
         FourBit(FourBitGroups<'a>),
         EightBit(EightBitGroups<'a>),
     }
@@ -81,7 +85,13 @@ mod grouped {
         pub(crate) fn new(matrix: &'a Packed, cols: usize) -> Option<Self> {
             match matrix {
                 Packed::Blocks(storage, memory) => {
-                    BlockGroups::new(*storage, bytes(memory), cols).map(Grouped::Blocks)
+                    let bytes = bytes(memory);
+                    Some(match storage {
+                        Storage::Q4_0 => Grouped::Q4(BlockGroups::new(bytes, cols)),
+                        Storage::Q4_1 => Grouped::Q4WithMinimum(BlockGroups::new(bytes, cols)),
+                        Storage::Q8_0 => Grouped::Q8(BlockGroups::new(bytes, cols)),
+                        _ => return None,
+                    })
                 }
                 Packed::Quantized(matrix) => match matrix.values() {
                     QuantizedValues::FourBit { codes, map, block_len, absmax } => {

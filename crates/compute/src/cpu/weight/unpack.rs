@@ -4,15 +4,17 @@
 use super::packed::Grouped;
 use super::packed::Packed;
 use super::{CHUNK, Form, Matrix, not_multiplied};
+use crate::cpu::Isa;
 use crate::cpu::arena::Memory;
 use crate::cpu::gemm::{Format, PANEL, RowsF32, panel_from_rows, transpose_panel};
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::gemm::{groups::Groups, pairs};
+use crate::cpu::gemm::{groups::Groups, halves, pairs};
 use crate::cpu::operand::{LANES, Operand as _};
 use crate::cpu::simd::{Kernel, Simd};
 
 /// See [`Matrix::unpack`].
 pub(super) struct Unpack<'a> {
+    pub(super) isa: Isa,
     pub(super) matrix: &'a Matrix,
     pub(super) transposed: bool,
     pub(super) panels: (usize, usize),
@@ -45,11 +47,13 @@ impl Kernel for Unpack<'_> {
             }
             Form::Packed(matrix) => {
                 #[cfg(target_arch = "x86_64")]
-                if self.matrix.format == Format::Pairs
+                if self.has_groups()
                     && let Some(grouped) = Grouped::new(matrix, self.matrix.cols)
                 {
                     return match grouped {
-                        Grouped::Blocks(matrix) => self.groups(matrix),
+                        Grouped::Q4(matrix) => self.groups(matrix),
+                        Grouped::Q4WithMinimum(matrix) => self.groups(matrix),
+                        Grouped::Q8(matrix) => self.groups(matrix),
                         Grouped::FourBit(matrix) => self.groups(matrix),
                         Grouped::EightBit(matrix) => self.groups(matrix),
                     };
@@ -92,33 +96,52 @@ impl Unpack<'_> {
         }
     }
 
+    /// Whether there are instructions that unpack 32 numbers to bf16 at a time.
+    #[cfg(target_arch = "x86_64")]
+    fn has_groups(&self) -> bool {
+        let has_avx2 = matches!(self.isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16);
+        has_avx2 && self.matrix.format != Format::Floats
+    }
+
     /// All panels, 32 numbers at a time.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn groups(&self, matrix: impl Groups) {
         let Matrix { rows, cols, format, .. } = *self.matrix;
-        let bytes = self.steps.1 * format.step_bytes();
+        let (bytes, pairs) = (self.steps.1 * format.step_bytes(), format == Format::Pairs);
         let first = self.steps.0 * format.step_len();
-        for panel in 0..self.panels.1 {
-            let out = self.out.wrapping_add(panel * bytes).cast::<u32>();
-            let index = self.panels.0 + panel;
-            if !self.transposed {
+        let last = (first + self.steps.1 * format.step_len()).min(cols);
+        if !self.transposed {
+            for panel in 0..self.panels.1 {
+                let out = self.out.wrapping_add(panel * bytes);
+                let index = self.panels.0 + panel;
                 let rows = (index * PANEL, PANEL.min(rows - index * PANEL));
-                let last = (first + self.steps.1 * format.step_len()).min(cols);
-                // SAFETY: pairs are the format of processors that have the instructions;
-                // `out` has room for the steps.
-                unsafe { pairs::unpack(matrix, rows, (first, last), out) };
+                // SAFETY: `has_groups` has looked for the instructions, and pairs are the format of
+                // processors that have those for them; `out` has room for the steps.
+                unsafe {
+                    match pairs {
+                        true => pairs::unpack(matrix, rows, (first, last), out.cast()),
+                        false => halves::unpack(matrix, rows, (first, last), out.cast()),
+                    }
+                }
             }
+            return;
         }
-        if self.transposed {
-            for step in 0..self.steps.1 {
-                let row = first + 2 * step;
-                let rows = (row, 2.min(rows - row));
-                for panel in 0..self.panels.1 {
-                    let out = self.out.wrapping_add(panel * bytes + step * format.step_bytes());
-                    let group = self.panels.0 + panel;
-                    // SAFETY: as above; a panel of the transpose is a group wide.
-                    unsafe { pairs::unpack_transposed(matrix, rows, group, out.cast()) };
+        for step in 0..self.steps.1 {
+            let row = first + step * format.step_len();
+            for panel in 0..self.panels.1 {
+                let out = self.out.wrapping_add(panel * bytes + step * format.step_bytes());
+                // A panel of the transpose is a group wide.
+                let group = self.panels.0 + panel;
+                // SAFETY: as above.
+                unsafe {
+                    match pairs {
+                        true => {
+                            let rows = (row, 2.min(rows - row));
+                            pairs::unpack_transposed(matrix, rows, group, out.cast());
+                        }
+                        false => halves::unpack_transposed(matrix, row, group, out.cast()),
+                    }
                 }
             }
         }

@@ -103,7 +103,7 @@ impl Pass<'_> {
     fn blocks<S: Simd, T: Multiply>(self, simd: S) {
         let mut own = Tile([0.0; ROWS_MAX * PANEL]);
         let mut segments = [NO_SEGMENT; PIECES];
-        let wide = self.columns > LANES;
+        let (wide, few) = (self.columns > LANES, self.has_few());
         for block in self.blocks.0..self.blocks.1 {
             let (row, rows) = self.pieces[0].rows.block_range(block);
             for (segment, piece) in segments.iter_mut().zip(self.pieces) {
@@ -132,7 +132,7 @@ impl Pass<'_> {
             self.fetch_output(row, rows);
             let segments = &segments[..self.pieces.len()];
             // SAFETY: segments and tile are valid, and so is what the witness stands for.
-            unsafe { multiply::<S, T>(simd, rows, wide, segments, tile, load) };
+            unsafe { multiply::<S, T>(simd, rows, (wide, few), segments, tile, load) };
             let place = Place { row, rows, column: self.column, columns: self.columns };
             // SAFETY: the place lies inside the output.
             unsafe { place.store(simd, self.output, tile) };
@@ -141,12 +141,17 @@ impl Pass<'_> {
 }
 
 impl Pass<'_> {
+    /// Whether blocks are so few that they wait for memory.
+    #[inline(always)]
+    fn has_few(&self) -> bool {
+        self.blocks.1 - self.blocks.0 <= FEW_BLOCKS
+    }
+
     /// Fetches one block's share of what comes next.
     #[inline(always)]
     fn fetch_next(&self, block: usize) {
         let (start, mut bytes) = self.next;
-        if self.format != Format::Pairs && self.pieces[0].rows.rows <= FEW {
-            // Tiles of few rows fetch for themselves.
+        if self.format != Format::Pairs && self.has_few() {
             bytes = 0;
         }
         let share = bytes.div_ceil(self.blocks.1 - self.blocks.0).next_multiple_of(LINE);
@@ -219,6 +224,8 @@ fn fetch_to_write(line: *mut u8) {
 
 /// A way to multiply steps.
 trait Multiply {
+    /// `few`: the panel comes from memory.
+    ///
     /// # Safety
     /// Segments are valid for `ROWS` rows, the tile for `[ROWS][PANEL]`.
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
@@ -226,6 +233,7 @@ trait Multiply {
         segments: &[Segment],
         tile: *mut f32,
         load: bool,
+        few: bool,
     );
 }
 
@@ -233,7 +241,7 @@ trait Multiply {
 unsafe fn multiply<S: Simd, T: Multiply>(
     simd: S,
     rows: usize,
-    wide: bool,
+    (wide, few): (bool, bool),
     segments: &[Segment],
     tile: *mut f32,
     load: bool,
@@ -243,8 +251,8 @@ unsafe fn multiply<S: Simd, T: Multiply>(
             // SAFETY: the caller's duty.
             unsafe {
                 match rows {
-                    $($count if wide => wide_tile::<S, T, $count>(simd, segments, tile, load),
-                      $count => narrow_tile::<S, T, $count>(simd, segments, tile, load),)*
+                    $($count if wide => wide_tile::<S, T, $count>(simd, segments, tile, load, few),
+                      $count => narrow_tile::<S, T, $count>(simd, segments, tile, load, few),)*
                     _ => unreachable!("a block has at most {ROWS_MAX} rows"),
                 }
             }
@@ -260,13 +268,14 @@ unsafe fn wide_tile<S: Simd, T: Multiply, const ROWS: usize>(
     segments: &[Segment],
     tile: *mut f32,
     load: bool,
+    few: bool,
 ) {
     // A constant, so that no code is made for blocks that there are not.
     if const { ROWS > S::BLOCK.0 } {
         unreachable!("a block has at most as many rows as registers hold");
     }
     // SAFETY: the caller's duty.
-    unsafe { T::tile::<S, ROWS, 2>(simd, segments, tile, load) };
+    unsafe { T::tile::<S, ROWS, 2>(simd, segments, tile, load, few) };
 }
 
 /// A tile of 16 columns.
@@ -276,13 +285,14 @@ unsafe fn narrow_tile<S: Simd, T: Multiply, const ROWS: usize>(
     segments: &[Segment],
     tile: *mut f32,
     load: bool,
+    few: bool,
 ) {
     // A constant, so that no code is made for blocks that there are not.
     if const { ROWS > S::BLOCK.0 } {
         unreachable!("a block has at most as many rows as registers hold");
     }
     // SAFETY: the caller's duty.
-    unsafe { T::tile::<S, ROWS, 1>(simd, segments, tile, load) };
+    unsafe { T::tile::<S, ROWS, 1>(simd, segments, tile, load, few) };
 }
 
 /// Products of f32, with the panel widened on the way where it is bf16.
@@ -295,20 +305,32 @@ impl<E: Operand> Multiply for Widened<E> {
         segments: &[Segment],
         tile: *mut f32,
         load: bool,
+        few: bool,
     ) {
         if const { S::BLOCK.1 >= VECTORS || ROWS <= FEW } {
             // SAFETY: the caller's duty.
-            return unsafe { widened::<S, E, ROWS, VECTORS>(simd, segments, tile, 0, load) };
+            return unsafe {
+                match few {
+                    true => widened::<S, E, ROWS, VECTORS, true>(simd, segments, tile, 0, load),
+                    false => widened::<S, E, ROWS, VECTORS, false>(simd, segments, tile, 0, load),
+                }
+            };
         }
         // Halves take turns, so that what both read is still in the first-level cache for the second.
         let mut load = load;
         for segment in segments {
             for start in (0..segment.steps.max(1)).step_by(TURN) {
                 let turn = segment.part::<E>(start, TURN.min(segment.steps - start), ROWS);
-                for vector in 0..VECTORS {
-                    let column = vector * LANES;
-                    // SAFETY: the caller's duty; a turn lies inside its segment.
-                    unsafe { widened::<S, E, ROWS, 1>(simd, &[turn], tile, column, load) };
+                // SAFETY: the caller's duty; a turn lies inside its segment.
+                unsafe {
+                    match few {
+                        true => widened::<S, E, ROWS, 1, true>(simd, &[turn], tile, 0, load),
+                        false => widened::<S, E, ROWS, 1, false>(simd, &[turn], tile, 0, load),
+                    }
+                    for vector in 1..VECTORS {
+                        let column = vector * LANES;
+                        widened::<S, E, ROWS, 1, false>(simd, &[turn], tile, column, load);
+                    }
                 }
                 load = true;
             }
@@ -319,8 +341,11 @@ impl<E: Operand> Multiply for Widened<E> {
 /// So few rows leave registers for a whole panel, whatever the instruction set.
 const FEW: usize = 2;
 
-/// Bytes of a panel that are fetched ahead of what few rows multiply: they are waiting for memory.
+/// Bytes of a panel that are fetched ahead of what is multiplied.
 const AHEAD: usize = 4096;
+
+/// So few blocks wait for memory: what they multiply is fetched just before, not what the next pass multiplies.
+const FEW_BLOCKS: usize = 4;
 
 /// Steps after which the halves of a tile take turns.
 const TURN: usize = 192;
@@ -338,7 +363,13 @@ impl Segment {
 }
 
 #[inline(always)]
-unsafe fn widened<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
+unsafe fn widened<
+    S: Simd,
+    E: Operand,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const FETCH: bool,
+>(
     simd: S,
     segments: &[Segment],
     tile: *mut f32,
@@ -359,8 +390,8 @@ unsafe fn widened<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
             let mut a = segment.a;
             let mut b = segment.b.cast::<E>().add(column);
             for _ in 0..segment.steps {
-                if const { ROWS <= FEW } {
-                    for line in (0..VECTORS * LANES * size_of::<E>()).step_by(LINE) {
+                if FETCH {
+                    for line in (0..PANEL * size_of::<E>()).step_by(LINE) {
                         fetch_near(b.cast::<u8>().wrapping_add(AHEAD + line));
                     }
                 }
@@ -396,6 +427,7 @@ impl Multiply for Pairs {
         segments: &[Segment],
         tile: *mut f32,
         load: bool,
+        _few: bool,
     ) {
         // SAFETY: the caller's duty; pairs are the format of processors that have the product.
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,8 @@
 //! Tunesmith beside its peers: one machine, one sitting, sides alternating, medians, ratios.
+//!
+//! Every run is a process of its own. Peers warm up before they are timed, Tunesmith's training
+//! does not; loading, tokenising and compiling are nobody's time but that of a cold start. Tokens
+//! of decoding are those after the first, which comes out of the prompt.
 
 mod arguments;
 mod commands;

@@ -129,32 +129,36 @@ impl Comparison {
 }
 
 impl Side {
+    /// The candidate that joins the rounds, if any works, and what is known of the side so far.
     fn choose(self, unit: Unit, runner: &mut dyn Run) -> (Standing, Option<Candidate>) {
-        let Side { name, is_peer, mut candidates } = self;
-        let mut tried = Vec::new();
-        if candidates.len() > 1 {
-            tried = try_all(&name, &candidates, unit, runner);
-            let figure =
-                |at: &usize| tried[*at].outcome.as_ref().ok().map(|figures| figures.figure);
-            let works: Vec<usize> = (0..tried.len()).filter(|at| figure(at).is_some()).collect();
-            let best = works.into_iter().reduce(|best, at| match (figure(&best), figure(&at)) {
-                (Some(so_far), Some(found)) if unit.ratio(found, so_far) > 1.0 => at,
-                _ => best,
-            });
-            candidates = best.map(|best| candidates.swap_remove(best)).into_iter().collect();
-        }
-        let candidate = candidates.pop();
-        let failure =
-            match (&candidate, tried.iter().find_map(|tried| tried.outcome.as_ref().err())) {
-                (Some(_), _) => None,
-                (None, why) => {
-                    Some(why.map_or("there is nothing to run", String::as_str).to_owned())
-                }
-            };
-        let configuration =
-            candidate.as_ref().map(|candidate| candidate.configuration.clone()).unwrap_or_default();
-        (Standing { name, is_peer, configuration, runs: Vec::new(), tried, failure }, candidate)
+        let Side { name, is_peer, candidates } = self;
+        let several = candidates.len() > 1;
+        let tried = if several { try_all(&name, &candidates, unit, runner) } else { Vec::new() };
+        let at = if several { best(&tried, unit) } else { Some(0) };
+        let candidate = at.and_then(|at| candidates.get(at)).cloned();
+        let configuration = candidate.as_ref().map(|it| it.configuration.clone());
+        let mut reasons = tried.iter().filter_map(|tried| tried.outcome.as_ref().err());
+        let failure = reasons.next().cloned().filter(|_| candidate.is_none());
+        let standing = Standing {
+            name,
+            is_peer,
+            configuration: configuration.unwrap_or_default(),
+            runs: Vec::new(),
+            tried,
+            failure,
+        };
+        (standing, candidate)
     }
+}
+
+/// The place of the fastest.
+fn best(tried: &[Tried], unit: Unit) -> Option<usize> {
+    let figures = tried.iter().enumerate();
+    let figures = figures.filter_map(|(at, tried)| Some((at, tried.outcome.as_ref().ok()?.figure)));
+    let faster = |best: (usize, f64), next: (usize, f64)| {
+        if unit.ratio(next.1, best.1) > 1.0 { next } else { best }
+    };
+    figures.reduce(faster).map(|(at, _)| at)
 }
 
 /// Runs every candidate once; those that are hopelessly slow are stopped.

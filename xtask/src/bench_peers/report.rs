@@ -97,16 +97,15 @@ impl<'a> Report<'a> {
         let mut rows: Vec<String> = Vec::new();
         for held in &self.held {
             let versions = versions_of(held);
-            let versions: Vec<String> =
-                versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+            let versions = versions.iter().map(|(name, version)| format!("; {name} {version}"));
             rows.push(format!(
-                "| {} | {} | {} | `{}`: {} ({}) | {} |",
+                "| {} | {} | {} | `{}`: {}{} | {} |",
                 self.date,
                 self.machine.shown(),
                 self.commit,
                 self.arguments.shown(held.part),
                 held.title,
-                versions.join(", "),
+                versions.collect::<String>(),
                 sentence(held)
             ));
         }

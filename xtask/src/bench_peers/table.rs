@@ -89,9 +89,9 @@ pub(super) fn megabytes(bytes: Option<u64>) -> String {
 fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
-        // A row that ends early may run on over the columns that it has not.
-        let whole = rows.iter().filter(|row| row.len() == count);
-        whole.map(|row| row[column].chars().count()).max().unwrap_or_default()
+        // The last cell of a row that ends early may run on.
+        let bound = rows.iter().filter(|row| column + 1 < row.len() || row.len() == count);
+        bound.map(|row| row[column].chars().count()).max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();

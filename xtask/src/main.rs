@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to who runs it")]
 
+mod bench_peers;
 mod check;
 mod docs;
 mod golden;
@@ -29,12 +30,15 @@ fn main() -> ExitCode {
         ["check"] => check::run(),
         ["docs"] => docs::write(),
         ["golden", rest @ ..] => golden::Arguments::parse(rest).and_then(|a| golden::run(&a)),
+        ["bench-peers", rest @ ..] => {
+            bench_peers::Arguments::parse(rest).and_then(|a| bench_peers::run(&a))
+        }
         ["help" | "--help" | "-h"] => {
-            print!("{USAGE}");
+            print!("{USAGE}{}", bench_peers::USAGE);
             Ok(())
         }
         _ => {
-            eprint!("{USAGE}");
+            eprint!("{USAGE}{}", bench_peers::USAGE);
             return ExitCode::from(2);
         }
     };

@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
     sequences: Vec<u16>,
 
-    /// How many tokens all rows of a step begin with; they are not learned
+    /// How many tokens all rows of a step (they are not learned) and all prompts begin with
     #[arg(long, value_name = "N", default_value_t = 0)]
     shared: u32,
 
@@ -180,9 +180,13 @@ impl Arguments {
             let hint = "leave `--quantization` out, or train an adapter: `--method lora`";
             return wrong("a quantised model cannot be trained itself", hint);
         }
-        if self.shared as usize >= self.tokens_or(256) {
+        if self.measures(Part::Train) && self.shared as usize >= self.tokens_or(256) {
             let hint = "`--tokens` counts a row with its shared beginning";
             return wrong("`--shared` leaves nothing of a row", hint);
+        }
+        if self.measures(Part::Decode) && self.shared > 0 && self.shared >= self.prompt_tokens {
+            let hint = "`--prompt-tokens` counts a prompt with its shared beginning";
+            return wrong("`--shared` leaves nothing of a prompt", hint);
         }
         Ok(())
     }

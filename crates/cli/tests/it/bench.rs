@@ -64,9 +64,10 @@ fn a_shape_needs_no_model() {
 #[test]
 fn what_cannot_be_measured_is_refused_first() {
     let house = House::with_model();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["--method", "full", "--quantization", "nf4"], "cannot be trained itself"),
         (&["--tokens", "8", "--shared", "8"], "leaves nothing of a row"),
+        (&["--shared", "48"], "leaves nothing of a prompt"),
         (&["--quantization", "q4_1"], "keeps the blocks that its file has"),
         (&["--seconds", "0"], "a number above 0 is needed"),
     ];

@@ -21,7 +21,8 @@ const LEAST: usize = 3;
 pub(super) fn prompt(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Row> {
     let tokens = arguments.tokens_or(512);
     let mut model = Loaded::new(arguments, subject, context)?;
-    let times = model.measure(arguments.seconds, 1, tokens, 1)?;
+    let lengths = Lengths { shared: 0, prompt: tokens, new: 1 };
+    let times = model.measure(arguments.seconds, 1, lengths)?;
     let seconds = middle(times.iter().map(|time| time.first).collect());
     Ok(Row {
         name: format!("prompt of {tokens} tokens"),
@@ -44,17 +45,26 @@ pub(super) fn answers(
     let config = &subject.base.config;
     let mut rows = Vec::new();
     for sequences in arguments.sequences_or(&[1, 16]) {
-        let times = model.measure(arguments.seconds, sequences, prompt, new)?;
+        let lengths = Lengths { shared: arguments.shared as usize, prompt, new };
+        let times = model.measure(arguments.seconds, sequences, lengths)?;
         let total = middle(times.iter().map(|time| time.total).collect());
         let decoding = middle(times.iter().map(|time| time.total - time.first).collect());
         // The first token of each answer comes out of the prompt.
         let steps = (new - 1) as f64;
         let cached = prompt as f64 + 0.5 * steps;
         let row_bytes = 4 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
-        let cache_bytes = sequences as f64 * cached * row_bytes as f64;
+        // A shared beginning lies in the cache once.
+        let own = cached - lengths.shared as f64;
+        let cached = lengths.shared as f64 + sequences as f64 * own;
+        let cache_bytes = cached * row_bytes as f64;
         let generated = (sequences * new) as f64;
         rows.push(Row {
-            name: format!("decode {sequences} x {new} tokens after {prompt}"),
+            name: match lengths.shared {
+                0 => format!("decode {sequences} x {new} tokens after {prompt}"),
+                shared => {
+                    format!("decode {sequences} x {new} tokens after {prompt}, {shared} shared")
+                }
+            },
             seconds: decoding,
             tokens: Some(sequences as f64 * steps),
             bytes: Some(steps * (model.weight_bytes as f64 + cache_bytes)),
@@ -63,13 +73,14 @@ pub(super) fn answers(
                 ("sequences", sequences.into()),
                 ("tokens", new.into()),
                 ("prompt_tokens", prompt.into()),
+                ("shared", lengths.shared.into()),
                 ("seconds_with_prompt", total.into()),
                 ("tokens_per_s_with_prompt", (generated / total).into()),
             ],
             ..Row::default()
         });
         if arguments.profile {
-            let (prompts, asked) = model.prompts(sequences, prompt, new);
+            let (prompts, asked) = model.prompts(sequences, lengths);
             let Loaded { cpu, decoder, .. } = &mut model;
             rows.extend(profile(cpu, |backend| {
                 let mut go_on = |_, _| Flow::Continue;
@@ -79,6 +90,17 @@ pub(super) fn answers(
         }
     }
     Ok(rows)
+}
+
+/// Tokens of prompts and answers.
+#[derive(Clone, Copy)]
+struct Lengths {
+    /// That all prompts begin with.
+    shared: usize,
+    /// Of a prompt, these among them.
+    prompt: usize,
+    /// Of an answer.
+    new: usize,
 }
 
 /// A model that answers.
@@ -110,14 +132,8 @@ impl Loaded {
         Ok(Loaded { cpu, decoder, weight_bytes: measure.report().weight_bytes })
     }
 
-    fn measure(
-        &mut self,
-        seconds: f64,
-        sequences: usize,
-        prompt: usize,
-        new: usize,
-    ) -> Result<Vec<Times>> {
-        let (prompts, config) = self.prompts(sequences, prompt, new);
+    fn measure(&mut self, seconds: f64, sequences: usize, lengths: Lengths) -> Result<Vec<Times>> {
+        let (prompts, config) = self.prompts(sequences, lengths);
         self.once(&prompts, &config)?;
         let begun = Instant::now();
         let mut times = Vec::new();
@@ -127,10 +143,14 @@ impl Loaded {
         Ok(times)
     }
 
-    /// Prompts that share nothing, and how they are to be answered.
-    fn prompts(&self, sequences: usize, len: usize, new: usize) -> (Vec<Prompt>, GenerateConfig) {
+    /// Made-up prompts, and how they are to be answered.
+    fn prompts(&self, sequences: usize, lengths: Lengths) -> (Vec<Prompt>, GenerateConfig) {
+        let Lengths { shared, prompt: len, new } = lengths;
         let vocab = self.decoder.config.vocab_size as u64;
-        let token = |key, position| (random::key(&[key, position]) % vocab) as u32;
+        let token = |key, position| {
+            let key = if position < shared as u64 { 0 } else { key + 1 };
+            (random::key(&[key, position]) % vocab) as u32
+        };
         let prompt = |key: u64| Prompt {
             tokens: (0..len as u64).map(|position| token(key, position)).collect(),
             max_new_tokens: new,

@@ -1,8 +1,10 @@
 //! Attention with a running softmax, Milakov and Gimelshein 2018, tile by tile of keys.
 
+use std::ops::Range;
+
 use super::pack::{Rows, store_row, unpack_row};
 use super::product::{PANEL, Product, ROWS, STEP};
-use super::{Layout, Shape, Span, TILE};
+use super::{Layout, Shape, TILE};
 use crate::cpu::operand::{LANES, Operand, Shared};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::{Isa, Pool, Scratch};
@@ -23,34 +25,124 @@ pub(crate) fn attention<T: Operand>(
     shape.check(&layout, q.len(), k.len(), v.len());
     let queries = layout.query_positions.len();
     assert!(out.len() == q.len() && lse.len() == queries * shape.heads, "attention: outputs");
-    let blocks = |span: usize| layout.span(span).queries.div_ceil(shape.block());
-    let tasks = (0..layout.spans()).map(blocks).sum::<usize>() * shape.kv_heads;
+    let kin = Kin::new(&shape, pool.threads(), layout.spans());
+    let tasks = kin.blocks(&shape, &layout).count() * shape.kv_heads;
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     pool.run(tasks, &|task, scratch| {
-        let (mut block, mut span) = (task / shape.kv_heads, 0);
-        while block >= blocks(span) {
-            block -= blocks(span);
-            span += 1;
-        }
+        let mut blocks = kin.blocks(&shape, &layout);
+        let spans = blocks.nth(task / shape.kv_heads).expect("a task has a block");
         let kv_head = task % shape.kv_heads;
-        let span = layout.span(span);
-        let first = block * shape.block();
-        let queries = shape.block().min(span.queries - first);
-        let positions = &layout.query_positions[span.first + first..][..queries];
-        let first = span.first + first;
         let inputs = [q, k, v];
         let outputs = (&out, &lse);
-        dispatch(isa, Block { shape, span, first, positions, kv_head, inputs, outputs, scratch });
+        dispatch(isa, Block { shape, layout, spans, kv_head, inputs, outputs, scratch });
     });
 }
 
-/// Consecutive queries of a span and the heads that share one head of keys.
+/// Which spans are taken together: those that begin with the same run of keys, which is then packed once
+/// for all of them.
+#[derive(Clone, Copy)]
+struct Kin {
+    /// Most spans of a block.
+    most: usize,
+}
+
+/// Queries of neighbouring spans; of several, the same number of each.
+#[derive(Clone)]
+struct Spans {
+    /// The spans.
+    spans: Range<usize>,
+    /// Queries of the first of them that come before.
+    skipped: usize,
+    /// Queries.
+    count: usize,
+    /// Key rows that all of them begin with, in whole tiles.
+    common: usize,
+}
+
+impl Kin {
+    /// As many spans as leave every thread some blocks.
+    fn new(shape: &Shape, threads: usize, spans: usize) -> Self {
+        Kin { most: (spans * shape.kv_heads / (4 * threads)).max(1) }
+    }
+
+    /// All queries, block by block.
+    fn blocks(self, shape: &Shape, layout: &Layout<'_>) -> impl Iterator<Item = Spans> {
+        let (most, block, layout) = (self.most, shape.block(), *layout);
+        let (mut next, mut skipped) = (0, 0);
+        std::iter::from_fn(move || {
+            while next < layout.spans() && layout.span(next).queries == skipped {
+                (next, skipped) = (next + 1, 0);
+            }
+            if next == layout.spans() {
+                return None;
+            }
+            let (first, span) = (next, layout.span(next));
+            let mut count = block.min(span.queries - skipped);
+            let mut spans = Spans { spans: first..first + 1, skipped, count, common: 0 };
+            if skipped + count < span.queries {
+                skipped += count;
+                return Some(spans);
+            }
+            (next, skipped) = (first + 1, 0);
+            let run = span.runs.first_chunk::<2>();
+            let common = run.map_or(0, |run| run[1] as usize / TILE * TILE);
+            while common > 0 && next < layout.spans() && next - first < most {
+                let other = layout.span(next);
+                let behind = other.first == span.first + spans.skipped + count;
+                let alike = behind && other.queries == span.queries && spans.skipped == 0;
+                if !alike || other.runs.first_chunk() != run || count + other.queries > block {
+                    break;
+                }
+                count += other.queries;
+                next += 1;
+            }
+            if next > first + 1 {
+                spans = Spans { spans: first..next, count, common, ..spans };
+            }
+            Some(spans)
+        })
+    }
+}
+
+/// Where the rows of a block stand: those of each span behind each other, filled up where there are several,
+/// so that what products compute beyond the rows of one reaches no other.
+#[derive(Clone, Copy)]
+struct Places {
+    /// Queries of a span.
+    queries: usize,
+    /// Rows of a query.
+    group: usize,
+    /// Rows from a span to the next.
+    stride: usize,
+}
+
+impl Places {
+    fn new(spans: &Spans, group: usize) -> Self {
+        let queries = spans.count / spans.spans.len();
+        let rows = queries * group;
+        let stride = if spans.spans.len() > 1 { rows.next_multiple_of(ROWS) } else { rows };
+        Places { queries, group, stride }
+    }
+
+    /// The query of a row; a row that only fills up has the last one of its span.
+    #[inline(always)]
+    fn query(&self, row: usize) -> usize {
+        let (span, row) = (row / self.stride, row % self.stride);
+        span * self.queries + (row / self.group).min(self.queries - 1)
+    }
+
+    /// Whether a row only fills up.
+    #[inline(always)]
+    fn is_filler(&self, row: usize) -> bool {
+        row % self.stride >= self.queries * self.group
+    }
+}
+
+/// Consecutive queries and the heads that share one head of keys.
 struct Block<'a, T> {
     shape: Shape,
-    span: Span<'a>,
-    /// Index of the first query.
-    first: usize,
-    positions: &'a [u32],
+    layout: Layout<'a>,
+    spans: Spans,
     kv_head: usize,
     /// `q`, `k`, `v`.
     inputs: [&'a [T]; 3],
@@ -61,10 +153,13 @@ struct Block<'a, T> {
 impl<T: Operand> Kernel for Block<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Block { shape, span, first, positions, kv_head, inputs: [q, k, v], .. } = self;
+        let Block { shape, layout, spans, kv_head, inputs: [q, k, v], .. } = self;
         let Shape { heads, kv_heads, head_dim, .. } = shape;
         let (group, padded) = (shape.group(), shape.padded());
-        let rows = positions.len() * group;
+        let first = layout.span(spans.spans.start).first + spans.skipped;
+        let positions = &layout.query_positions[first..][..spans.count];
+        let places = Places::new(&spans, group);
+        let rows = places.stride * spans.spans.len();
         let room = rows.next_multiple_of(ROWS);
         let lens =
             [room * padded, room * padded, STEP * TILE, TILE * padded, TILE * padded, 2 * rows];
@@ -72,85 +167,61 @@ impl<T: Operand> Kernel for Block<'_, T> {
 
         // Rows of a query stand next to each other in memory.
         let start = |row: usize| {
-            let head = kv_head * group + row % group;
-            (first + row / group) * heads + head
+            let head = kv_head * group + row % places.stride % group;
+            (first + places.query(row)) * heads + head
         };
-        for row in 0..rows {
+        queries.fill(0.0);
+        for row in (0..rows).filter(|&row| !places.is_filler(row)) {
             let from = &q[start(row) * head_dim..][..head_dim];
             unpack_row(simd, from, &mut queries[row * padded..][..padded]);
         }
-        queries[rows * padded..].fill(0.0);
         sums.fill(0.0);
         let (maxima, totals) = running.split_at_mut(rows);
         maxima.fill(f32::NEG_INFINITY);
         totals.fill(0.0);
 
-        let position = |row: usize| positions[row / group] as usize;
-        let (low, high) = (position(0), position(rows - 1));
-        let from = shape.window.map_or(0, |window| (low + 1).saturating_sub(window as usize));
         let head = |x| Rows { x, step: kv_heads * head_dim, offset: kv_head * head_dim, head_dim };
         let (mut key_rows, mut next_rows) = ([0; TILE], [0; TILE]);
-        let mut next = span.tile(from / TILE * TILE, &mut next_rows);
-        for tile in (from / TILE * TILE..=high).step_by(TILE) {
-            std::mem::swap(&mut key_rows, &mut next_rows);
-            let present = &key_rows[..next];
-            // What nobody here will see need not be fetched.
-            next = if tile + TILE <= high { span.tile(tile + TILE, &mut next_rows) } else { 0 };
-            let next_rows = &next_rows[..next];
-            head(k).pack_transposed(simd, present, next_rows, padded, keys);
-            head(v).pack(simd, present, next_rows, padded, values);
-            for row in (0..rows).step_by(STEP) {
-                let end = (row + STEP).min(rows);
-                let seen = shape.seen(tile, position(row), position(end - 1));
-                if seen.is_empty() {
-                    continue;
+        let mut state = Running { shape, places, positions, queries, sums, scores, maxima, totals };
+        // What all spans begin with, then what each goes on with.
+        let parts = [None].into_iter().chain(spans.spans.clone().map(Some));
+        for part in parts {
+            let span = layout.span(part.unwrap_or(spans.spans.start));
+            let (of, rows) = match part {
+                None if spans.common == 0 => continue,
+                None => (0..spans.count, 0..rows),
+                Some(index) => {
+                    let index = index - spans.spans.start;
+                    let range = |each: usize| index * each..(index + 1) * each;
+                    (range(places.queries), range(places.stride))
                 }
-                let panels = seen.start / PANEL * PANEL..seen.end.next_multiple_of(PANEL);
-                let product = Product {
-                    rows: end - row,
-                    cols: panels.len(),
-                    k: padded,
-                    a: queries[row * padded..].as_ptr(),
-                    a_row: padded,
-                    a_k: 1,
-                    b: keys[panels.start..].as_ptr(),
-                    b_k: TILE,
-                    c: scores[panels.start..].as_mut_ptr(),
-                    c_row: TILE,
-                    add: false,
-                };
-                // SAFETY: `queries` has rows up to a multiple of ROWS, `scores` a STEP of
-                // them, and panels lie within a tile.
-                unsafe { product.run(simd) };
-                for row_of in row..end {
-                    let p = position(row_of);
-                    let scores = &mut scores[(row_of - row) * TILE..][..TILE];
-                    let scores = scores.try_into().expect("a row of a tile");
-                    let (max, total) = (&mut maxima[row_of], &mut totals[row_of]);
-                    let shrink = softmax(simd, &shape, shape.seen(tile, p, p), scores, max, total);
-                    if shrink != 1.0 {
-                        scale(simd, &mut sums[row_of * padded..][..padded], shrink);
-                    }
-                }
-                let product = Product {
-                    rows: end - row,
-                    cols: padded,
-                    k: seen.len(),
-                    a: scores[seen.start..].as_ptr(),
-                    a_row: TILE,
-                    a_k: 1,
-                    b: values[seen.start * padded..].as_ptr(),
-                    b_k: padded,
-                    c: sums[row * padded..].as_mut_ptr(),
-                    c_row: padded,
-                    add: true,
-                };
-                // SAFETY: as above, with rows of `sums`.
-                unsafe { product.run(simd) };
+            };
+            let seen_by = &positions[of];
+            let low = seen_by.iter().fold(usize::MAX, |low, &p| low.min(p as usize));
+            let high = seen_by.iter().fold(0, |high, &p| high.max(p as usize));
+            let from = shape.window.map_or(0, |window| (low + 1).saturating_sub(window as usize));
+            let (from, end) = match part {
+                None => (from / TILE * TILE, spans.common),
+                Some(_) => ((from / TILE * TILE).max(spans.common), high + 1),
+            };
+            if from >= end {
+                continue;
+            }
+            let mut next = span.tile(from, &mut next_rows);
+            for tile in (from..end).step_by(TILE) {
+                std::mem::swap(&mut key_rows, &mut next_rows);
+                let present = &key_rows[..next];
+                // What nobody here will see need not be fetched.
+                next = if tile + TILE < end { span.tile(tile + TILE, &mut next_rows) } else { 0 };
+                let next_rows = &next_rows[..next];
+                head(k).pack_transposed(simd, present, next_rows, padded, keys);
+                head(v).pack(simd, present, next_rows, padded, values);
+                state.tile(simd, tile, rows.clone(), keys, values);
             }
         }
 
-        for row in 0..rows {
+        let Running { sums, maxima, totals, .. } = state;
+        for row in (0..rows).filter(|&row| !places.is_filler(row)) {
             let at = start(row);
             // SAFETY: a query and head belong to one task.
             let (out, lse) = unsafe {
@@ -163,6 +234,90 @@ impl<T: Operand> Kernel for Block<'_, T> {
     }
 }
 
+/// Rows of a block, and what they have gathered so far.
+struct Running<'a> {
+    shape: Shape,
+    places: Places,
+    /// Of the block's queries.
+    positions: &'a [u32],
+    /// `[rows, padded]`.
+    queries: &'a [f32],
+    /// `[rows, padded]`: sums of weighted values.
+    sums: &'a mut [f32],
+    /// `[STEP, TILE]`.
+    scores: &'a mut [f32],
+    maxima: &'a mut [f32],
+    totals: &'a mut [f32],
+}
+
+impl Running<'_> {
+    /// Adds what some rows see of the tile from position `tile` on.
+    #[inline(always)]
+    fn tile<S: Simd>(
+        &mut self,
+        simd: S,
+        tile: usize,
+        rows: Range<usize>,
+        keys: &[f32],
+        values: &[f32],
+    ) {
+        let Running { shape, places, positions, queries, .. } = *self;
+        let padded = shape.padded();
+        let position = |row: usize| positions[places.query(row)] as usize;
+        for row in rows.clone().step_by(STEP) {
+            let end = (row + STEP).min(rows.end);
+            let low = (row..end).fold(usize::MAX, |low, row| low.min(position(row)));
+            let high = (row..end).fold(0, |high, row| high.max(position(row)));
+            let seen = shape.seen(tile, low, high);
+            if seen.is_empty() {
+                continue;
+            }
+            let panels = seen.start / PANEL * PANEL..seen.end.next_multiple_of(PANEL);
+            let product = Product {
+                rows: end - row,
+                cols: panels.len(),
+                k: padded,
+                a: queries[row * padded..].as_ptr(),
+                a_row: padded,
+                a_k: 1,
+                b: keys[panels.start..].as_ptr(),
+                b_k: TILE,
+                c: self.scores[panels.start..].as_mut_ptr(),
+                c_row: TILE,
+                add: false,
+            };
+            // SAFETY: `queries` has rows up to a multiple of ROWS, `scores` a STEP of
+            // them, and panels lie within a tile.
+            unsafe { product.run(simd) };
+            for row_of in row..end {
+                let p = position(row_of);
+                let scores = &mut self.scores[(row_of - row) * TILE..][..TILE];
+                let scores = scores.try_into().expect("a row of a tile");
+                let (max, total) = (&mut self.maxima[row_of], &mut self.totals[row_of]);
+                let shrink = softmax(simd, &shape, shape.seen(tile, p, p), scores, max, total);
+                if shrink != 1.0 {
+                    scale(simd, &mut self.sums[row_of * padded..][..padded], shrink);
+                }
+            }
+            let product = Product {
+                rows: end - row,
+                cols: padded,
+                k: seen.len(),
+                a: self.scores[seen.start..].as_ptr(),
+                a_row: TILE,
+                a_k: 1,
+                b: values[seen.start * padded..].as_ptr(),
+                b_k: padded,
+                c: self.sums[row * padded..].as_mut_ptr(),
+                c_row: padded,
+                add: true,
+            };
+            // SAFETY: as above, with rows of `sums`.
+            unsafe { product.run(simd) };
+        }
+    }
+}
+
 /// Turns a row's scores into weights relative to its running maximum, which it brings up to date
 /// with the running sum of weights. Returns what everything summed before is to be scaled by.
 ///
@@ -171,7 +326,7 @@ impl<T: Operand> Kernel for Block<'_, T> {
 fn softmax<S: Simd>(
     simd: S,
     shape: &Shape,
-    seen: std::ops::Range<usize>,
+    seen: Range<usize>,
     scores: &mut [f32; TILE],
     max: &mut f32,
     total: &mut f32,
@@ -218,7 +373,7 @@ fn capped<S: Simd>(simd: S, shape: &Shape, product: S::V) -> S::V {
 pub(super) fn masked<S: Simd>(
     simd: S,
     index: usize,
-    seen: &std::ops::Range<usize>,
+    seen: &Range<usize>,
     v: S::V,
     hidden: S::V,
 ) -> S::V {

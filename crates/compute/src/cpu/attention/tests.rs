@@ -295,6 +295,41 @@ fn a_query_is_the_same_in_any_company() {
     check_invariance(Shape { window: Some(40), softcap: Some(2.0), ..shape(4, 2, 8) });
 }
 
+/// Answers behind one beginning, a query each, get the same bits as alone: the tiles of what they share are
+/// packed once for all of them.
+#[test]
+fn answers_share_what_they_begin_with() {
+    let shapes = [shape(9, 3, 64), shape(4, 4, 24), shape(10, 2, 8)];
+    let windowed = Shape { window: Some(90), ..shape(9, 3, 64) };
+    let shared = 150_u32;
+    for shape in shapes.into_iter().chain([windowed]) {
+        let own = |answer: u32| (shared + 100 * answer, 1 + 13 * answer % 70);
+        let together = (0..20).fold(Forest::default(), |forest, answer| {
+            let (row, len) = own(answer);
+            forest.span([shared + len - 1], &[(0, shared), (row, len)])
+        });
+        let together = together.tree();
+        check(shape, &together);
+        let inputs = Inputs::new(&shape, &together);
+        let query = shape.heads * shape.head_dim;
+        for isa in Isa::available() {
+            let pool = Pool::new(2);
+            let operands = [&inputs.q[..], &inputs.k, &inputs.v];
+            let (out, lse) = forward(&pool, isa, shape, &together, operands);
+            for answer in 0..20 {
+                let (row, len) = own(answer);
+                let runs = [(0, shared), (row, len)];
+                let alone = Forest::default().span([shared + len - 1], &runs).tree();
+                let at = answer as usize;
+                let q = &inputs.q[at * query..(at + 1) * query];
+                let (one, one_lse) = forward(&pool, isa, shape, &alone, [q, &inputs.k, &inputs.v]);
+                assert!(one == out[at * query..(at + 1) * query], "{isa} answer {answer}");
+                assert!(one_lse == lse[at * shape.heads..(at + 1) * shape.heads], "{isa}");
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_reaches_those_who_see_it() {
     let shape = shape(2, 1, 64);

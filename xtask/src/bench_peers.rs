@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         return scaling::draw(arguments, folder);
     }
     let place = Place::prepare(arguments)?;
+    place.put_earlier_results_aside()?;
     let machine = Machine::look();
     let mut report = Report::new(arguments, machine.clone());
     println!("{}", report.heading());

@@ -77,9 +77,20 @@ impl Place {
         self.folder.join("bench")
     }
 
-    /// What is measured.
+    /// Where this sitting is kept.
     pub(super) fn results(&self) -> PathBuf {
         self.folder.join("bench-peers.json")
+    }
+
+    /// Puts what an earlier sitting kept out of the way, under the next free number.
+    pub(super) fn put_earlier_results_aside(&self) -> Result<(), String> {
+        let results = self.results();
+        if !results.exists() {
+            return Ok(());
+        }
+        let numbered = (1..).map(|n: u32| self.folder.join(format!("bench-peers-{n:03}.json")));
+        let mut free = numbered.skip_while(|path| path.exists());
+        free.next().map_or(Ok(()), |free| rename(&results, &free))
     }
 
     /// What every run finds in its environment.
@@ -211,4 +222,34 @@ fn rename(from: &Path, to: &Path) -> Result<(), String> {
 fn with_extension(folder: &Path, extension: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     entries.filter(|path| path.extension().is_some_and(|found| found == extension)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_sittings_are_numbered() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::at(folder.path(), PathBuf::new());
+        place.put_earlier_results_aside().unwrap();
+        for sitting in ["one", "two"] {
+            fs::write(place.results(), sitting).unwrap();
+            place.put_earlier_results_aside().unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("bench-peers-001.json"), "one");
+        assert_eq!(read("bench-peers-002.json"), "two");
+        assert!(!place.results().exists());
+    }
+
+    #[test]
+    fn the_first_file_of_a_kind_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(with_extension(&folder.path().join("none"), "gguf"), None);
+        for name in ["b.gguf", "a.gguf", "a.txt"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(with_extension(folder.path(), "gguf"), Some(folder.path().join("a.gguf")));
+    }
 }

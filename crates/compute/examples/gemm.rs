@@ -3,12 +3,17 @@
 //! `cargo run --release -p tunesmith-compute --example gemm -- [threads] [isa]`
 //!
 //! Both multiply rows `[m, k]` by a weight `[n, k]`, transposed. Ours is packed once, as weights are; the
-//! crate packs it every time, as it would for weights that lie as they are stored.
+//! crate packs it every time, as it would for weights that lie as they are stored. The crate takes what the
+//! processor has; beside `portable` it is held to the kernel that it has for processors without AVX2.
 
 #![allow(clippy::print_stdout, reason = "a program")]
 #![allow(unsafe_code, reason = "the crate takes pointers")]
 
 use std::time::Instant;
+
+use gemm_common::gemm::gemm_basic_generic;
+use gemm_common::simd::Scalar;
+use gemm_f32::microkernel::scalar::f32 as scalar;
 
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
 use compute::op::{Linear, Term};
@@ -27,13 +32,18 @@ fn main() -> Result<()> {
     println!("{:24} {:>10} {:>10} {:>8}", "m x n x k", "GFLOP/s", "gemm", "ours/gemm");
     for (n, k) in [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576), (2048, 2048)] {
         for m in [512, 1024] {
-            compare(&mut cpu, threads, (m, n, k))?;
+            compare(&mut cpu, threads, isa == Some(Isa::Portable), (m, n, k))?;
         }
     }
     Ok(())
 }
 
-fn compare(cpu: &mut Cpu, threads: usize, (m, n, k): (usize, usize, usize)) -> Result<()> {
+fn compare(
+    cpu: &mut Cpu,
+    threads: usize,
+    plain: bool,
+    (m, n, k): (usize, usize, usize),
+) -> Result<()> {
     let number = |i: usize| random::uniform(random::mix(i as u64)) - 0.5;
     let a: Vec<f32> = (0..m * k).map(number).collect();
     let b: Vec<f32> = (0..n * k).map(number).collect();
@@ -57,29 +67,61 @@ fn compare(cpu: &mut Cpu, threads: usize, (m, n, k): (usize, usize, usize)) -> R
             1 => gemm::Parallelism::None,
             threads => gemm::Parallelism::Rayon(threads),
         };
+        let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+        // Steps between columns, then between rows.
+        let (c_steps, a_steps, b_steps) = ((1, n as isize), (1, k as isize), (k as isize, 1));
         // SAFETY: c is [m, n], a [m, k] and b [n, k], all row by row.
         unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                c.as_mut_ptr(),
-                1,
-                n as isize,
-                false,
-                a.as_ptr(),
-                1,
-                k as isize,
-                b.as_ptr(),
-                k as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
+            if plain {
+                gemm_basic_generic::<Scalar, f32, 1, 2, 4, 2, 0, 0>(
+                    Scalar,
+                    m,
+                    n,
+                    k,
+                    c,
+                    c_steps.0,
+                    c_steps.1,
+                    false,
+                    a,
+                    a_steps.0,
+                    a_steps.1,
+                    b,
+                    b_steps.0,
+                    b_steps.1,
+                    0.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    |a, b, c| a * b + c,
+                    &scalar::UKR,
+                    &scalar::H_UKR,
+                    false,
+                    parallelism,
+                );
+            } else {
+                gemm::gemm(
+                    m,
+                    n,
+                    k,
+                    c,
+                    c_steps.0,
+                    c_steps.1,
+                    false,
+                    a,
+                    a_steps.0,
+                    a_steps.1,
+                    b,
+                    b_steps.0,
+                    b_steps.1,
+                    0.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    parallelism,
+                );
+            }
         }
         theirs.push(start.elapsed().as_secs_f64());
     }

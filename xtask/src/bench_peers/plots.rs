@@ -1,26 +1,26 @@
 //! Draws curves as SVG: speed on the left, memory on the right.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use plotters::coord::ranged1d::SegmentValue;
+use plotters::prelude::*;
+
 use super::scaling::Curve;
 
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 400.0;
-/// A panel's field, beside its labels and under the title.
-const LEFT: f64 = 72.0;
-const TOP: f64 = 72.0;
-const FIELD: (f64, f64) = (380.0, 262.0);
-const SPEED: &str = "#1f77b4";
-const MEMORY: &str = "#d66027";
+const SIZE: (u32, u32) = (960, 400);
+const SPEED: RGBColor = RGBColor(31, 119, 180);
+const MEMORY: RGBColor = RGBColor(214, 96, 39);
+const FONT: &str = "sans-serif";
 
 /// Draws a curve into an SVG file; the machine stands under the title.
 pub(super) fn write(curve: &Curve, machine: &str, path: &Path) -> Result<(), String> {
-    fs::write(path, svg(curve, machine)).map_err(|error| format!("{}: {error}", path.display()))
+    let svg = svg(curve, machine).map_err(|error| error.to_string());
+    let written = svg.and_then(|svg| fs::write(path, svg).map_err(|error| error.to_string()));
+    written.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn svg(curve: &Curve, machine: &str) -> String {
+fn svg(curve: &Curve, machine: &str) -> Result<String, Box<dyn std::error::Error>> {
     let measured: Vec<(&str, (f64, Option<u64>))> = curve
         .points
         .iter()
@@ -33,97 +33,67 @@ fn svg(curve: &Curve, machine: &str) -> String {
         Panel { what: "tokens/s", color: SPEED, values: speeds.collect() },
         Panel { what: "peak memory, MB", color: MEMORY, values: megabytes.collect() },
     ];
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
-    let middle = WIDTH / 2.0;
-    text(&mut svg, (middle, 28.0), "text-anchor=\"middle\" font-size=\"18\"", &curve.title);
-    text(&mut svg, (middle, 48.0), "text-anchor=\"middle\" fill=\"#555\"", machine);
-    for (at, panel) in panels.iter().enumerate() {
-        panel.draw(&mut svg, at as f64 * middle + LEFT, curve.axis, &labels);
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let area = area.titled(&curve.title, (FONT, 18))?;
+        let area = area.titled(machine, (FONT, 12))?;
+        for (panel, area) in panels.iter().zip(area.split_evenly((1, 2))) {
+            panel.draw(&area, curve.axis, &labels)?;
+        }
+        area.present()?;
     }
-    svg + "</svg>\n"
+    Ok(svg)
 }
 
 /// A line over places that stand equally far apart: what is varied doubles from one to the next.
 struct Panel {
     what: &'static str,
-    color: &'static str,
+    color: RGBColor,
     /// In the order of the labels; none where nothing is known.
     values: Vec<Option<f64>>,
 }
 
 impl Panel {
-    fn draw(&self, svg: &mut String, left: f64, axis: &str, labels: &[&str]) {
-        let (width, height) = FIELD;
-        let bottom = TOP + height;
-        let (step, count) = ticks(self.values.iter().flatten().copied().fold(0.0, f64::max));
-        let place = |at: usize| left + width * (at as f64 + 0.5) / labels.len() as f64;
-        let level = |value: f64| bottom - height * value / (step * count as f64);
-        for tick in 0..=count {
-            let value = step * tick as f64;
-            let y = level(value);
-            line(svg, (left, y), (left + width, y), "#ddd");
-            text(svg, (left - 8.0, y + 4.0), "text-anchor=\"end\"", &value.to_string());
-        }
-        line(svg, (left, TOP), (left, bottom), "#555");
-        line(svg, (left, bottom), (left + width, bottom), "#555");
-        for (at, label) in labels.iter().enumerate() {
-            text(svg, (place(at), bottom + 18.0), "text-anchor=\"middle\"", label);
-        }
-        let middle = left + width / 2.0;
-        text(svg, (middle, bottom + 42.0), "text-anchor=\"middle\" fill=\"#555\"", axis);
-        text(svg, (left, TOP - 8.0), &format!("fill=\"{}\"", self.color), self.what);
-        let known = self.values.iter().enumerate().filter_map(|(at, value)| Some((at, (*value)?)));
-        let known: Vec<(f64, f64)> = known.map(|(at, value)| (place(at), level(value))).collect();
-        let path: Vec<String> = known.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        put(
-            svg,
-            &format!(
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
-                path.join(" "),
-                self.color
-            ),
-        );
-        for (x, y) in known {
-            put(
-                svg,
-                &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{}\"/>", self.color),
-            );
-        }
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, plotters::coord::Shift>,
+        axis: &str,
+        labels: &[&str],
+    ) -> Result<(), Box<dyn std::error::Error>>
+    where
+        B::ErrorType: 'static,
+    {
+        let most = self.values.iter().flatten().copied().fold(0.0, f64::max);
+        let places = (0..labels.len().saturating_sub(1)).into_segmented();
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .caption(self.what, (FONT, 13).into_font().color(&self.color))
+            .x_label_area_size(44)
+            .y_label_area_size(60)
+            .build_cartesian_2d(places, 0.0..if most > 0.0 { most * 1.1 } else { 1.0 })?;
+        let label = |place: &SegmentValue<usize>| match place {
+            SegmentValue::CenterOf(at) => labels.get(*at).copied().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_labels(labels.len())
+            .x_label_formatter(&label)
+            .y_labels(6)
+            .y_label_formatter(&|value: &f64| value.to_string())
+            .x_desc(axis)
+            .label_style((FONT, 12))
+            .draw()?;
+        let known = self.values.iter().enumerate();
+        let known = known.filter_map(|(at, value)| Some((SegmentValue::CenterOf(at), (*value)?)));
+        chart.draw_series(LineSeries::new(known.clone(), self.color.stroke_width(2)))?;
+        chart.draw_series(known.map(|place| Circle::new(place, 3, self.color.filled())))?;
+        Ok(())
     }
-}
-
-/// A step of 1, 2 or 5 times a power of ten, and how many of them hold the value: five or fewer.
-fn ticks(most: f64) -> (f64, usize) {
-    if most <= 0.0 {
-        return (1.0, 1);
-    }
-    let power = 10f64.powf((most / 5.0).log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
-    let step = steps.into_iter().find(|step| step * 5.0 >= most).unwrap_or(most);
-    (step, (most / step).ceil().max(1.0) as usize)
-}
-
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), color: &str) {
-    let ((x1, y1), (x2, y2)) = (from, to);
-    put(
-        svg,
-        &format!(
-            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>"
-        ),
-    );
-}
-
-fn text(svg: &mut String, (x, y): (f64, f64), style: &str, words: &str) {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
-    put(svg, &format!("<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>"));
-}
-
-fn put(svg: &mut String, element: &str) {
-    writeln!(svg, "{element}").expect("a string takes what is written");
 }
 
 #[cfg(test)]
@@ -132,22 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round_and_few() {
-        assert_eq!(ticks(0.0), (1.0, 1));
-        assert_eq!(ticks(430.0), (100.0, 5));
-        assert_eq!(ticks(500.0), (100.0, 5));
-        assert_eq!(ticks(501.0), (200.0, 3));
-        assert_eq!(ticks(1200.0), (500.0, 3));
-        assert_eq!(ticks(8.0), (2.0, 4));
-    }
-
-    #[test]
     fn every_curve_is_drawn_with_its_labels() {
         for curve in examples() {
-            let svg = svg(&curve, "2 cores & more");
-            assert!(svg.contains("2 cores &amp; more"));
+            let svg = svg(&curve, "2 cores & more").unwrap();
+            let texts: Vec<&str> = svg.lines().map(str::trim).collect();
+            assert!(texts.contains(&"2 cores &amp; more"));
             for point in &curve.points {
-                assert!(svg.contains(&format!(">{}</text>", point.label)), "{}", point.label);
+                let count = texts.iter().filter(|text| **text == point.label).count();
+                assert!(count >= 2, "{}: {svg}", point.label);
             }
             assert_eq!(svg.matches("<circle").count(), 2 * curve.points.len());
             assert!(!svg.contains("NaN"));
@@ -159,7 +121,7 @@ mod tests {
         let mut curve = examples().swap_remove(0);
         curve.points[0].measured = None;
         curve.points[1].measured = Some((5.0, None));
-        let svg = svg(&curve, "");
+        let svg = svg(&curve, "").unwrap();
         assert_eq!(svg.matches("<circle").count(), 2 * curve.points.len() - 3);
     }
 }

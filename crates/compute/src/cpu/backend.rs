@@ -323,6 +323,7 @@ impl Backend for Cpu {
     }
 
     fn sync(&mut self) -> Result<()> {
+        self.pool.settle();
         Ok(())
     }
 }

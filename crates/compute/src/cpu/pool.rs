@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,13 @@ impl Scratch {
         Scratch { memory: Memory::new(0) }
     }
 
+    /// Makes room for so many bytes.
+    fn grow(&mut self, bytes: usize) {
+        if bytes > self.memory.bytes() {
+            self.memory = Memory::new(bytes);
+        }
+    }
+
     /// `len` numbers, aligned to 64 bytes.
     pub fn f32(&mut self, len: usize) -> &mut [f32] {
         let [slice] = self.split([len]);
@@ -35,7 +42,7 @@ impl Scratch {
         let padded = |len: usize| (len * size_of::<f32>()).next_multiple_of(ALIGN);
         let total: usize = lens.iter().map(|&len| padded(len)).sum();
         if total > self.memory.bytes() {
-            self.memory = Memory::new(total.next_power_of_two());
+            self.grow(total.next_power_of_two());
         }
         let mut offset = 0;
         lens.map(|len| {
@@ -66,6 +73,8 @@ struct Shared {
     body: UnsafeCell<Option<*const Body<'static>>>,
     tasks: AtomicUsize,
     finished: AtomicUsize,
+    /// Bytes of the largest scratch that a task has needed.
+    largest: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -84,6 +93,9 @@ impl Shared {
             let body = unsafe { &*(*self.body.get()).expect("a job has a body") };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(task, scratch))) {
                 self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(payload);
+            }
+            if scratch.memory.bytes() > self.largest.load(Ordering::Relaxed) {
+                self.largest.fetch_max(scratch.memory.bytes(), Ordering::Relaxed);
             }
             self.finished.fetch_add(1, Ordering::Release);
         }
@@ -118,6 +130,8 @@ pub struct Pool {
     /// Of the thread that calls `run`, which takes part.
     scratch: UnsafeCell<Scratch>,
     busy: AtomicBool,
+    /// What every thread's scratch holds at least.
+    settled: AtomicUsize,
 }
 
 // SAFETY: `scratch` is used only by the holder of `busy`.
@@ -131,6 +145,7 @@ impl Pool {
             body: UnsafeCell::new(None),
             tasks: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
+            largest: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
@@ -144,6 +159,7 @@ impl Pool {
             shared,
             scratch: UnsafeCell::new(Scratch::new()),
             busy: AtomicBool::new(false),
+            settled: AtomicUsize::new(0),
         }
     }
 
@@ -167,6 +183,20 @@ impl Pool {
             self.share(tasks, body, scratch);
         }
         self.busy.store(false, Ordering::Release);
+    }
+
+    /// Gives every thread as much scratch as any has needed so far: which thread takes which task is chance,
+    /// and the same work again shall ask the system for no memory.
+    pub fn settle(&self) {
+        let largest = self.shared.largest.load(Ordering::Relaxed);
+        if self.settled.swap(largest, Ordering::Relaxed) < largest {
+            // Nobody takes a second task before everybody has one.
+            let all = Barrier::new(self.threads());
+            self.run(self.threads(), &|_, scratch| {
+                all.wait();
+                scratch.grow(largest);
+            });
+        }
     }
 
     fn share(&self, tasks: usize, body: &Body<'_>, scratch: &mut Scratch) {
@@ -275,6 +305,18 @@ mod tests {
         assert_eq!(a.as_ptr() as usize % 64, 0);
         assert_eq!(b.as_ptr() as usize % 64, 0);
         assert!(a.iter().all(|&x| x == 1.0));
+    }
+
+    #[test]
+    fn every_thread_settles_to_the_largest() {
+        let pool = Pool::new(3);
+        pool.run(3, &|task, scratch| scratch.f32(1 + 5000 * task).fill(0.0));
+        pool.settle();
+        let all = Barrier::new(3);
+        pool.run(3, &|_, scratch| {
+            all.wait();
+            assert!(scratch.memory.bytes() >= 4 * 10_001);
+        });
     }
 
     #[test]

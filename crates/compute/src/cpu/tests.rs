@@ -5,7 +5,9 @@ use super::testing::{assert_close, normal};
 use super::{Cpu, CpuConfig, Isa, Precision};
 use crate::dequant::dequantize;
 use crate::op::{Embed, Head, HeadGradients, HeadOutputs, Linear, Optimize, Term, WeightGradient};
-use crate::{Backend as _, Buffer, DType, Op, Parameter, Storage, Weight, WeightSource, random};
+use crate::{
+    Backend as _, Buffer, DType, Op, Parameter, Quantization, Storage, Weight, WeightSource, random,
+};
 
 /// Runs a check for every instruction set, precision and number of threads.
 fn everywhere(check: impl Fn(&mut Cpu)) {
@@ -222,6 +224,67 @@ fn a_row_does_not_depend_on_others() {
             assert!(read_f32(cpu, out) == together, "{storage:?}");
         }
     });
+}
+
+/// Few rows are multiplied without panels; their bits are those of the same rows among many.
+#[test]
+fn few_rows_are_those_of_many() {
+    let stored = [Storage::Q4_0, Storage::Q4_1, Storage::Q8_0, Storage::Q6_K];
+    let quantised = [Quantization::Nf4, Quantization::Int8];
+    everywhere(|cpu| {
+        for (n, k) in [(35, 96), (128, 2560), (7, 256)] {
+            for storage in stored.into_iter().filter(|it| k % it.block_len() == 0) {
+                let mut bytes = bytes(storage, n, k, 5);
+                check_few(cpu, (n, k), |cpu| cpu.load(source(storage, n, k, &bytes)).unwrap());
+                // A scale that is infinite, and one that is no number.
+                let size = storage.block_bytes();
+                if storage != Storage::Q6_K {
+                    bytes[size..size + 2].copy_from_slice(&0x7C00_u16.to_le_bytes());
+                    let last = (bytes.len() / size - 1) * size;
+                    bytes[last..last + 2].copy_from_slice(&0x7E00_u16.to_le_bytes());
+                }
+                check_few(cpu, (n, k), |cpu| cpu.load(source(storage, n, k, &bytes)).unwrap());
+            }
+            for to in quantised {
+                let bytes = bytes(Storage::F32, n, k, 5);
+                let load = |cpu: &mut Cpu| cpu.load_as(source(Storage::F32, n, k, &bytes), to);
+                check_few(cpu, (n, k), |cpu| load(cpu).unwrap());
+            }
+        }
+    });
+}
+
+fn source(storage: Storage, rows: usize, cols: usize, bytes: &[u8]) -> WeightSource<'_> {
+    WeightSource { rows, cols, storage, bytes, row_order: None }
+}
+
+/// Products of 13 rows with a matrix `[n, k]` and with one in panels, and of its first rows alone.
+fn check_few(cpu: &mut Cpu, (n, k): (usize, usize), load: impl Fn(&mut Cpu) -> Weight) {
+    let mark = cpu.mark();
+    let weight = load(cpu);
+    let (low, _) = matrix(cpu, Storage::F32, n, 16);
+    let ((x, _), (z, _)) = (operands(cpu, 1, 13 * k), operands(cpu, 2, 13 * 16));
+    let base = floats(cpu, &normal(3, 13 * n));
+    let run = |cpu: &mut Cpu, rows: usize| {
+        let terms = [
+            Term { input: z.slice(0, rows * 16), weight: low, transposed: false },
+            Term { input: x.slice(0, rows * k), weight, transposed: false },
+        ];
+        let out = cpu.alloc(rows * n, DType::F32).unwrap();
+        let base = Some(base.slice(0, rows * n));
+        let linear = Linear { rows, terms: &terms, scale: 0.5, bias: None, base, out };
+        cpu.run(Op::Linear(&[linear])).unwrap();
+        read_f32(cpu, out)
+    };
+    let many = run(cpu, 13);
+    for rows in 1..=5 {
+        let few = run(cpu, rows);
+        let same = few.iter().zip(&many).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+        assert!(same, "{rows} rows of {n} x {k}");
+    }
+    cpu.release(mark);
+    cpu.unload(weight);
+    cpu.unload(low);
 }
 
 fn check_gradient(groups: &[u32], n: usize, k: usize) {

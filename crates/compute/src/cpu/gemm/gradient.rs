@@ -173,7 +173,8 @@ impl<'a> Job<'a> {
                 machine.isa,
                 PackPanel { format, side, steps: list, columns: (column, columns), out },
             );
-            let piece = Piece { rows: self.blocks, start, steps, panel: out.cast() };
+            let panel = out.cast();
+            let piece = Piece { rows: self.blocks, start, steps, panel, stored: None };
             let pass = Pass {
                 format,
                 pieces: &[piece],

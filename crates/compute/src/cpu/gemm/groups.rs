@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
+use super::columns::{Order, SIGNED};
 use super::halves;
 use crate::quantize::EIGHT_BIT_STEP;
 use crate::{Absmax, Storage};
@@ -32,6 +33,12 @@ pub(crate) trait Groups: Copy {
 pub(crate) trait Blocks: Copy {
     /// Which.
     const STORAGE: Storage;
+    /// Bytes of the scale, and of the minimum where there is one, that a block begins with.
+    const SCALES: usize;
+    /// Where codes are behind them.
+    const ORDER: Order;
+    /// What is taken from codes before they are scaled.
+    const SHIFT: u8;
 
     /// The numbers of a block as bf16, in order.
     ///
@@ -60,6 +67,9 @@ pub(crate) struct Q8;
 
 impl Blocks for Q4 {
     const STORAGE: Storage = Storage::Q4_0;
+    const SCALES: usize = 2;
+    const ORDER: Order = Order::LowThenHigh;
+    const SHIFT: u8 = 8;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
@@ -80,6 +90,9 @@ impl Blocks for Q4 {
 
 impl Blocks for Q4WithMinimum {
     const STORAGE: Storage = Storage::Q4_1;
+    const SCALES: usize = 4;
+    const ORDER: Order = Order::LowThenHigh;
+    const SHIFT: u8 = 0;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
@@ -102,6 +115,9 @@ impl Blocks for Q4WithMinimum {
 
 impl Blocks for Q8 {
     const STORAGE: Storage = Storage::Q8_0;
+    const SCALES: usize = 2;
+    const ORDER: Order = Order::Bytes;
+    const SHIFT: u8 = SIGNED;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
@@ -134,12 +150,25 @@ impl<'a, B: Blocks> BlockGroups<'a, B> {
         BlockGroups { bytes, row_bytes, blocks: PhantomData }
     }
 
+    /// Bytes from a row to the next.
     #[inline(always)]
-    fn block(&self, row: usize, group: usize) -> &[u8] {
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// A block of a row.
+    #[inline(always)]
+    pub(super) fn block(&self, row: usize, group: usize) -> &[u8] {
         let size = B::STORAGE.block_bytes();
-        let start = row * self.row_bytes + group * size;
-        fetch(self.bytes.as_ptr().wrapping_add(start + ROW_AHEAD));
-        &self.bytes[start..][..size]
+        &self.bytes[row * self.row_bytes + group * size..][..size]
+    }
+
+    /// The same, with what comes behind it fetched.
+    #[inline(always)]
+    pub(super) fn block_and_fetch(&self, row: usize, group: usize) -> &[u8] {
+        let block = self.block(row, group);
+        fetch(block.as_ptr().wrapping_add(ROW_AHEAD));
+        block
     }
 }
 
@@ -152,14 +181,14 @@ impl<B: Blocks> Groups for BlockGroups<'_, B> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,f16c")]
     unsafe fn group(self, row: usize, group: usize) -> __m512i {
         // SAFETY: the caller's duty.
-        unsafe { B::group(self.block(row, group)) }
+        unsafe { B::group(self.block_and_fetch(row, group)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn halves(self, row: usize, group: usize) -> [__m256i; 2] {
         // SAFETY: the caller's duty.
-        unsafe { B::halves(self.block(row, group)) }
+        unsafe { B::halves(self.block_and_fetch(row, group)) }
     }
 }
 
@@ -202,6 +231,24 @@ impl<'a> FourBitGroups<'a> {
         let first = row * self.cols + group * GROUP;
         fetch(self.codes.as_ptr().wrapping_add(first / 2 + ROW_AHEAD));
         first
+    }
+
+    /// The codes of a row, and bytes from them to those of the next.
+    #[inline(always)]
+    pub(super) fn row_codes(&self, row: usize) -> (&[u8], usize) {
+        let step = self.cols / 2;
+        (&self.codes[row * step..][..step], step)
+    }
+
+    /// The magnitude that the codes of a group belong to.
+    #[inline(always)]
+    pub(super) fn group_absmax(self, row: usize, group: usize) -> f32 {
+        self.absmax((row * self.cols + group * GROUP) >> self.block_bits)
+    }
+
+    /// What codes stand for.
+    pub(super) fn map(&self) -> &[f32; 16] {
+        self.map
     }
 
     /// [`Absmax::get`] without a division.
@@ -257,6 +304,17 @@ impl<'a> EightBitGroups<'a> {
     /// None where rows are not whole groups.
     pub(crate) fn new(codes: &'a [i8], absmax: &'a [f32], cols: usize) -> Option<Self> {
         cols.is_multiple_of(GROUP).then_some(EightBitGroups { codes, absmax, cols })
+    }
+
+    /// The codes of a row, and bytes from them to those of the next.
+    #[inline(always)]
+    pub(super) fn row_codes(&self, row: usize) -> (&[i8], usize) {
+        (&self.codes[row * self.cols..][..self.cols], self.cols)
+    }
+
+    /// The magnitudes of some rows.
+    pub(super) fn absmax(&self, first: usize, rows: usize) -> &[f32] {
+        &self.absmax[first..first + rows]
     }
 
     /// The first number of a group.
@@ -315,11 +373,11 @@ fn some<T>(all: &[T], first: usize, len: usize) -> &[T] {
 const LINE: usize = 64;
 
 /// How far ahead in its row a group is fetched. 32 rows at a time are more than the processor follows by itself.
-const ROW_AHEAD: usize = 2 * LINE;
+pub(super) const ROW_AHEAD: usize = 2 * LINE;
 
 /// Brings a line into the first-level cache.
 #[inline(always)]
-fn fetch<T>(line: *const T) {
+pub(super) fn fetch<T>(line: *const T) {
     // SAFETY: fetching reads nothing; any address will do.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }

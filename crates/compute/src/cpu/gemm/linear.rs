@@ -18,6 +18,9 @@ const TASK_FLOPS: usize = 1 << 20;
 /// Weights that are worth a task of their own where there are few rows: what counts then is reading them.
 const TASK_WEIGHTS: usize = 1 << 14;
 
+/// Tasks for each thread where stored weights are multiplied as they are.
+const FEW_TASKS: usize = 2;
+
 /// One term: rows of operands times a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct ProductTerm<'a> {
@@ -158,12 +161,22 @@ impl<'a> Job<'a> {
         let terms = product.terms.iter();
         let width = terms.clone().map(|t| t.matrix.width(t.transposed)).max().unwrap_or(1);
         let direct = terms.clone().all(|t| t.matrix.direct(t.transposed).is_some());
-        let k: usize = terms.map(ProductTerm::k).sum();
+        let k: usize = terms.clone().map(ProductTerm::k).sum();
         let groups = product.n.div_ceil(PANEL * width);
         let blocks = product.rows.div_ceil(block_rows(machine.isa));
         let flops = 2 * product.rows * product.n * k;
-        // Small tasks even out the threads; but each unpacks its panels anew.
-        let wanted = machine.pool.threads() * if direct { 16 } else { 6 };
+        let few =
+            terms.clone().any(|t| t.matrix.multiplies_few(machine.isa, t.transposed, product.rows));
+        // Small tasks even out the threads; but each unpacks its panels anew, and what is fetched ahead of few rows
+        // helps the same task only.
+        let wanted = machine.pool.threads()
+            * if few {
+                FEW_TASKS
+            } else if direct {
+                16
+            } else {
+                6
+            };
         let worth = (flops / TASK_FLOPS).max(product.n * k / TASK_WEIGHTS);
         let wanted = wanted.min(worth).max(1);
         let panels_per_task = (groups / wanted).max(1) * width;
@@ -183,10 +196,11 @@ impl<'a> Job<'a> {
         let panels = self.product.n.div_ceil(PANEL);
         let last = ((panel_task + 1) * self.panels_per_task).min(panels);
         let mut panel = panel_task * self.panels_per_task;
+        let mut list = [Piece::NOTHING; PIECES];
         while panel < last {
             let width = self.width.min(last - panel);
             // SAFETY: the caller's duty.
-            unsafe { self.panels(machine, (panel, width), blocks, scratch) };
+            unsafe { self.panels(machine, (panel, width), blocks, &mut list, scratch) };
             panel += width;
         }
     }
@@ -197,6 +211,7 @@ impl<'a> Job<'a> {
         machine: Machine<'_>,
         (first, width): (usize, usize),
         blocks: (usize, usize),
+        list: &mut [Piece<'a>; PIECES],
         scratch: &mut Scratch,
     ) {
         let Machine { isa, format, .. } = machine;
@@ -205,7 +220,12 @@ impl<'a> Job<'a> {
         let mut cuts = Cuts { format, terms, term: 0, start: 0 };
         let block = self.packed[0].map_or(0, |packed| packed.block);
         let tile_words = (blocks.1 - blocks.0) * block * PANEL;
-        let unpacks = terms.iter().any(|term| term.matrix.direct(term.transposed).is_none());
+        let stored = |term: &ProductTerm<'_>| {
+            term.matrix.multiplies_few(isa, term.transposed, self.product.rows)
+        };
+        let unpacked_term =
+            |term: &ProductTerm<'_>| term.matrix.direct(term.transposed).is_none() && !stored(term);
+        let unpacks = terms.iter().any(unpacked_term);
         let words = format.step_bytes() / 4;
         let panel_words = if unpacks { total.min(PASS_STEPS) * width * words } else { 0 };
         let partial_words = if total > PASS_STEPS { tile_words * width } else { 0 };
@@ -218,7 +238,7 @@ impl<'a> Job<'a> {
             let mut offset = 0;
             for piece in pieces {
                 let term = &terms[piece.term];
-                if term.matrix.direct(term.transposed).is_none() {
+                if unpacked_term(term) {
                     let steps = (piece.start, piece.steps);
                     let out = &mut unpacked[offset..][..piece.steps * width * words];
                     term.matrix.unpack(isa, term.transposed, (first, width), steps, out, temporary);
@@ -228,8 +248,7 @@ impl<'a> Job<'a> {
             for panel in 0..width {
                 let mut offset = 0;
                 let mut next = (std::ptr::null(), 0);
-                let list: [Option<Piece>; PIECES] = std::array::from_fn(|index| {
-                    let piece = pieces.get(index)?;
+                for (piece, listed) in pieces.iter().zip(list.iter_mut()) {
                     let term = &terms[piece.term];
                     let source = match term.matrix.direct(term.transposed) {
                         Some(start) => {
@@ -242,22 +261,23 @@ impl<'a> Job<'a> {
                             }
                             source
                         }
+                        None if stored(term) => std::ptr::null(),
                         None => {
                             let at = offset + panel * piece.steps * words;
                             offset += piece.steps * width * words;
                             unpacked[at..].as_ptr().cast()
                         }
                     };
-                    let rows = self.packed[piece.term]?;
-                    Some(Piece { rows, start: piece.start, steps: piece.steps, panel: source })
-                });
-                let filler = list[0].expect("a pass has a piece");
-                let list = list.map(|piece| piece.unwrap_or(filler));
+                    let rows = self.packed[piece.term].expect("every input is packed");
+                    let stored = stored(term).then_some((term.matrix, first + panel));
+                    let &Cut { start, steps, .. } = piece;
+                    *listed = Piece { rows, start, steps, panel: source, stored };
+                }
                 let tiles = partial.as_mut_ptr().wrapping_add(partial_words / width * panel);
                 let column = (first + panel) * PANEL;
                 let pass = Pass {
                     format,
-                    pieces: &list[..count],
+                    pieces: &list[..pieces.len()],
                     blocks,
                     column,
                     columns: PANEL.min(self.product.n - column),

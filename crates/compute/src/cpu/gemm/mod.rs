@@ -5,6 +5,8 @@
 //! (`[steps][32]`). A tile of one block by one panel stays in registers over all steps.
 //! Every element is one chain of additions in f32, steps ascending, whatever its neighbours are.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod columns;
 mod gradient;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod groups;

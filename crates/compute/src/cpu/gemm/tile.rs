@@ -1,10 +1,12 @@
 //! Register tiles: a block of rows times a panel.
 
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use super::{Format, PANEL, Packed, block_rows};
 use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::weight::Matrix;
 use crate::cpu::{Isa, Pool};
 
 /// The most rows of a tile on any instruction set.
@@ -15,13 +17,26 @@ pub(crate) const PIECES: usize = 16;
 
 /// A run of steps of one term, with the part of the panel that belongs to it.
 #[derive(Clone, Copy)]
-pub(crate) struct Piece {
+pub(crate) struct Piece<'a> {
     pub(crate) rows: Packed,
     /// First step within `rows`.
     pub(crate) start: usize,
     pub(crate) steps: usize,
     /// `[steps][PANEL]`.
     pub(crate) panel: *const u8,
+    /// A matrix and the index of its panel, which is not unpacked: `panel` is not read then.
+    pub(crate) stored: Option<(&'a Matrix, usize)>,
+}
+
+impl Piece<'_> {
+    /// No steps of nothing.
+    pub(crate) const NOTHING: Self = Piece {
+        rows: Packed { words: std::ptr::null(), rows: 0, steps: 0, block: 1 },
+        start: 0,
+        steps: 0,
+        panel: std::ptr::null(),
+        stored: None,
+    };
 }
 
 /// Where tiles go. Coordinates are (row, column) of the whole product.
@@ -49,7 +64,7 @@ pub(crate) enum Output {
 pub(crate) struct Pass<'a> {
     pub(crate) format: Format,
     /// At most [`PIECES`], all with the same rows and blocks.
-    pub(crate) pieces: &'a [Piece],
+    pub(crate) pieces: &'a [Piece<'a>],
     /// Blocks of rows.
     pub(crate) blocks: (usize, usize),
     /// First column of the panel in the product.
@@ -101,9 +116,11 @@ struct Tile([f32; ROWS_MAX * PANEL]);
 impl Pass<'_> {
     #[inline(always)]
     fn blocks<S: Simd, T: Multiply>(self, simd: S) {
-        let mut own = Tile([0.0; ROWS_MAX * PANEL]);
+        // Whatever is read of it has been written.
+        let mut own = MaybeUninit::<Tile>::uninit();
         let mut segments = [NO_SEGMENT; PIECES];
         let (wide, few) = (self.columns > LANES, self.has_few());
+        let stored = self.pieces.iter().any(|piece| piece.stored.is_some());
         for block in self.blocks.0..self.blocks.1 {
             let (row, rows) = self.pieces[0].rows.block_range(block);
             for (segment, piece) in segments.iter_mut().zip(self.pieces) {
@@ -112,7 +129,7 @@ impl Pass<'_> {
                 *segment = Segment { a, b: piece.panel, steps: piece.steps };
             }
             let at = (block - self.blocks.0) * self.pieces[0].rows.block * PANEL;
-            let mut tile = own.0.as_mut_ptr();
+            let mut tile = own.as_mut_ptr().cast::<f32>();
             let mut load = false;
             if !self.partial.is_null() {
                 // SAFETY: partial chains hold a tile for every block.
@@ -132,7 +149,13 @@ impl Pass<'_> {
             self.fetch_output(row, rows);
             let segments = &segments[..self.pieces.len()];
             // SAFETY: segments and tile are valid, and so is what the witness stands for.
-            unsafe { multiply::<S, T>(simd, rows, (wide, few), segments, tile, load) };
+            unsafe {
+                if stored {
+                    self.one_by_one::<S, T>(simd, rows, (wide, few), segments, tile, load);
+                } else {
+                    multiply::<S, T>(simd, rows, (wide, few), segments, tile, load);
+                }
+            }
             let place = Place { row, rows, column: self.column, columns: self.columns };
             // SAFETY: the place lies inside the output.
             unsafe { place.store(simd, self.output, tile) };
@@ -141,6 +164,32 @@ impl Pass<'_> {
 }
 
 impl Pass<'_> {
+    /// Multiplies segments of which some are as they are stored.
+    #[inline(always)]
+    unsafe fn one_by_one<S: Simd, T: Multiply>(
+        &self,
+        simd: S,
+        rows: usize,
+        how: (bool, bool),
+        segments: &[Segment],
+        tile: *mut f32,
+        mut load: bool,
+    ) {
+        for (piece, segment) in self.pieces.iter().zip(segments) {
+            // SAFETY: the caller's duty.
+            unsafe {
+                match piece.stored {
+                    Some((matrix, panel)) => {
+                        let steps = (piece.start, segment.steps);
+                        matrix.multiply_few(panel, steps, (segment.a, rows), tile, load);
+                    }
+                    None => multiply::<S, T>(simd, rows, how, &[*segment], tile, load),
+                }
+            }
+            load = true;
+        }
+    }
+
     /// Whether blocks are so few that they wait for memory.
     #[inline(always)]
     fn has_few(&self) -> bool {
@@ -616,7 +665,8 @@ pub(crate) fn peak_flops(pool: &Pool, isa: Isa, format: Format) -> f64 {
         a.fill(0.0);
         panel.fill(0.0);
         let packed = Packed { words: a.as_ptr(), rows, steps: STEPS, block: rows };
-        let piece = Piece { rows: packed, start: 0, steps: STEPS, panel: panel.as_ptr().cast() };
+        let panel = panel.as_ptr().cast();
+        let piece = Piece { rows: packed, start: 0, steps: STEPS, panel, stored: None };
         let mut tile = Tile([0.0; ROWS_MAX * PANEL]);
         let pass = Pass {
             format,

@@ -142,7 +142,7 @@ impl Transposed<'_> {
             let chunk = chunk.min(chunks - 1);
             let (start, steps) = self.chunk(chunk);
             let panel = self.place(chunk, panel).cast_const().cast();
-            Piece { rows: packed, start, steps, panel }
+            Piece { rows: packed, start, steps, panel, stored: None }
         });
         let (column, cols) = (panel * PANEL, self.matrix.cols);
         let pass = Pass {

@@ -1,5 +1,6 @@
 //! Resident matrices: panels of 32 rows of operands, or what becomes such panels when it is multiplied.
 
+mod few;
 mod packed;
 mod quantize;
 mod rows;
@@ -141,6 +142,29 @@ impl Matrix {
         assert!(out.len() * 4 >= panels.1 * steps.1 * self.format.step_bytes(), "room for panels");
         let out = out.as_mut_ptr().cast();
         dispatch(isa, Unpack { isa, matrix: self, transposed, panels, steps, out, temporary });
+    }
+
+    /// Whether [`multiply_few`](Matrix::multiply_few) takes so many rows, which is then faster than to unpack
+    /// panels.
+    pub(crate) fn multiplies_few(&self, isa: Isa, transposed: bool, rows: usize) -> bool {
+        few::multiplies(self, isa, transposed, rows)
+    }
+
+    /// Adds the products of a few rows with some steps of a panel: `x` is `[steps][count]` from the first step
+    /// on, `tile` is `[count][32]` and goes on from what it holds where `load` says so.
+    ///
+    /// # Safety
+    /// [`multiplies_few`](Matrix::multiplies_few) said yes for this many rows, and pointers are valid for them.
+    pub(crate) unsafe fn multiply_few(
+        &self,
+        panel: usize,
+        steps: (usize, usize),
+        (x, count): (*const f32, usize),
+        tile: *mut f32,
+        load: bool,
+    ) {
+        // SAFETY: the caller's duty.
+        unsafe { few::multiply(self, panel, steps, (x, count), tile, load) };
     }
 
     /// One row, rounded as products see it.

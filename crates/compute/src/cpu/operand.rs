@@ -16,6 +16,9 @@ pub(crate) trait Operand: Copy + Default + Send + Sync + 'static {
     /// Rounds to the nearest, ties to even; NaN stays NaN.
     fn store(x: f32) -> Self;
 
+    /// The bits of numbers that are bf16.
+    fn halves(x: &[Self]) -> Option<&[u16]>;
+
     /// [`load`](Operand::load) of 16 numbers.
     fn load16<S: Simd>(simd: S, x: &[Self; LANES]) -> S::V;
 
@@ -32,6 +35,11 @@ impl Operand for f32 {
     #[inline(always)]
     fn store(x: f32) -> Self {
         x
+    }
+
+    #[inline(always)]
+    fn halves(_: &[Self]) -> Option<&[u16]> {
+        None
     }
 
     #[inline(always)]
@@ -58,6 +66,11 @@ impl Operand for u16 {
         // The sum below would carry a NaN's mantissa into its sign.
         let rounded = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7FFF + (bits >> 16 & 1) };
         (rounded >> 16) as u16
+    }
+
+    #[inline(always)]
+    fn halves(x: &[Self]) -> Option<&[u16]> {
+        Some(x)
     }
 
     #[inline(always)]

@@ -112,6 +112,19 @@ pub(crate) trait Simd: Copy {
     }
 }
 
+/// Products of pairs of bf16: a lane holds two, the first in its lower half.
+pub(crate) trait Dot: Simd {
+    /// 32 bf16, in order.
+    fn load_pairs(self, x: &[u16; 2 * LANES]) -> Self::V;
+    /// 32 numbers rounded to bf16, in order.
+    fn round_pairs(self, low: Self::V, high: Self::V) -> Self::V;
+    /// The numbers of `a`, each with that of `b` in one lane.
+    fn interleave(self, a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// `c`, and what the second and then the first numbers of `a` and `b` multiply to. Too small for a
+    /// normal number counts as 0.
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
@@ -147,6 +160,31 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => kernel.run(Lanes::<true>),
         _ => kernel.run(Lanes::<false>),
+    }
+}
+
+/// What is compiled for instruction sets that multiply pairs. `run_pairs` must be `#[inline(always)]`.
+pub(crate) trait DotKernel {
+    /// Does the work.
+    fn run_pairs<S: Dot>(self, simd: S);
+}
+
+/// Runs a kernel with [`Isa::Avx512Bf16`], which the machine was found to have; in tests of this crate, on
+/// plain arrays where it has not.
+pub(crate) fn dispatch_pairs<K: DotKernel>(kernel: K) {
+    #[cfg(test)]
+    if !Isa::Avx512Bf16.is_available() {
+        return kernel.run_pairs(Lanes::<false>);
+    }
+    // SAFETY: an `Isa` is only given out where the processor has it.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        x86::avx512_bf16(kernel);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = kernel;
+        unreachable!("only x86-64 has products of pairs");
     }
 }
 
@@ -245,13 +283,20 @@ impl<const FUSED: bool> Simd for Lanes<FUSED> {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernel, LANES, Simd};
+    use super::{Dot, DotKernel, Kernel, LANES, Simd};
 
     /// # Safety
     /// The processor has these instructions.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     pub(super) unsafe fn avx512<K: Kernel>(kernel: K) {
-        kernel.run(Avx512(()));
+        kernel.run(Avx512::<false>(()));
+    }
+
+    /// # Safety
+    /// The processor has these instructions.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    pub(super) unsafe fn avx512_bf16<K: DotKernel>(kernel: K) {
+        kernel.run_pairs(Avx512::<true>(()));
     }
 
     /// # Safety
@@ -261,9 +306,9 @@ mod x86 {
         kernel.run(Avx2(()));
     }
 
-    /// Made only by [`avx512`].
+    /// Made only by [`avx512`], and with `PAIRS` only by [`avx512_bf16`].
     #[derive(Clone, Copy)]
-    pub(super) struct Avx512(());
+    pub(super) struct Avx512<const PAIRS: bool>(());
 
     /// Made only by [`avx2`].
     #[derive(Clone, Copy)]
@@ -280,7 +325,7 @@ mod x86 {
         )*};
     }
 
-    impl Simd for Avx512 {
+    impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         type V = __m512;
         const BLOCK: (usize, usize) = (12, 2);
 
@@ -323,6 +368,33 @@ mod x86 {
         fn prefetch<T>(self, x: &[T]) {
             prefetch(x);
         }
+    }
+
+    impl Dot for Avx512<true> {
+        operations! {
+            load_pairs(x: &[u16; 2 * LANES]) -> __m512 =
+                _mm512_castsi512_ps(_mm512_loadu_si512(x.as_ptr().cast()));
+            round_pairs(low: __m512, high: __m512) -> __m512 =
+                std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+            interleave(a: __m512, b: __m512) -> [__m512; 2] = interleave(a, b);
+            dot(a: __m512, b: __m512, c: __m512) -> __m512 = {
+                let a = std::mem::transmute::<__m512, __m512bh>(a);
+                let b = std::mem::transmute::<__m512, __m512bh>(b);
+                _mm512_dpbf16_ps(c, a, b)
+            };
+        }
+    }
+
+    /// Interleaves within quarters, then puts the quarters in order.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn interleave(a: __m512, b: __m512) -> [__m512; 2] {
+        let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+        let (even, odd) = (_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b));
+        let low = _mm512_permutex2var_epi64(even, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), odd);
+        let high =
+            _mm512_permutex2var_epi64(even, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), odd);
+        [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
     }
 
     /// Transposes 4 x 4 within quarters, then the quarters.
@@ -482,6 +554,34 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{bf16_bits, transpose8};
 
+/// Pairs in plain arrays: what kernels do with them can be tested on any machine.
+#[cfg(test)]
+impl Dot for Lanes<false> {
+    fn load_pairs(self, x: &[u16; 2 * LANES]) -> Self::V {
+        let word = |i: usize| u32::from(x[2 * i]) | u32::from(x[2 * i + 1]) << 16;
+        std::array::from_fn(|i| f32::from_bits(word(i)))
+    }
+
+    fn round_pairs(self, low: Self::V, high: Self::V) -> Self::V {
+        let numbers = [low, high].concat();
+        let halves = std::array::from_fn(|i| super::operand::Operand::store(numbers[i]));
+        self.load_pairs(&halves)
+    }
+
+    fn interleave(self, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let half = |v: &Self::V, i: usize| (v[i / 2].to_bits() >> (16 * (i % 2))) & 0xFFFF;
+        let word = |i: usize| f32::from_bits(half(&a, i) | half(&b, i) << 16);
+        [0, LANES].map(|first| std::array::from_fn(|i| word(first + i)))
+    }
+
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let second = |x: f32| f32::from_bits(x.to_bits() & 0xFFFF_0000);
+        let first = |x: f32| f32::from_bits(x.to_bits() << 16);
+        let sum = |i: usize| second(a[i]).mul_add(second(b[i]), c[i]);
+        std::array::from_fn(|i| first(a[i]).mul_add(first(b[i]), sum(i)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,10 +634,40 @@ mod tests {
         }
     }
 
+    impl DotKernel for Check {
+        #[inline(always)]
+        fn run_pairs<S: Dot>(self, simd: S) {
+            pairs_are_joined_and_multiplied(simd);
+        }
+    }
+
+    fn pairs_are_joined_and_multiplied<S: Dot>(simd: S) {
+        let halves =
+            |first: usize| std::array::from_fn(|i| <u16 as Operand>::store((first + i) as f32));
+        let (a, b) = (simd.load_pairs(&halves(0)), simd.load_pairs(&halves(100)));
+        let numbers = |first: usize| simd.load(&std::array::from_fn(|i| (first + i) as f32));
+        let rounded = simd.round_pairs(numbers(0), numbers(LANES));
+        assert_eq!(simd.lanes(rounded).map(f32::to_bits), simd.lanes(a).map(f32::to_bits));
+        let products = simd.lanes(simd.dot(a, b, simd.splat(1.0)));
+        let product = |i: usize| i * (100 + i);
+        assert_eq!(
+            products,
+            std::array::from_fn(|i| (1 + product(2 * i) + product(2 * i + 1)) as f32)
+        );
+        // Squares of what was joined: those of `a` and of `b`.
+        for (half, joined) in simd.interleave(a, b).into_iter().enumerate() {
+            let squares = simd.lanes(simd.dot(joined, joined, simd.zero()));
+            let square = |i: usize| i * i + (100 + i) * (100 + i);
+            assert_eq!(squares, std::array::from_fn(|i| square(half * LANES + i) as f32));
+        }
+    }
+
     #[test]
     fn every_instruction_set_computes_the_same() {
         for isa in Isa::available() {
             dispatch(isa, Check);
         }
+        Check.run_pairs(Lanes::<false>);
+        dispatch_pairs(Check);
     }
 }

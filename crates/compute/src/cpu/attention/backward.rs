@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::forward::masked;
 use super::pack::{Rows, store_row, unpack_row};
 use super::product::{PANEL, Product, ROWS, STEP};
-use super::{Layout, Shape, Span, TILE};
+use super::words::{Floats, Pairs, Words, pack_joined, pack_row};
+use super::{Layout, Shape, Span, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared, load_chunk};
 use crate::cpu::rows::fill;
-use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::simd::{Dot, DotKernel, Kernel, Simd};
 use crate::cpu::{Isa, Pool, Scratch};
 
 /// What [`attention_backward`] starts from: the operands and results of forward, and `dout`.
@@ -53,16 +54,19 @@ pub(crate) fn attention_backward<T: Operand>(
         let (tree, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
         let spans = layout.trees[tree] as usize..layout.trees[tree + 1] as usize;
         let outputs = [&dq, &dk, &dv];
-        dispatch(isa, Tree { shape, layout, spans, kv_head, inputs, outputs, scratch });
+        dispatch::<T, _>(isa, Tree { shape, layout, spans, kv_head, inputs, outputs, scratch });
     });
 }
 
 /// Words that a task takes, by use. No span has more than `queries` queries.
-pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 11] {
+pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 15] {
     let (group, padded) = (shape.group(), shape.padded());
     let rows = (shape.block() * group).next_multiple_of(ROWS);
     let (rows, scores, tile) = (rows * padded, rows * TILE, TILE * padded);
-    [rows, rows, rows, scores, scores, tile, tile, tile, tile, tile, queries * group]
+    let (half, half_scores) = (rows / 2, scores / 2);
+    let block = [rows, rows, rows, scores, scores, half, half, half_scores, half_scores];
+    let [a, b, c, d, e, f, g, h, i] = block;
+    [a, b, c, d, e, f, g, h, i, tile, tile, tile, tile, tile, queries * group]
 }
 
 /// All spans of a tree, and the heads that share one head of keys.
@@ -80,16 +84,51 @@ struct Tree<'a, T> {
 impl<T: Operand> Kernel for Tree<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        self.differentiate::<S, Floats>(simd);
+    }
+}
+
+impl<T: Operand> DotKernel for Tree<'_, T> {
+    #[inline(always)]
+    fn run_pairs<S: Dot>(self, simd: S) {
+        self.differentiate::<S, Pairs>(simd);
+    }
+}
+
+impl<T: Operand> Tree<'_, T> {
+    #[inline(always)]
+    fn differentiate<S: Simd, W: Words<T, S>>(self, simd: S) {
         let Tree { shape, layout, spans, kv_head, inputs, outputs, scratch } = self;
         let most = spans.clone().map(|span| layout.span(span).queries).max().unwrap_or(0);
-        let [queries, douts, dq, weights, dscores, keys, keys_t, values_t, dk, dv, deltas] =
-            scratch.split(backward_words(shape, most));
+        let [
+            queries,
+            douts,
+            dq,
+            weights,
+            dscores,
+            folded_queries,
+            folded_douts,
+            folded_weights,
+            folded_dscores,
+            keys,
+            keys_t,
+            values_t,
+            dk,
+            dv,
+            deltas,
+        ] = scratch.split(backward_words(shape, most));
         let mut pass = Pass {
             shape,
             kv_head,
             inputs,
             outputs,
             block: QueryBlock { queries, douts, dq, weights, dscores },
+            folded: Folded {
+                queries: folded_queries,
+                douts: folded_douts,
+                weights: folded_weights,
+                dscores: folded_dscores,
+            },
             tile: KeyTile { keys, keys_t, values_t, dk, dv },
             deltas,
         };
@@ -97,7 +136,7 @@ impl<T: Operand> Kernel for Tree<'_, T> {
             let span = layout.span(span);
             let positions = &layout.query_positions[span.first..][..span.queries];
             if !positions.is_empty() {
-                pass.span(simd, span, positions);
+                pass.span::<S, W>(simd, span, positions);
             }
         }
     }
@@ -105,25 +144,37 @@ impl<T: Operand> Kernel for Tree<'_, T> {
 
 /// Packed rows of a block of queries.
 struct QueryBlock<'a> {
-    /// `[rows, padded]`.
+    /// `[rows, padded / NUMBERS]` words.
     queries: &'a mut [f32],
-    /// `[rows, padded]`.
+    /// `[rows, padded / NUMBERS]` words.
     douts: &'a mut [f32],
     /// `[rows, padded]`.
     dq: &'a mut [f32],
-    /// `[rows, TILE]`: the softmax.
+    /// `[rows, TILE]`: the softmax, as words at the start of each row.
     weights: &'a mut [f32],
-    /// `[rows, TILE]`: the gradient of the products of queries and keys.
+    /// `[rows, TILE]`: the gradient of the products of queries and keys, as words at the start of each row.
+    dscores: &'a mut [f32],
+}
+
+/// The same with two rows in a word, for products along rows. Not used where a word holds one number.
+struct Folded<'a> {
+    /// `[rows / 2, padded]`.
+    queries: &'a mut [f32],
+    /// `[rows / 2, padded]`.
+    douts: &'a mut [f32],
+    /// `[rows / 2, TILE]`.
+    weights: &'a mut [f32],
+    /// `[rows / 2, TILE]`.
     dscores: &'a mut [f32],
 }
 
 /// A packed tile of keys and values.
 struct KeyTile<'a> {
-    /// `[TILE, padded]`.
+    /// `[TILE / NUMBERS, padded]` words.
     keys: &'a mut [f32],
-    /// `[padded, TILE]`.
+    /// `[padded / NUMBERS, TILE]` words.
     keys_t: &'a mut [f32],
-    /// `[padded, TILE]`.
+    /// `[padded / NUMBERS, TILE]` words.
     values_t: &'a mut [f32],
     /// `[TILE, padded]`.
     dk: &'a mut [f32],
@@ -137,26 +188,27 @@ struct Pass<'a, T> {
     inputs: Gradients<'a, T>,
     outputs: [&'a Shared<'a, f32>; 3],
     block: QueryBlock<'a>,
+    folded: Folded<'a>,
     tile: KeyTile<'a>,
     /// `sum(dout * out)` of every row of the span.
     deltas: &'a mut [f32],
 }
 
-impl<T: Operand> Pass<'_, T> {
-    /// The place of a span's row in `[queries, H]`.
-    #[inline(always)]
-    fn place(&self, span: Span<'_>, row: usize) -> usize {
-        let group = self.shape.group();
-        (span.first + row / group) * self.shape.heads + self.kv_head * group + row % group
-    }
+/// The place of a span's row in `[queries, H]`.
+#[inline(always)]
+fn place(shape: &Shape, kv_head: usize, span: Span<'_>, row: usize) -> usize {
+    let group = shape.group();
+    (span.first + row / group) * shape.heads + kv_head * group + row % group
+}
 
+impl<T: Operand> Pass<'_, T> {
     #[inline(always)]
-    fn span<S: Simd>(&mut self, simd: S, span: Span<'_>, positions: &[u32]) {
+    fn span<S: Simd, W: Words<T, S>>(&mut self, simd: S, span: Span<'_>, positions: &[u32]) {
         let shape = self.shape;
         let (heads_step, head_dim) = (shape.kv_heads * shape.head_dim, shape.head_dim);
         let offset = self.kv_head * head_dim;
         for row in 0..positions.len() * shape.group() {
-            let at = self.place(span, row) * head_dim;
+            let at = place(&self.shape, self.kv_head, span, row) * head_dim;
             let (out, dout) =
                 (&self.inputs.out[at..][..head_dim], &self.inputs.dout[at..][..head_dim]);
             self.deltas[row] = dot(simd, out, dout);
@@ -169,9 +221,10 @@ impl<T: Operand> Pass<'_, T> {
             let count = span.tile(start, &mut rows);
             let rows = &rows[..count];
             let head = |x| Rows { x, step: heads_step, offset, head_dim };
-            head(self.inputs.k).pack(simd, rows, &[], padded, self.tile.keys);
-            head(self.inputs.k).pack_transposed(simd, rows, &[], padded, self.tile.keys_t);
-            head(self.inputs.v).pack_transposed(simd, rows, &[], padded, self.tile.values_t);
+            let (keys, values) = (head(self.inputs.k), head(self.inputs.v));
+            keys.pack::<S, W>(simd, rows, &[], padded, self.tile.keys);
+            keys.pack_transposed::<S, W>(simd, rows, &[], padded, self.tile.keys_t);
+            values.pack_transposed::<S, W>(simd, rows, &[], padded, self.tile.values_t);
             let place =
                 |row: usize| row * heads_step + offset..row * heads_step + offset + head_dim;
             let [_, dk, dv] = self.outputs;
@@ -185,7 +238,7 @@ impl<T: Operand> Pass<'_, T> {
             }
             for first in (0..positions.len()).step_by(shape.block()) {
                 let end = (first + shape.block()).min(positions.len());
-                self.block(simd, span, start, first, &positions[first..end]);
+                self.block::<S, W>(simd, span, start, first, &positions[first..end]);
             }
             for (shared, packed) in [(dk, &self.tile.dk), (dv, &self.tile.dv)] {
                 for (&row, packed) in rows.iter().zip(packed.chunks_exact(padded)) {
@@ -199,7 +252,7 @@ impl<T: Operand> Pass<'_, T> {
     /// Adds what the queries from number `first` of the span on and the keys of the tile from position `start`
     /// on do to each other.
     #[inline(always)]
-    fn block<S: Simd>(
+    fn block<S: Simd, W: Words<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
@@ -215,7 +268,7 @@ impl<T: Operand> Pass<'_, T> {
         if all.is_empty() {
             return;
         }
-        self.load_block(simd, span, first * group, rows);
+        self.load_block::<S, W>(simd, span, first * group, rows);
         // Rows that see nothing of the tile stand before (not yet) or behind (no more).
         let mut busy = rows..0;
         for row in (0..rows).step_by(STEP) {
@@ -225,56 +278,89 @@ impl<T: Operand> Pass<'_, T> {
                 continue;
             }
             busy = busy.start.min(row)..end;
-            self.scores(simd, row..end, &seen);
+            self.scores::<S, W>(simd, row..end, &seen);
             for row in row..end {
                 let seen = shape.seen(start, position(row), position(row));
-                let lse = self.inputs.lse[self.place(span, first * group + row)];
+                let lse =
+                    self.inputs.lse[place(&self.shape, self.kv_head, span, first * group + row)];
                 let delta = self.deltas[first * group + row];
                 let QueryBlock { weights, dscores, .. } = &mut self.block;
                 let weights = &mut weights[row * TILE..][..TILE];
                 let dscores = &mut dscores[row * TILE..][..TILE];
-                score_gradients(simd, &shape, &seen, lse, delta, weights, dscores);
+                score_gradients::<T, S, W>(simd, &shape, &seen, lse, delta, weights, dscores);
             }
+            self.fold::<S, W>(simd, row..end);
+            let words = seen.start / W::NUMBERS..seen.end.div_ceil(W::NUMBERS);
             let product = Product {
                 rows: end - row,
                 cols: padded,
-                k: seen.len(),
-                a: self.block.dscores[row * TILE + seen.start..].as_ptr(),
+                k: words.len(),
+                a: self.block.dscores[row * TILE + words.start..].as_ptr(),
                 a_row: TILE,
                 a_k: 1,
-                b: self.tile.keys[seen.start * padded..].as_ptr(),
+                b: self.tile.keys[words.start * padded..].as_ptr(),
                 b_k: padded,
                 c: self.block.dq[row * padded..].as_mut_ptr(),
                 c_row: padded,
                 add: true,
             };
             // SAFETY: the block has rows up to a multiple of ROWS.
-            unsafe { product.run(simd) };
+            unsafe { product.run::<T, S, W>(simd) };
         }
-        self.key_gradients(simd, busy, all.end);
+        self.key_gradients::<S, W>(simd, busy, all.end);
         self.store_dq(simd, span, first * group, rows);
     }
 
     #[inline(always)]
-    fn load_block<S: Simd>(&mut self, simd: S, span: Span<'_>, first: usize, rows: usize) {
+    fn load_block<S: Simd, W: Words<T, S>>(
+        &mut self,
+        simd: S,
+        span: Span<'_>,
+        first: usize,
+        rows: usize,
+    ) {
         let (head_dim, padded) = (self.shape.head_dim, self.shape.padded());
+        let width = padded / W::NUMBERS;
+        let (shape, kv_head) = (self.shape, self.kv_head);
+        let range = |row: usize| {
+            let at = place(&shape, kv_head, span, first + row) * head_dim;
+            at..at + head_dim
+        };
+        let Gradients { q, dout, .. } = self.inputs;
         for row in 0..rows {
-            let at = self.place(span, first + row) * head_dim;
-            let packed = row * padded..(row + 1) * padded;
-            let range = at..at + head_dim;
-            unpack_row(
-                simd,
-                &self.inputs.q[range.clone()],
-                &mut self.block.queries[packed.clone()],
-            );
-            unpack_row(
-                simd,
-                &self.inputs.dout[range.clone()],
-                &mut self.block.douts[packed.clone()],
-            );
+            let (range, words) = (range(row), row * width..(row + 1) * width);
+            let QueryBlock { queries, douts, dq, .. } = &mut self.block;
+            pack_row::<T, S, W>(simd, &q[range.clone()], &mut queries[words.clone()]);
+            pack_row::<T, S, W>(simd, &dout[range.clone()], &mut douts[words]);
             // SAFETY: a tree and a head of keys belong to one task.
-            let dq = unsafe { self.outputs[0].part(range) };
-            unpack_row(simd, dq, &mut self.block.dq[packed]);
+            let from = unsafe { self.outputs[0].part(range) };
+            unpack_row(simd, from, &mut dq[row * padded..(row + 1) * padded]);
+        }
+        if W::NUMBERS == 1 {
+            return;
+        }
+        for first in (0..rows).step_by(2) {
+            let words = first / 2 * padded..(first / 2 + 1) * padded;
+            let second = if first + 1 < rows { range(first + 1) } else { 0..0 };
+            let Folded { queries, douts, .. } = &mut self.folded;
+            for (x, out) in [(q, queries), (dout, douts)] {
+                let rows = [&x[range(first)], &x[second.clone()]];
+                pack_joined::<T, S, W>(simd, rows, &mut out[words.clone()]);
+            }
+        }
+    }
+
+    /// Brings what `score_gradients` wrote for these rows, of which the first is even, into words along rows.
+    #[inline(always)]
+    fn fold<S: Simd, W: Words<T, S>>(&mut self, simd: S, rows: Range<usize>) {
+        for first in rows.clone().step_by(2) {
+            let (weights, dscores) = (&mut self.folded.weights, &mut self.folded.dscores);
+            let pairs = [(&self.block.weights, weights), (&self.block.dscores, dscores)];
+            for (x, out) in pairs {
+                let row = |row: usize| &x[row * TILE..][..TILE];
+                let second = (first + 1 < rows.end).then(|| row(first + 1));
+                W::fold(simd, row(first), second, &mut out[first / 2 * TILE..][..TILE]);
+            }
         }
     }
 
@@ -282,7 +368,7 @@ impl<T: Operand> Pass<'_, T> {
     fn store_dq<S: Simd>(&self, simd: S, span: Span<'_>, first: usize, rows: usize) {
         let (head_dim, padded) = (self.shape.head_dim, self.shape.padded());
         for row in 0..rows {
-            let at = self.place(span, first + row) * head_dim;
+            let at = place(&self.shape, self.kv_head, span, first + row) * head_dim;
             // SAFETY: a tree and a head of keys belong to one task.
             let dq = unsafe { self.outputs[0].part(at..at + head_dim) };
             store_row(simd, &self.block.dq[row * padded..][..padded], 1.0, dq);
@@ -291,8 +377,13 @@ impl<T: Operand> Pass<'_, T> {
 
     /// Products of queries and keys into `weights`, of output gradients and values into `dscores`.
     #[inline(always)]
-    fn scores<S: Simd>(&mut self, simd: S, rows: Range<usize>, seen: &Range<usize>) {
-        let padded = self.shape.padded();
+    fn scores<S: Simd, W: Words<T, S>>(
+        &mut self,
+        simd: S,
+        rows: Range<usize>,
+        seen: &Range<usize>,
+    ) {
+        let width = self.shape.padded() / W::NUMBERS;
         let panels = seen.start / PANEL * PANEL..seen.end.next_multiple_of(PANEL);
         let at = rows.start * TILE + panels.start;
         let QueryBlock { queries, douts, weights, dscores, .. } = &mut self.block;
@@ -301,9 +392,9 @@ impl<T: Operand> Pass<'_, T> {
             let product = Product {
                 rows: rows.len(),
                 cols: panels.len(),
-                k: padded,
-                a: a[rows.start * padded..].as_ptr(),
-                a_row: padded,
+                k: width,
+                a: a[rows.start * width..].as_ptr(),
+                a_row: width,
                 a_k: 1,
                 b: b[panels.start..].as_ptr(),
                 b_k: TILE,
@@ -312,32 +403,38 @@ impl<T: Operand> Pass<'_, T> {
                 add: false,
             };
             // SAFETY: the block has rows up to a multiple of ROWS; panels lie within a tile.
-            unsafe { product.run(simd) };
+            unsafe { product.run::<T, S, W>(simd) };
         }
     }
 
     /// `dv += weights^T dout`, `dk += dscores^T queries` over the rows `busy`, for keys below `end`.
     #[inline(always)]
-    fn key_gradients<S: Simd>(&mut self, simd: S, busy: Range<usize>, end: usize) {
+    fn key_gradients<S: Simd, W: Words<T, S>>(&mut self, simd: S, busy: Range<usize>, end: usize) {
         let padded = self.shape.padded();
+        let words = busy.start / W::NUMBERS..busy.end.div_ceil(W::NUMBERS);
         let QueryBlock { queries, douts, weights, dscores, .. } = &self.block;
+        let folded = &self.folded;
+        let products = match W::NUMBERS {
+            1 => [(weights, douts), (dscores, queries)],
+            _ => [(&folded.weights, &folded.douts), (&folded.dscores, &folded.queries)],
+        };
         let KeyTile { dk, dv, .. } = &mut self.tile;
-        for (a, b, c) in [(weights, douts, dv), (dscores, queries, dk)] {
+        for ((a, b), c) in products.into_iter().zip([dv, dk]) {
             let product = Product {
                 rows: end,
                 cols: padded,
-                k: busy.len(),
-                a: a[busy.start * TILE..].as_ptr(),
+                k: words.len(),
+                a: a[words.start * TILE..].as_ptr(),
                 a_row: 1,
                 a_k: TILE,
-                b: b[busy.start * padded..].as_ptr(),
+                b: b[words.start * padded..].as_ptr(),
                 b_k: padded,
                 c: c.as_mut_ptr(),
                 c_row: padded,
                 add: true,
             };
             // SAFETY: TILE is a multiple of ROWS, and rows of the block up to its end are filled.
-            unsafe { product.run(simd) };
+            unsafe { product.run::<T, S, W>(simd) };
         }
     }
 }
@@ -345,7 +442,7 @@ impl<T: Operand> Pass<'_, T> {
 /// From products of a row's query and keys (`weights`), and of its output gradient and values (`dscores`),
 /// to the softmax and the gradient of the former; both 0 outside `seen`.
 #[inline(always)]
-fn score_gradients<S: Simd>(
+fn score_gradients<T: Operand, S: Simd, W: Words<T, S>>(
     simd: S,
     shape: &Shape,
     seen: &Range<usize>,
@@ -355,23 +452,27 @@ fn score_gradients<S: Simd>(
     dscores: &mut [f32],
 ) {
     let (scale, lse, delta) = (simd.splat(shape.scale), simd.splat(lse), simd.splat(delta));
-    let chunks = weights.as_chunks_mut::<LANES>().0.iter_mut();
-    for (index, (weight, dscore)) in chunks.zip(dscores.as_chunks_mut::<LANES>().0).enumerate() {
-        let mut score = simd.mul(simd.load(weight), scale);
-        let mut slope = scale;
-        if let Some(cap) = shape.softcap {
-            let bent = simd.tanh(simd.mul(score, simd.splat(1.0 / cap)));
-            score = simd.mul(bent, simd.splat(cap));
-            slope = simd.mul(simd.sub(simd.splat(1.0), simd.mul(bent, bent)), scale);
+    for run in 0..TILE / (2 * LANES) {
+        let (mut p, mut ds) = ([simd.zero(); 2], [simd.zero(); 2]);
+        for half in 0..2 {
+            let index = 2 * run + half;
+            let mut score = simd.mul(simd.load(&weights.as_chunks().0[index]), scale);
+            let gradient = simd.sub(simd.load(&dscores.as_chunks().0[index]), delta);
+            let mut slope = scale;
+            if let Some(cap) = shape.softcap {
+                let bent = simd.tanh(simd.mul(score, simd.splat(1.0 / cap)));
+                score = simd.mul(bent, simd.splat(cap));
+                slope = simd.mul(simd.sub(simd.splat(1.0), simd.mul(bent, bent)), scale);
+            }
+            p[half] = simd.exp(simd.sub(score, lse));
+            ds[half] = simd.mul(simd.mul(p[half], gradient), slope);
+            if *seen != (0..TILE) {
+                p[half] = masked(simd, index, seen, p[half], simd.zero());
+                ds[half] = masked(simd, index, seen, ds[half], simd.zero());
+            }
         }
-        let mut p = simd.exp(simd.sub(score, lse));
-        let mut ds = simd.mul(simd.mul(p, simd.sub(simd.load(dscore), delta)), slope);
-        if *seen != (0..TILE) {
-            p = masked(simd, index, seen, p, simd.zero());
-            ds = masked(simd, index, seen, ds, simd.zero());
-        }
-        simd.store(p, weight);
-        simd.store(ds, dscore);
+        W::store(simd, p, weights, run);
+        W::store(simd, ds, dscores, run);
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::pack::{Rows, store_row, unpack_row};
+use super::pack::{Rows, store_row};
 use super::product::{PANEL, Product, ROWS, STEP};
-use super::{Layout, Shape, TILE};
+use super::words::{Floats, Pairs, Words, pack_row};
+use super::{Layout, Shape, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared};
-use crate::cpu::simd::{Kernel, Simd, dispatch};
+use crate::cpu::simd::{Dot, DotKernel, Kernel, Simd};
 use crate::cpu::{Isa, Pool, Scratch};
 
 /// See [`crate::op::Attention`].
@@ -34,7 +35,7 @@ pub(crate) fn attention<T: Operand>(
         let kv_head = task % shape.kv_heads;
         let inputs = [q, k, v];
         let outputs = (&out, &lse);
-        dispatch(isa, Block { shape, layout, spans, kv_head, inputs, outputs, scratch });
+        dispatch::<T, _>(isa, Block { shape, layout, spans, kv_head, inputs, outputs, scratch });
     });
 }
 
@@ -153,9 +154,25 @@ struct Block<'a, T> {
 impl<T: Operand> Kernel for Block<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        self.attend::<S, Floats>(simd);
+    }
+}
+
+impl<T: Operand> DotKernel for Block<'_, T> {
+    #[inline(always)]
+    fn run_pairs<S: Dot>(self, simd: S) {
+        self.attend::<S, Pairs>(simd);
+    }
+}
+
+impl<T: Operand> Block<'_, T> {
+    #[inline(always)]
+    fn attend<S: Simd, W: Words<T, S>>(self, simd: S) {
         let Block { shape, layout, spans, kv_head, inputs: [q, k, v], .. } = self;
         let Shape { heads, kv_heads, head_dim, .. } = shape;
         let (group, padded) = (shape.group(), shape.padded());
+        // Words of a row along its columns.
+        let width = padded / W::NUMBERS;
         let first = layout.span(spans.spans.start).first + spans.skipped;
         let positions = &layout.query_positions[first..][..spans.count];
         let places = Places::new(&spans, group);
@@ -173,7 +190,7 @@ impl<T: Operand> Kernel for Block<'_, T> {
         queries.fill(0.0);
         for row in (0..rows).filter(|&row| !places.is_filler(row)) {
             let from = &q[start(row) * head_dim..][..head_dim];
-            unpack_row(simd, from, &mut queries[row * padded..][..padded]);
+            pack_row::<T, S, W>(simd, from, &mut queries[row * width..][..width]);
         }
         sums.fill(0.0);
         let (maxima, totals) = running.split_at_mut(rows);
@@ -214,9 +231,9 @@ impl<T: Operand> Kernel for Block<'_, T> {
                 // What nobody here will see need not be fetched.
                 next = if tile + TILE < end { span.tile(tile + TILE, &mut next_rows) } else { 0 };
                 let next_rows = &next_rows[..next];
-                head(k).pack_transposed(simd, present, next_rows, padded, keys);
-                head(v).pack(simd, present, next_rows, padded, values);
-                state.tile(simd, tile, rows.clone(), keys, values);
+                head(k).pack_transposed::<S, W>(simd, present, next_rows, padded, keys);
+                head(v).pack::<S, W>(simd, present, next_rows, padded, values);
+                state.tile::<T, S, W>(simd, tile, rows.clone(), keys, values);
             }
         }
 
@@ -240,11 +257,11 @@ struct Running<'a> {
     places: Places,
     /// Of the block's queries.
     positions: &'a [u32],
-    /// `[rows, padded]`.
+    /// `[rows, padded / NUMBERS]` words.
     queries: &'a [f32],
     /// `[rows, padded]`: sums of weighted values.
     sums: &'a mut [f32],
-    /// `[STEP, TILE]`.
+    /// `[STEP, TILE]`; weights are words at the start of each row.
     scores: &'a mut [f32],
     maxima: &'a mut [f32],
     totals: &'a mut [f32],
@@ -253,7 +270,7 @@ struct Running<'a> {
 impl Running<'_> {
     /// Adds what some rows see of the tile from position `tile` on.
     #[inline(always)]
-    fn tile<S: Simd>(
+    fn tile<T: Operand, S: Simd, W: Words<T, S>>(
         &mut self,
         simd: S,
         tile: usize,
@@ -262,7 +279,7 @@ impl Running<'_> {
         values: &[f32],
     ) {
         let Running { shape, places, positions, queries, .. } = *self;
-        let padded = shape.padded();
+        let (padded, width) = (shape.padded(), shape.padded() / W::NUMBERS);
         let position = |row: usize| positions[places.query(row)] as usize;
         for row in rows.clone().step_by(STEP) {
             let end = (row + STEP).min(rows.end);
@@ -276,9 +293,9 @@ impl Running<'_> {
             let product = Product {
                 rows: end - row,
                 cols: panels.len(),
-                k: padded,
-                a: queries[row * padded..].as_ptr(),
-                a_row: padded,
+                k: width,
+                a: queries[row * width..].as_ptr(),
+                a_row: width,
                 a_k: 1,
                 b: keys[panels.start..].as_ptr(),
                 b_k: TILE,
@@ -288,42 +305,45 @@ impl Running<'_> {
             };
             // SAFETY: `queries` has rows up to a multiple of ROWS, `scores` a STEP of
             // them, and panels lie within a tile.
-            unsafe { product.run(simd) };
+            unsafe { product.run::<T, S, W>(simd) };
             for row_of in row..end {
                 let p = position(row_of);
                 let scores = &mut self.scores[(row_of - row) * TILE..][..TILE];
                 let scores = scores.try_into().expect("a row of a tile");
                 let (max, total) = (&mut self.maxima[row_of], &mut self.totals[row_of]);
-                let shrink = softmax(simd, &shape, shape.seen(tile, p, p), scores, max, total);
+                let seen = shape.seen(tile, p, p);
+                let shrink = softmax::<T, S, W>(simd, &shape, seen, scores, max, total);
                 if shrink != 1.0 {
                     scale(simd, &mut self.sums[row_of * padded..][..padded], shrink);
                 }
             }
+            let words = seen.start / W::NUMBERS..seen.end.div_ceil(W::NUMBERS);
             let product = Product {
                 rows: end - row,
                 cols: padded,
-                k: seen.len(),
-                a: self.scores[seen.start..].as_ptr(),
+                k: words.len(),
+                a: self.scores[words.start..].as_ptr(),
                 a_row: TILE,
                 a_k: 1,
-                b: values[seen.start * padded..].as_ptr(),
+                b: values[words.start * padded..].as_ptr(),
                 b_k: padded,
                 c: self.sums[row * padded..].as_mut_ptr(),
                 c_row: padded,
                 add: true,
             };
             // SAFETY: as above, with rows of `sums`.
-            unsafe { product.run(simd) };
+            unsafe { product.run::<T, S, W>(simd) };
         }
     }
 }
 
 /// Turns a row's scores into weights relative to its running maximum, which it brings up to date
-/// with the running sum of weights. Returns what everything summed before is to be scaled by.
+/// with the running sum of weights (as they are before words round them). Returns what everything summed
+/// before is to be scaled by.
 ///
 /// Keys outside `seen` get the weight 0. Where it is empty, nothing changes.
 #[inline(always)]
-fn softmax<S: Simd>(
+fn softmax<T: Operand, S: Simd, W: Words<T, S>>(
     simd: S,
     shape: &Shape,
     seen: Range<usize>,
@@ -332,7 +352,7 @@ fn softmax<S: Simd>(
     total: &mut f32,
 ) -> f32 {
     const VECTORS: usize = TILE / LANES;
-    let (chunks, _) = scores.as_chunks_mut::<LANES>();
+    let (chunks, _) = scores.as_chunks::<LANES>();
     let hidden = simd.splat(f32::NEG_INFINITY);
     let mut v = [hidden; VECTORS];
     for i in 0..VECTORS {
@@ -347,10 +367,11 @@ fn softmax<S: Simd>(
     *max = if top > before { top } else { before };
     // A row that has seen nothing yet: any finite base gives weights of 0.
     let base = if *max == f32::NEG_INFINITY { 0.0 } else { *max };
-    for i in 0..VECTORS {
-        v[i] = simd.exp(simd.sub(v[i], simd.splat(base)));
-        simd.store(v[i], &mut chunks[i]);
+    for v in &mut v {
+        *v = simd.exp(simd.sub(*v, simd.splat(base)));
     }
+    W::store(simd, [v[0], v[1]], scores, 0);
+    W::store(simd, [v[2], v[3]], scores, 1);
     let sum = simd.sum(simd.add(simd.add(v[0], v[1]), simd.add(v[2], v[3])));
     let shrink =
         if *max == before { 1.0 } else { simd.lanes(simd.exp(simd.splat(before - base)))[0] };

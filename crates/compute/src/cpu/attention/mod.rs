@@ -1,4 +1,4 @@
-//! Attention over spans of queries and runs of key rows, in blocks of f32 products.
+//! Attention over spans of queries and runs of key rows, in blocks of products.
 //!
 //! A *row* here is one query of one head; the heads that share keys stand next to each other.
 //! Keys are taken in tiles of [`TILE`] positions. What a row gets is a chain of its own: within
@@ -11,6 +11,11 @@ mod pack;
 mod product;
 #[cfg(test)]
 mod tests;
+mod words;
+
+use crate::cpu::Isa;
+use crate::cpu::operand::Operand;
+use crate::cpu::simd::{self, DotKernel, Kernel};
 
 pub(crate) use backward::{Gradients, attention_backward, backward_words};
 pub(crate) use forward::attention;
@@ -103,6 +108,15 @@ impl<'a> Layout<'a> {
         let [first, queries, first_run, runs] =
             [0, 1, 2, 3].map(|i| self.spans[4 * index + i] as usize);
         Span { first, queries, runs: &self.runs[2 * first_run..2 * (first_run + runs)] }
+    }
+}
+
+/// Runs a kernel over operands of a type: bf16 in pairs where there are products of them.
+fn dispatch<T: Operand, K: Kernel + DotKernel>(isa: Isa, kernel: K) {
+    if isa == Isa::Avx512Bf16 && T::halves(&[]).is_some() {
+        simd::dispatch_pairs(kernel);
+    } else {
+        simd::dispatch(isa, kernel);
     }
 }
 

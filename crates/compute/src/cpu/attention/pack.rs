@@ -1,19 +1,20 @@
-//! Rows of heads to packed f32 and back.
+//! Rows of heads to packed words and back.
 
 use super::TILE;
+use super::words::{Words, pack_joined};
 use crate::cpu::operand::{LANES, Operand, load_chunk, store_chunk};
 use crate::cpu::simd::Simd;
 
 /// 16 numbers of a row from column `column` on, with zeros from its end on.
 #[inline(always)]
-fn load_columns<S: Simd, T: Operand>(simd: S, row: &[T], column: usize) -> S::V {
+pub(super) fn load_columns<S: Simd, T: Operand>(simd: S, row: &[T], column: usize) -> S::V {
     match row.get(column..) {
         Some(rest) => load_chunk(simd, rest),
         None => simd.zero(),
     }
 }
 
-/// Writes a row to a packed row, with zeros behind it.
+/// Writes a row to a packed row of f32, with zeros behind it.
 #[inline(always)]
 pub(super) fn unpack_row<S: Simd, T: Operand>(simd: S, row: &[T], packed: &mut [f32]) {
     let (whole, rest) = row.as_chunks::<LANES>();
@@ -61,10 +62,10 @@ impl<'a, T: Operand> Rows<'a, T> {
         }
     }
 
-    /// Writes the rows of a tile as `[TILE, padded]`, zeros where there are none;
+    /// Writes the rows of a tile as `[TILE / NUMBERS, padded]` words along rows, zeros where there are none;
     /// `next` are the rows of the tile after it.
     #[inline(always)]
-    pub(super) fn pack<S: Simd>(
+    pub(super) fn pack<S: Simd, W: Words<T, S>>(
         &self,
         simd: S,
         rows: &[usize],
@@ -72,17 +73,21 @@ impl<'a, T: Operand> Rows<'a, T> {
         padded: usize,
         out: &mut [f32],
     ) {
-        let mut packed = out.chunks_exact_mut(padded);
-        for ((i, &row), packed) in rows.iter().enumerate().zip(&mut packed) {
-            self.prefetch(simd, next.get(i));
-            unpack_row(simd, self.row(row), packed);
+        let mut packed = out[..TILE / W::NUMBERS * padded].chunks_exact_mut(padded);
+        for (first, packed) in (0..rows.len()).step_by(W::NUMBERS).zip(&mut packed) {
+            for i in first..first + W::NUMBERS {
+                self.prefetch(simd, next.get(i));
+            }
+            let second = rows.get(first + 1).map_or(&[][..], |&row| self.row(row));
+            pack_joined::<T, S, W>(simd, [self.row(rows[first]), second], packed);
         }
         packed.for_each(|packed| packed.fill(0.0));
     }
 
-    /// Writes the rows of a tile as `[padded, TILE]`, otherwise as [`pack`](Rows::pack).
+    /// Writes the rows of a tile as `[padded / NUMBERS, TILE]` words along columns, otherwise as
+    /// [`pack`](Rows::pack).
     #[inline(always)]
-    pub(super) fn pack_transposed<S: Simd>(
+    pub(super) fn pack_transposed<S: Simd, W: Words<T, S>>(
         &self,
         simd: S,
         rows: &[usize],
@@ -97,22 +102,21 @@ impl<'a, T: Operand> Rows<'a, T> {
                 *row = rows.get(first + i).map_or(&[], |&row| self.row(row));
             }
             let there = rows.len() >= first + LANES;
-            for column in (0..padded).step_by(LANES) {
+            for word in (0..padded / W::NUMBERS).step_by(LANES) {
                 let mut v = [simd.zero(); LANES];
-                if there && column + LANES <= self.head_dim {
+                if there && (word + LANES) * W::NUMBERS <= self.head_dim {
                     for i in 0..LANES {
-                        // SAFETY: all 16 rows are there, and have LANES columns from this one on.
-                        let chunk = unsafe { &*block[i].as_ptr().add(column).cast() };
-                        v[i] = T::load16(simd, chunk);
+                        // SAFETY: all 16 rows are there, and have 16 words from this one on.
+                        v[i] = unsafe { W::load_whole(simd, block[i], word) };
                     }
                 } else {
                     for (v, row) in v.iter_mut().zip(block) {
-                        *v = load_columns(simd, row, column);
+                        *v = W::load(simd, row, word);
                     }
                 }
                 simd.transpose(&mut v);
                 for (i, v) in v.into_iter().enumerate() {
-                    let to = &mut out[(column + i) * TILE + first..];
+                    let to = &mut out[(word + i) * TILE + first..];
                     simd.store(v, to.first_chunk_mut().expect("16 numbers"));
                 }
             }

@@ -1,6 +1,7 @@
-//! The one product that attention is made of: a few rows times a packed panel, in f32.
+//! The one product that attention is made of: a few rows times a packed panel.
 
-use crate::cpu::operand::LANES;
+use super::words::Words;
+use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::simd::Simd;
 
 /// Columns of a product come in multiples of it.
@@ -12,12 +13,14 @@ pub(super) const ROWS: usize = 4;
 /// Rows between two looks at the scores: a multiple of every instruction set's block.
 pub(super) const STEP: usize = 12;
 
-/// `c[i][j] (+)= sum over k of a[i][k] * b[k][j]`; every element is one chain, k ascending.
+/// `c[i][j] (+)= sum over k of a[i][k] * b[k][j]`; every element is one chain, k ascending. `a` and `b` are
+/// words, `c` is f32.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) rows: usize,
     /// A multiple of [`PANEL`].
     pub(super) cols: usize,
+    /// In words.
     pub(super) k: usize,
     pub(super) a: *const f32,
     /// From `a[i][k]` to `a[i + 1][k]`.
@@ -41,14 +44,14 @@ impl Product {
     /// The operands hold what the steps and counts reach, rows rounded up to [`ROWS`], and `c`
     /// overlaps neither.
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(self, simd: S) {
+    pub(super) unsafe fn run<T: Operand, S: Simd, W: Words<T, S>>(self, simd: S) {
         debug_assert!(self.cols.is_multiple_of(PANEL));
         // SAFETY: the caller's promise is that of `panels`.
         unsafe {
             match S::BLOCK {
-                (12, 2) => self.panels::<S, 12, 4, 2>(simd),
-                (6, 1) => self.panels::<S, 6, 2, 1>(simd),
-                _ => self.panels::<S, 2, 2, 1>(simd),
+                (12, 2) => self.panels::<T, S, W, 12, 4, 2>(simd),
+                (6, 1) => self.panels::<T, S, W, 6, 2, 1>(simd),
+                _ => self.panels::<T, S, W, 2, 2, 1>(simd),
             }
         }
     }
@@ -56,7 +59,17 @@ impl Product {
     /// # Safety
     /// As [`run`](Product::run); `ROWS` is a multiple of `SMALL`.
     #[inline(always)]
-    unsafe fn panels<S: Simd, const BIG: usize, const SMALL: usize, const V: usize>(self, simd: S) {
+    unsafe fn panels<
+        T: Operand,
+        S: Simd,
+        W: Words<T, S>,
+        const BIG: usize,
+        const SMALL: usize,
+        const V: usize,
+    >(
+        self,
+        simd: S,
+    ) {
         for column in (0..self.cols).step_by(V * LANES) {
             let mut row = 0;
             while row < self.rows {
@@ -64,11 +77,11 @@ impl Product {
                 // SAFETY: the block lies within the rows, rounded up, and the columns.
                 row += unsafe {
                     if left >= BIG {
-                        self.block::<S, BIG, V>(simd, row, column)
+                        self.block::<T, S, W, BIG, V>(simd, row, column)
                     } else if left > 1 {
-                        self.block::<S, SMALL, V>(simd, row, column)
+                        self.block::<T, S, W, SMALL, V>(simd, row, column)
                     } else {
-                        self.block::<S, 1, V>(simd, row, column)
+                        self.block::<T, S, W, 1, V>(simd, row, column)
                     }
                 };
             }
@@ -81,7 +94,7 @@ impl Product {
     /// As [`run`](Product::run), for these rows and columns.
     #[allow(clippy::needless_range_loop, reason = "plain counts are unrolled into registers")]
     #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const V: usize>(
+    unsafe fn block<T: Operand, S: Simd, W: Words<T, S>, const R: usize, const V: usize>(
         self,
         simd: S,
         row: usize,
@@ -108,7 +121,7 @@ impl Product {
                 for i in 0..R {
                     let factor = simd.splat(*a.add(i * self.a_row));
                     for v in 0..V {
-                        sums[i][v] = simd.fma(factor, columns[v], sums[i][v]);
+                        sums[i][v] = W::multiply(simd, factor, columns[v], sums[i][v]);
                     }
                 }
                 a = a.add(self.a_k);

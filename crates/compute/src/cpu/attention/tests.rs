@@ -80,6 +80,29 @@ impl Inputs {
         let Inputs { q, k, v, dout } = self;
         Gradients { q, k, v, out, lse, dout }
     }
+
+    /// The same rounded to bf16: its bits, `q`, `k`, `v`, `dout`.
+    fn round(&mut self) -> [Vec<u16>; 4] {
+        let Inputs { q, k, v, dout } = self;
+        [q, k, v, dout].map(|x| {
+            let bits = halves(x);
+            *x = floats(&bits);
+            bits
+        })
+    }
+}
+
+fn halves(x: &[f32]) -> Vec<u16> {
+    x.iter().map(|&x| <u16 as Operand>::store(x)).collect()
+}
+
+fn floats(x: &[u16]) -> Vec<f32> {
+    x.iter().map(|&x| x.load()).collect()
+}
+
+/// Instruction sets for operands in bf16: what multiplies pairs runs on plain arrays where it is not there.
+fn for_halves() -> impl Iterator<Item = Isa> {
+    Isa::available().filter(|&isa| isa != Isa::Avx512Bf16).chain([Isa::Avx512Bf16])
 }
 
 /// `out`, `lse`, `dq`, `dk`, `dv`.
@@ -140,12 +163,12 @@ fn forward<T: Operand>(
 }
 
 /// `dq`, `dk`, `dv`.
-fn backward(
+fn backward<T: Operand>(
     pool: &Pool,
     isa: Isa,
     shape: Shape,
     forest: &Forest,
-    gradients: Gradients<'_, f32>,
+    gradients: Gradients<'_, T>,
 ) -> [Vec<f32>; 3] {
     let Gradients { q, k, v, .. } = gradients;
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![f32::NAN; x.len()]);
@@ -185,6 +208,30 @@ fn check(shape: Shape, forest: &Forest) {
             let actual = [out, lse, dq, dk, dv];
             for (actual, expected) in actual.iter().zip(&expected) {
                 assert_close(actual, expected, 5e-6);
+            }
+            bits.push(actual.map(|x| x.into_iter().map(f32::to_bits).collect::<Vec<_>>()));
+        }
+        assert!(bits[0] == bits[1], "{isa}: one thread differs from two");
+    }
+    check_halves(shape, forest, inputs);
+}
+
+/// Operands in bf16. `out` is rounded once, and weights and their gradients where pairs are multiplied.
+#[track_caller]
+fn check_halves(shape: Shape, forest: &Forest, mut inputs: Inputs) {
+    let [q, k, v, dout] = &inputs.round();
+    let expected = naive(&shape, forest, &inputs);
+    for isa in for_halves() {
+        let mut bits = Vec::new();
+        for threads in [1, 2] {
+            let pool = Pool::new(threads);
+            let (out, lse) = forward(&pool, isa, shape, forest, [&q[..], k, v]);
+            let gradients = Gradients { q, k, v, out: &out, lse: &lse, dout };
+            let [dq, dk, dv] = backward(&pool, isa, shape, forest, gradients);
+            let actual = [floats(&out), lse, dq, dk, dv];
+            let tolerances = [4e-3, 5e-6, 6e-3, 6e-3, 4e-3];
+            for ((actual, expected), tolerance) in actual.iter().zip(&expected).zip(tolerances) {
+                assert_close(actual, expected, tolerance);
             }
             bits.push(actual.map(|x| x.into_iter().map(f32::to_bits).collect::<Vec<_>>()));
         }
@@ -251,10 +298,9 @@ fn check_invariance(shape: Shape) {
     let len = 150_u32;
     let whole = Forest::default().span(0..len, &[(0, len)]).tree();
     let inputs = Inputs::new(&shape, &whole);
-    let half = |x: &[f32]| x.iter().map(|&x| <u16 as Operand>::store(x)).collect::<Vec<u16>>();
-    let [q, k, v] = [half(&inputs.q), half(&inputs.k), half(&inputs.v)];
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| halves(x));
     let query = shape.heads * shape.head_dim;
-    for isa in Isa::available() {
+    for isa in for_halves() {
         let pool = Pool::new(2);
         let whole_result = forward(&pool, isa, shape, &whole, [&q[..], &k, &v]);
 
@@ -269,7 +315,8 @@ fn check_invariance(shape: Shape) {
             .span(50..101, &[(0, 50), (50, 51)])
             .span(101..len, &[(0, 50), (50, 51), (101, 49)])
             .tree();
-        assert!(whole_result == forward(&pool, isa, shape, &runs, [&q, &k, &v]));
+        let same = whole_result == forward(&pool, isa, shape, &runs, [&q, &k, &v]);
+        assert!(same, "{isa}");
 
         // Behind 7 rows of another sequence, keys in three pieces out of order.
         let key = shape.kv_heads * shape.head_dim;
@@ -311,22 +358,38 @@ fn answers_share_what_they_begin_with() {
         let together = together.tree();
         check(shape, &together);
         let inputs = Inputs::new(&shape, &together);
-        let query = shape.heads * shape.head_dim;
+        let operands = [&inputs.q, &inputs.k, &inputs.v];
         for isa in Isa::available() {
-            let pool = Pool::new(2);
-            let operands = [&inputs.q[..], &inputs.k, &inputs.v];
-            let (out, lse) = forward(&pool, isa, shape, &together, operands);
-            for answer in 0..20 {
-                let (row, len) = own(answer);
-                let runs = [(0, shared), (row, len)];
-                let alone = Forest::default().span([shared + len - 1], &runs).tree();
-                let at = answer as usize;
-                let q = &inputs.q[at * query..(at + 1) * query];
-                let (one, one_lse) = forward(&pool, isa, shape, &alone, [q, &inputs.k, &inputs.v]);
-                assert!(one == out[at * query..(at + 1) * query], "{isa} answer {answer}");
-                assert!(one_lse == lse[at * shape.heads..(at + 1) * shape.heads], "{isa}");
-            }
+            check_alone(isa, shape, &together, operands.map(|x| &x[..]), own);
         }
+        let operands = operands.map(|x| halves(x));
+        for isa in for_halves() {
+            check_alone(isa, shape, &together, [&operands[0], &operands[1], &operands[2]], own);
+        }
+    }
+}
+
+/// 20 queries of `own` rows each behind the rows that all share: each is the same alone.
+#[track_caller]
+fn check_alone<T: Operand + PartialEq>(
+    isa: Isa,
+    shape: Shape,
+    together: &Forest,
+    [q, k, v]: [&[T]; 3],
+    own: impl Fn(u32) -> (u32, u32),
+) {
+    let pool = Pool::new(2);
+    let query = shape.heads * shape.head_dim;
+    let (out, lse) = forward(&pool, isa, shape, together, [q, k, v]);
+    for answer in 0..20 {
+        let (row, len) = own(answer);
+        let runs = [(0, own(0).0), (row, len)];
+        let alone = Forest::default().span([own(0).0 + len - 1], &runs).tree();
+        let at = answer as usize;
+        let q = &q[at * query..(at + 1) * query];
+        let (one, one_lse) = forward(&pool, isa, shape, &alone, [q, k, v]);
+        assert!(one == out[at * query..(at + 1) * query], "{isa} answer {answer}");
+        assert!(one_lse == lse[at * shape.heads..(at + 1) * shape.heads], "{isa}");
     }
 }
 

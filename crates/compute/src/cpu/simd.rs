@@ -113,6 +113,7 @@ pub(crate) trait Simd: Copy {
 }
 
 /// Products of pairs of bf16: a lane holds two, the first in its lower half.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 multiplies pairs"))]
 pub(crate) trait Dot: Simd {
     /// 32 bf16, in order.
     fn load_pairs(self, x: &[u16; 2 * LANES]) -> Self::V;
@@ -164,6 +165,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
 }
 
 /// What is compiled for instruction sets that multiply pairs. `run_pairs` must be `#[inline(always)]`.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 multiplies pairs"))]
 pub(crate) trait DotKernel {
     /// Does the work.
     fn run_pairs<S: Dot>(self, simd: S);

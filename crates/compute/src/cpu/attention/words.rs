@@ -76,6 +76,7 @@ impl<T: Operand, S: Simd> Words<T, S> for Floats {
 }
 
 /// Two bf16 a word.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 multiplies pairs"))]
 pub(super) struct Pairs;
 
 impl<T: Operand, S: Dot> Words<T, S> for Pairs {
@@ -126,6 +127,7 @@ impl<T: Operand, S: Dot> Words<T, S> for Pairs {
 }
 
 /// The 32 numbers of a row of bf16 from number `at` on; zeros from its end on.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 multiplies pairs"))]
 #[inline(always)]
 fn load_pairs<S: Dot, T: Operand>(simd: S, row: &[T], at: usize) -> S::V {
     let row = T::halves(row).expect("pairs are bf16");

@@ -14,6 +14,10 @@ use crate::cpu::simd::{Kernel, Simd};
 
 /// See [`Matrix::unpack`].
 pub(super) struct Unpack<'a> {
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "what it would choose is x86-64")
+    )]
     pub(super) isa: Isa,
     pub(super) matrix: &'a Matrix,
     pub(super) transposed: bool,

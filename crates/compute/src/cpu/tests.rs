@@ -5,8 +5,10 @@ use super::testing::{assert_close, normal};
 use super::{Cpu, CpuConfig, Isa, Precision};
 use crate::dequant::dequantize;
 use crate::op::{Embed, Head, HeadGradients, HeadOutputs, Linear, Optimize, Term, WeightGradient};
+use crate::quantize::NF4;
 use crate::{
-    Backend as _, Buffer, DType, Op, Parameter, Quantization, Storage, Weight, WeightSource, random,
+    Absmax, Backend as _, Buffer, DType, Op, Parameter, Quantization, QuantizedSource,
+    QuantizedValues, Storage, Weight, WeightSource, random,
 };
 
 /// Runs a check for every instruction set, precision and number of threads.
@@ -250,6 +252,16 @@ fn few_rows_are_those_of_many() {
                 let load = |cpu: &mut Cpu| cpu.load_as(source(Storage::F32, n, k, &bytes), to);
                 check_few(cpu, (n, k), |cpu| load(cpu).unwrap());
             }
+            // A file may bring what codes stand for, and that may be no number.
+            let codes: Vec<u8> =
+                (0..n * k / 2).map(|i| random::key(&[7, i as u64]) as u8).collect();
+            let (mut map, absmax) = (NF4, vec![0.5; n * k / 32]);
+            map[3] = f32::NAN;
+            let absmax = Absmax::Plain(&absmax);
+            let values =
+                QuantizedValues::FourBit { codes: &codes, map: &map, block_len: 32, absmax };
+            let source = QuantizedSource { rows: n, cols: k, values };
+            check_few(cpu, (n, k), |cpu| cpu.load_quantized(source).unwrap());
         }
     });
 }

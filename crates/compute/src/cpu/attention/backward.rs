@@ -63,10 +63,24 @@ pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 15] {
     let (group, padded) = (shape.group(), shape.padded());
     let rows = (shape.block() * group).next_multiple_of(ROWS);
     let (rows, scores, tile) = (rows * padded, rows * TILE, TILE * padded);
-    let (half, half_scores) = (rows / 2, scores / 2);
-    let block = [rows, rows, rows, scores, scores, half, half, half_scores, half_scores];
-    let [a, b, c, d, e, f, g, h, i] = block;
-    [a, b, c, d, e, f, g, h, i, tile, tile, tile, tile, tile, queries * group]
+    let (half, half_scores, deltas) = (rows / 2, scores / 2, queries * group);
+    [
+        rows,
+        rows,
+        rows,
+        scores,
+        scores,
+        half,
+        half,
+        half_scores,
+        half_scores,
+        tile,
+        tile,
+        tile,
+        tile,
+        tile,
+        deltas,
+    ]
 }
 
 /// All spans of a tree, and the heads that share one head of keys.

@@ -56,7 +56,16 @@ pub(crate) trait Columns: Groups {
     ///
     /// # Safety
     /// The processor has AVX2.
-    unsafe fn table(self) -> [__m256i; 4];
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn table(self) -> [__m256i; 4] {
+        [_mm256_setzero_si256(); 4]
+    }
+
+    /// Whether what codes stand for is finite, whatever the scales.
+    fn is_finite(self) -> bool {
+        true
+    }
 
     /// Numbers of a column in f32.
     ///
@@ -73,9 +82,16 @@ pub(crate) struct PanelRows {
 }
 
 impl PanelRows {
+    /// The row in a place of a panel, counted from the first.
     #[inline(always)]
-    fn row(&self, lane: usize) -> usize {
-        self.first + lane.min(self.count - 1)
+    fn nth(&self, place: usize) -> usize {
+        place.min(self.count - 1)
+    }
+
+    /// The same for a lane of a vector of [`Quads`].
+    #[inline(always)]
+    fn of_lane(&self, vector: usize, lane: usize) -> usize {
+        self.nth(4 * vector + lane % 4 + lane / 4 * 16)
     }
 }
 
@@ -99,9 +115,9 @@ impl<B: Blocks> Columns for BlockGroups<'_, B> {
         for i in 0..4 {
             let mut words = [0; 8];
             for (lane, word) in words.iter_mut().enumerate() {
-                let row = (4 * i + lane % 4 + lane / 4 * 16).min(rows.count - 1);
+                let offset = rows.of_lane(i, lane) * step;
                 // SAFETY: the row has a block there, which is longer than a word.
-                *word = unsafe { start.add(row * step).cast::<i32>().read_unaligned() };
+                *word = unsafe { start.add(offset).cast::<i32>().read_unaligned() };
             }
             let [a, b, c, d, e, f, g, h] = words;
             let words = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
@@ -111,12 +127,6 @@ impl<B: Blocks> Columns for BlockGroups<'_, B> {
             }
         }
         scales
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn table(self) -> [__m256i; 4] {
-        [_mm256_setzero_si256(); 4]
     }
 
     #[inline]
@@ -136,6 +146,10 @@ impl<B: Blocks> Columns for BlockGroups<'_, B> {
 impl Columns for FourBitGroups<'_> {
     const ORDER: Order = Order::HighAndLow;
 
+    fn is_finite(self) -> bool {
+        self.map().iter().all(|number| number.is_finite())
+    }
+
     #[inline(always)]
     fn codes(self, row: usize) -> (*const u8, usize, usize) {
         let (codes, step) = self.row_codes(row);
@@ -149,7 +163,7 @@ impl Columns for FourBitGroups<'_> {
         for (i, factor) in factor.iter_mut().enumerate() {
             let mut absmax = [0.0; 8];
             for (lane, absmax) in absmax.iter_mut().enumerate() {
-                *absmax = self.group_absmax(rows.row(4 * i + lane % 4 + lane / 4 * 16), group);
+                *absmax = self.group_absmax(rows.first + rows.of_lane(i, lane), group);
             }
             let [a, b, c, d, e, f, g, h] = absmax;
             *factor = _mm256_setr_ps(a, b, c, d, e, f, g, h);
@@ -223,12 +237,6 @@ impl Columns for EightBitGroups<'_> {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn table(self) -> [__m256i; 4] {
-        [_mm256_setzero_si256(); 4]
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
     unsafe fn numbers(codes: __m256i, scales: &Scales, _: &[__m256i; 4]) -> Quads {
         let mut v = whole_numbers(codes, SIGNED);
         for ((v, &factor), &offset) in v.iter_mut().zip(&scales.factor).zip(&scales.offset) {
@@ -287,8 +295,7 @@ fn quads(x: &[f32; PANEL]) -> Quads {
     v
 }
 
-/// Rows of a panel and columns of a matrix, both `(first, one past the last)` of columns, `(first, count)` of
-/// rows, and what is multiplied with them.
+/// Rows and columns of a matrix, and what is multiplied with them.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// First row and their number, at most 32.
@@ -337,19 +344,19 @@ unsafe fn rows<C: Columns, const ROWS: usize>(matrix: C, part: Part) {
         let (first, last) = (part.columns.0 / GROUP, part.columns.1 / GROUP);
         // Rows lie behind each other, and 32 of them at a time are more than the processor follows by itself.
         let next = Ahead::new(matrix.stored(part.rows.0 + PANEL, PANEL), last - first);
-        let table = matrix.table();
+        let (table, finite) = (matrix.table(), matrix.is_finite());
         let rows = PanelRows { first: part.rows.0, count: part.rows.1 };
         let (start, group_bytes, row_bytes) = matrix.codes(rows.first);
         let mut offsets = [0; PANEL];
         for (lane, offset) in offsets.iter_mut().enumerate() {
-            *offset = (rows.row(lane) - rows.first) * row_bytes;
+            *offset = rows.nth(lane) * row_bytes;
         }
         for group in first..last {
             next.fetch(group - first);
             let scales = matrix.scales(&rows, group);
             let codes = Codes { start: start.add(group * group_bytes), offsets: &offsets };
             let x = part.x.add((group - first) * GROUP * ROWS);
-            match are_finite(&scales) {
+            match finite && are_finite(&scales) {
                 true => add_group::<C, ROWS, false>(codes, x, &scales, &table, &mut sums),
                 false => add_group::<C, ROWS, true>(codes, x, &scales, &table, &mut sums),
             }

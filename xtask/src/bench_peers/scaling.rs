@@ -18,6 +18,8 @@ const SHAPE: &str = "smollm2-135m";
 const SHAPES: [&str; 4] = ["smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "llama-3.2-1b"];
 /// Lengths of sequences, with as many sequences as make a step of the longest.
 const LENGTHS: [usize; 5] = [128, 256, 512, 1024, 2048];
+/// Lengths of a sequence that is a step by itself, each in one micro-batch.
+const ALONE: [usize; 5] = [1024, 2048, 4096, 8192, 16_384];
 /// Sequences in a step.
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 /// Tokens of a sequence where the length is not varied.
@@ -121,6 +123,12 @@ fn curves(arguments: &Arguments) -> Vec<Curve> {
             lengths.into(),
         ),
         curve(
+            "alone",
+            of(&format!("{SHAPE}, one sequence a step")),
+            "tokens of the sequence",
+            ALONE.map(|tokens| point(tokens.to_string(), SHAPE, 1, tokens, threads)).into(),
+        ),
+        curve(
             "batch",
             of(&format!("{SHAPE} by batch, sequences of {LENGTH}")),
             "tokens of a step",
@@ -212,6 +220,7 @@ pub(super) mod tests {
         let steps = curves[0].points.iter().map(|point| point.sequences * point.tokens);
         assert!(steps.into_iter().all(|tokens| tokens == 2048));
         assert_eq!(curves[0].to_json()["points"][1]["tokens_per_s"], 200.0);
-        assert_eq!(curves[2].points.len(), 4);
+        assert!(curves[1].points.iter().all(|point| point.sequences == 1));
+        assert_eq!(curves[3].points.len(), 4);
     }
 }

@@ -168,8 +168,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `body(task, scratch)` for every task below `tasks`, in any order and on
-    /// any thread, and returns when all are done.
+    /// Runs `body(task, scratch)` for every task below `tasks` on any thread, and returns when all are done.
+    /// Tasks begin in ascending order.
     ///
     /// # Panics
     /// When a task panics, with its message, and from then on always; and when called from a task.
@@ -212,12 +212,7 @@ impl Pool {
         shared.claims.store(job << 32 | u64::from(tasks_left), Ordering::Release);
         self.workers.iter().map(JoinHandle::thread).for_each(Thread::unpark);
         shared.work(job, scratch);
-        let mut spin = Spin::new();
-        while shared.finished.load(Ordering::Acquire) < tasks {
-            if !spin.again() {
-                std::thread::yield_now();
-            }
-        }
+        wait_until(|| shared.finished.load(Ordering::Acquire) == tasks);
         let payload = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(payload) = payload {
             resume_unwind(payload);
@@ -251,6 +246,17 @@ fn wait_and_work(shared: &Shared) {
             // `run` wakes every thread after it has set the job, so none is missed.
             std::thread::park();
             spin = Spin::new();
+        }
+    }
+}
+
+/// Waits for what another thread is about to do: spins for a moment, then lets others run in between. A task may
+/// wait so for one that comes before it, for they are taken in ascending order.
+pub(crate) fn wait_until(is_done: impl Fn() -> bool) {
+    let mut spin = Spin::new();
+    while !is_done() {
+        if !spin.again() {
+            std::thread::yield_now();
         }
     }
 }

@@ -135,8 +135,7 @@ impl Workspace {
 
     /// Attention forward or backward, of which backward takes more.
     pub(crate) fn attention(&mut self, op: &Attention) {
-        let queries = op.layout.keys_max.min(op.layout.query_positions.len);
-        self.take_scratch(4 * backward_words(op.into(), queries).iter().sum::<usize>());
+        self.take_scratch(4 * backward_words(op.into()).iter().sum::<usize>());
     }
 
     fn take_scratch(&mut self, bytes: usize) {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::forward::masked;
 use super::pack::{Rows, store_row, unpack_row};
 use super::product::{PANEL, Product, ROWS, STEP};
+use super::tasks::{Columns, MOST_TILES, Task};
 use super::words::{Floats, Pairs, Words, pack_joined, pack_row};
 use super::{Layout, Shape, Span, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared, load_chunk};
@@ -25,8 +26,8 @@ pub(crate) struct Gradients<'a, T> {
 
 /// See [`crate::op::AttentionBackward`].
 ///
-/// A tree of segments and a head of keys are one task, which goes through spans, tiles and
-/// queries in order: so what spans add to the keys of a shared prefix has one order too.
+/// A task has the keys of a column and one head of them, and goes through spans and queries in order; columns add
+/// to a query in order too. So every sum has one order, that over a shared prefix among them.
 #[allow(clippy::too_many_arguments, reason = "the operands of the operation")]
 pub(crate) fn attention_backward<T: Operand>(
     pool: &Pool,
@@ -49,21 +50,19 @@ pub(crate) fn attention_backward<T: Operand>(
     fill(pool, dk, 0.0);
     fill(pool, dv, 0.0);
     let [dq, dk, dv] = [dq, dk, dv].map(Shared::new);
-    let trees = layout.trees.len().saturating_sub(1);
-    pool.run(trees * shape.kv_heads, &|task, scratch| {
-        let (tree, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
-        let spans = layout.trees[tree] as usize..layout.trees[tree + 1] as usize;
-        let outputs = [&dq, &dk, &dv];
-        dispatch::<T, _>(isa, Tree { shape, layout, spans, kv_head, inputs, outputs, scratch });
+    let columns = Columns::new(&shape, &layout, pool.threads());
+    pool.run(columns.tasks(), &|task, scratch| {
+        let (task, outputs) = (columns.task(task), [&dq, &dk, &dv]);
+        dispatch::<T, _>(isa, Work { shape, layout, task, inputs, outputs, scratch });
     });
 }
 
-/// Words that a task takes, by use. No span has more than `queries` queries.
-pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 15] {
+/// Words that a task takes, by use.
+pub(crate) fn backward_words(shape: Shape) -> [usize; 15] {
     let (group, padded) = (shape.group(), shape.padded());
     let rows = (shape.block() * group).next_multiple_of(ROWS);
-    let (rows, scores, tile) = (rows * padded, rows * TILE, TILE * padded);
-    let (half, half_scores, deltas) = (rows / 2, scores / 2, queries * group);
+    let (deltas, rows, scores) = (rows, rows * padded, rows * TILE);
+    let (half, half_scores, tiles) = (rows / 2, scores / 2, MOST_TILES * TILE * padded);
     [
         rows,
         rows,
@@ -74,46 +73,44 @@ pub(crate) fn backward_words(shape: Shape, queries: usize) -> [usize; 15] {
         half,
         half_scores,
         half_scores,
-        tile,
-        tile,
-        tile,
-        tile,
-        tile,
+        tiles,
+        tiles,
+        tiles,
+        tiles,
+        tiles,
         deltas,
     ]
 }
 
-/// All spans of a tree, and the heads that share one head of keys.
-struct Tree<'a, T> {
+/// A column of a tree, and the heads that share one head of keys.
+struct Work<'a, T> {
     shape: Shape,
     layout: Layout<'a>,
-    spans: Range<usize>,
-    kv_head: usize,
+    task: Task<'a>,
     inputs: Gradients<'a, T>,
     /// `dq`, `dk`, `dv`.
     outputs: [&'a Shared<'a, f32>; 3],
     scratch: &'a mut Scratch,
 }
 
-impl<T: Operand> Kernel for Tree<'_, T> {
+impl<T: Operand> Kernel for Work<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         self.differentiate::<S, Floats>(simd);
     }
 }
 
-impl<T: Operand> DotKernel for Tree<'_, T> {
+impl<T: Operand> DotKernel for Work<'_, T> {
     #[inline(always)]
     fn run_pairs<S: Dot>(self, simd: S) {
         self.differentiate::<S, Pairs>(simd);
     }
 }
 
-impl<T: Operand> Tree<'_, T> {
+impl<T: Operand> Work<'_, T> {
     #[inline(always)]
     fn differentiate<S: Simd, W: Words<T, S>>(self, simd: S) {
-        let Tree { shape, layout, spans, kv_head, inputs, outputs, scratch } = self;
-        let most = spans.clone().map(|span| layout.span(span).queries).max().unwrap_or(0);
+        let Work { shape, layout, task, inputs, outputs, scratch } = self;
         let [
             queries,
             douts,
@@ -130,28 +127,41 @@ impl<T: Operand> Tree<'_, T> {
             dk,
             dv,
             deltas,
-        ] = scratch.split(backward_words(shape, most));
+        ] = scratch.split(backward_words(shape));
+        let tile = TILE * shape.padded();
+        let mut parts =
+            [keys, keys_t, values_t, dk, dv].map(|packed| packed.chunks_exact_mut(tile));
+        let tiles = std::array::from_fn(|_| {
+            let [keys, keys_t, values_t, dk, dv] =
+                parts.each_mut().map(|part| part.next().expect("as many as there are tiles"));
+            KeyTile { rows: [0; TILE], count: 0, keys, keys_t, values_t, dk, dv }
+        });
         let mut pass = Pass {
             shape,
-            kv_head,
+            kv_head: task.kv_head,
             inputs,
             outputs,
-            block: QueryBlock { queries, douts, dq, weights, dscores },
+            block: QueryBlock { queries, douts, dq, weights, dscores, deltas },
             folded: Folded {
                 queries: folded_queries,
                 douts: folded_douts,
                 weights: folded_weights,
                 dscores: folded_dscores,
             },
-            tile: KeyTile { keys, keys_t, values_t, dk, dv },
-            deltas,
+            tiles,
         };
-        for span in spans {
+        let mut blocks = 0;
+        for span in layout.tree(task.tree) {
             let span = layout.span(span);
             let positions = &layout.query_positions[span.first..][..span.queries];
             if !positions.is_empty() {
-                pass.span::<S, W>(simd, span, positions);
+                pass.span::<S, W>(simd, span, positions, &task, blocks);
             }
+            blocks += positions.len().div_ceil(shape.block()) as u32;
+            task.turns.done_before(blocks);
+        }
+        for tile in &mut pass.tiles {
+            tile.put_back::<S>(simd, &shape, task.kv_head, outputs);
         }
     }
 }
@@ -168,6 +178,8 @@ struct QueryBlock<'a> {
     weights: &'a mut [f32],
     /// `[rows, TILE]`: the gradient of the products of queries and keys, as words at the start of each row.
     dscores: &'a mut [f32],
+    /// `sum(dout * out)` of every row.
+    deltas: &'a mut [f32],
 }
 
 /// The same with two rows in a word, for products along rows. Not used where a word holds one number.
@@ -184,6 +196,10 @@ struct Folded<'a> {
 
 /// A packed tile of keys and values.
 struct KeyTile<'a> {
+    /// Which rows they are.
+    rows: [usize; TILE],
+    /// How many; none, as long as nothing is packed.
+    count: usize,
     /// `[TILE / NUMBERS, padded]` words.
     keys: &'a mut [f32],
     /// `[padded / NUMBERS, TILE]` words.
@@ -196,6 +212,27 @@ struct KeyTile<'a> {
     dv: &'a mut [f32],
 }
 
+impl KeyTile<'_> {
+    /// Writes back what the rows have gathered.
+    #[inline(always)]
+    fn put_back<S: Simd>(
+        &mut self,
+        simd: S,
+        shape: &Shape,
+        kv_head: usize,
+        [_, dk, dv]: [&Shared<'_, f32>; 3],
+    ) {
+        let padded = shape.padded();
+        for (shared, packed) in [(dk, &self.dk), (dv, &self.dv)] {
+            for (&row, packed) in self.rows[..self.count].iter().zip(packed.chunks_exact(padded)) {
+                // SAFETY: a key row of a head belongs to one task: it has one position, which is in one column.
+                let out = unsafe { shared.part(key_place(shape, kv_head, row)) };
+                store_row(simd, packed, 1.0, out);
+            }
+        }
+    }
+}
+
 struct Pass<'a, T> {
     shape: Shape,
     kv_head: usize,
@@ -203,9 +240,7 @@ struct Pass<'a, T> {
     outputs: [&'a Shared<'a, f32>; 3],
     block: QueryBlock<'a>,
     folded: Folded<'a>,
-    tile: KeyTile<'a>,
-    /// `sum(dout * out)` of every row of the span.
-    deltas: &'a mut [f32],
+    tiles: [KeyTile<'a>; MOST_TILES],
 }
 
 /// The place of a span's row in `[queries, H]`.
@@ -215,62 +250,102 @@ fn place(shape: &Shape, kv_head: usize, span: Span<'_>, row: usize) -> usize {
     (span.first + row / group) * shape.heads + kv_head * group + row % group
 }
 
+/// A row of keys in `[key rows, KV, D]`.
+#[inline(always)]
+fn key_place(shape: &Shape, kv_head: usize, row: usize) -> Range<usize> {
+    let start = (row * shape.kv_heads + kv_head) * shape.head_dim;
+    start..start + shape.head_dim
+}
+
 impl<T: Operand> Pass<'_, T> {
+    /// All queries of a span, of which the first block has the number `number` in its tree, and the task's keys.
     #[inline(always)]
-    fn span<S: Simd, W: Words<T, S>>(&mut self, simd: S, span: Span<'_>, positions: &[u32]) {
+    fn span<S: Simd, W: Words<T, S>>(
+        &mut self,
+        simd: S,
+        span: Span<'_>,
+        positions: &[u32],
+        task: &Task<'_>,
+        number: u32,
+    ) {
         let shape = self.shape;
-        let (heads_step, head_dim) = (shape.kv_heads * shape.head_dim, shape.head_dim);
-        let offset = self.kv_head * head_dim;
-        for row in 0..positions.len() * shape.group() {
-            let at = place(&self.shape, self.kv_head, span, row) * head_dim;
-            let (out, dout) =
-                (&self.inputs.out[at..][..head_dim], &self.inputs.dout[at..][..head_dim]);
-            self.deltas[row] = dot(simd, out, dout);
-        }
         let (low, high) = (positions[0] as usize, positions[positions.len() - 1] as usize);
         let from = shape.window.map_or(0, |window| (low + 1).saturating_sub(window as usize));
-        let padded = shape.padded();
-        let mut rows = [0; TILE];
-        for start in (from / TILE * TILE..=high).step_by(TILE) {
-            let count = span.tile(start, &mut rows);
-            let rows = &rows[..count];
-            let head = |x| Rows { x, step: heads_step, offset, head_dim };
-            let (keys, values) = (head(self.inputs.k), head(self.inputs.v));
-            keys.pack::<S, W>(simd, rows, &[], padded, self.tile.keys);
-            keys.pack_transposed::<S, W>(simd, rows, &[], padded, self.tile.keys_t);
-            values.pack_transposed::<S, W>(simd, rows, &[], padded, self.tile.values_t);
-            let place =
-                |row: usize| row * heads_step + offset..row * heads_step + offset + head_dim;
-            let [_, dk, dv] = self.outputs;
-            for (shared, packed) in [(dk, &mut self.tile.dk), (dv, &mut self.tile.dv)] {
-                for (&row, packed) in rows.iter().zip(packed.chunks_exact_mut(padded)) {
-                    // SAFETY: a tree and a head of keys belong to one task.
-                    unpack_row(simd, unsafe { shared.part(place(row)) }, packed);
+        let first_tile = (from / TILE * TILE).max(task.start);
+        let tiles = || {
+            let starts = (first_tile..task.end.min(high + 1)).step_by(TILE);
+            starts.map(|start| (start, (start - task.start) / TILE))
+        };
+        for (start, tile) in tiles() {
+            self.load_tile::<S, W>(simd, span, start, tile);
+        }
+        let mut number = number;
+        for positions_before in (0..positions.len()).step_by(shape.block()) {
+            let end = (positions_before + shape.block()).min(positions.len());
+            let positions = &positions[positions_before..end];
+            let (low, high) = (positions[0] as usize, positions[positions.len() - 1] as usize);
+            let mut seen = tiles().filter(|&(start, _)| !shape.seen(start, low, high).is_empty());
+            if seen.next().is_some() {
+                let (first, rows) =
+                    (positions_before * shape.group(), positions.len() * shape.group());
+                task.turns.wait(number);
+                self.load_block::<S, W>(simd, span, first, rows);
+                for (start, tile) in tiles() {
+                    self.block::<S, W>(simd, span, (start, tile), first, positions);
                 }
-                // Keys that are not there gather nothing, but NaN must not linger where they would.
-                packed[count * padded..].fill(0.0);
+                self.store_dq(simd, span, first, rows);
             }
-            for first in (0..positions.len()).step_by(shape.block()) {
-                let end = (first + shape.block()).min(positions.len());
-                self.block::<S, W>(simd, span, start, first, &positions[first..end]);
-            }
-            for (shared, packed) in [(dk, &self.tile.dk), (dv, &self.tile.dv)] {
-                for (&row, packed) in rows.iter().zip(packed.chunks_exact(padded)) {
-                    // SAFETY: as above.
-                    store_row(simd, packed, 1.0, unsafe { shared.part(place(row)) });
-                }
-            }
+            number += 1;
+            task.turns.done_before(number);
         }
     }
 
-    /// Adds what the queries from number `first` of the span on and the keys of the tile from position `start`
-    /// on do to each other.
+    /// Packs the keys from position `start` on, unless they are those that are there already.
+    #[inline(always)]
+    fn load_tile<S: Simd, W: Words<T, S>>(
+        &mut self,
+        simd: S,
+        span: Span<'_>,
+        start: usize,
+        tile: usize,
+    ) {
+        let (shape, kv_head, outputs) = (self.shape, self.kv_head, self.outputs);
+        let Shape { kv_heads, head_dim, .. } = shape;
+        let tile = &mut self.tiles[tile];
+        let mut rows = [0; TILE];
+        let count = span.tile(start, &mut rows);
+        let rows = &rows[..count];
+        if *rows == tile.rows[..tile.count] {
+            return;
+        }
+        tile.put_back(simd, &shape, kv_head, outputs);
+        tile.count = count;
+        tile.rows[..count].copy_from_slice(rows);
+        let padded = shape.padded();
+        let head = |x| Rows { x, step: kv_heads * head_dim, offset: kv_head * head_dim, head_dim };
+        let (keys, values) = (head(self.inputs.k), head(self.inputs.v));
+        keys.pack::<S, W>(simd, rows, &[], padded, tile.keys);
+        keys.pack_transposed::<S, W>(simd, rows, &[], padded, tile.keys_t);
+        values.pack_transposed::<S, W>(simd, rows, &[], padded, tile.values_t);
+        let [_, dk, dv] = outputs;
+        for (shared, packed) in [(dk, &mut *tile.dk), (dv, &mut *tile.dv)] {
+            for (&row, packed) in rows.iter().zip(packed.chunks_exact_mut(padded)) {
+                // SAFETY: as in `put_back`.
+                unpack_row(simd, unsafe { shared.part(key_place(&shape, kv_head, row)) }, packed);
+            }
+            // Keys that are not there gather nothing, but NaN must not linger where they would.
+            packed[count * padded..].fill(0.0);
+        }
+    }
+
+    /// Adds what the loaded queries, from row `first` of the span on, and the keys of the tile from position
+    /// `start` on do to each other.
     #[inline(always)]
     fn block<S: Simd, W: Words<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
-        start: usize,
+        (start, tile): (usize, usize),
         first: usize,
         positions: &[u32],
     ) {
@@ -282,7 +357,6 @@ impl<T: Operand> Pass<'_, T> {
         if all.is_empty() {
             return;
         }
-        self.load_block::<S, W>(simd, span, first * group, rows);
         // Rows that see nothing of the tile stand before (not yet) or behind (no more).
         let mut busy = rows..0;
         for row in (0..rows).step_by(STEP) {
@@ -292,16 +366,14 @@ impl<T: Operand> Pass<'_, T> {
                 continue;
             }
             busy = busy.start.min(row)..end;
-            self.scores::<S, W>(simd, row..end, &seen);
+            self.scores::<S, W>(simd, tile, row..end, &seen);
             for row in row..end {
                 let seen = shape.seen(start, position(row), position(row));
-                let lse =
-                    self.inputs.lse[place(&self.shape, self.kv_head, span, first * group + row)];
-                let delta = self.deltas[first * group + row];
-                let QueryBlock { weights, dscores, .. } = &mut self.block;
+                let lse = self.inputs.lse[place(&self.shape, self.kv_head, span, first + row)];
+                let QueryBlock { weights, dscores, deltas, .. } = &mut self.block;
                 let weights = &mut weights[row * TILE..][..TILE];
                 let dscores = &mut dscores[row * TILE..][..TILE];
-                score_gradients::<T, S, W>(simd, &shape, &seen, lse, delta, weights, dscores);
+                score_gradients::<T, S, W>(simd, &shape, &seen, lse, deltas[row], weights, dscores);
             }
             self.fold::<S, W>(simd, row..end);
             let words = seen.start / W::NUMBERS..seen.end.div_ceil(W::NUMBERS);
@@ -312,7 +384,7 @@ impl<T: Operand> Pass<'_, T> {
                 a: self.block.dscores[row * TILE + words.start..].as_ptr(),
                 a_row: TILE,
                 a_k: 1,
-                b: self.tile.keys[words.start * padded..].as_ptr(),
+                b: self.tiles[tile].keys[words.start * padded..].as_ptr(),
                 b_k: padded,
                 c: self.block.dq[row * padded..].as_mut_ptr(),
                 c_row: padded,
@@ -321,10 +393,10 @@ impl<T: Operand> Pass<'_, T> {
             // SAFETY: the block has rows up to a multiple of ROWS.
             unsafe { product.run::<T, S, W>(simd) };
         }
-        self.key_gradients::<S, W>(simd, busy, all.end);
-        self.store_dq(simd, span, first * group, rows);
+        self.key_gradients::<S, W>(simd, tile, busy, all.end);
     }
 
+    /// Packs a block of queries of a span from row `first` on.
     #[inline(always)]
     fn load_block<S: Simd, W: Words<T, S>>(
         &mut self,
@@ -340,13 +412,14 @@ impl<T: Operand> Pass<'_, T> {
             let at = place(&shape, kv_head, span, first + row) * head_dim;
             at..at + head_dim
         };
-        let Gradients { q, dout, .. } = self.inputs;
+        let Gradients { q, out, dout, .. } = self.inputs;
         for row in 0..rows {
             let (range, words) = (range(row), row * width..(row + 1) * width);
-            let QueryBlock { queries, douts, dq, .. } = &mut self.block;
+            let QueryBlock { queries, douts, dq, deltas, .. } = &mut self.block;
+            deltas[row] = dot(simd, &out[range.clone()], &dout[range.clone()]);
             pack_row::<T, S, W>(simd, &q[range.clone()], &mut queries[words.clone()]);
             pack_row::<T, S, W>(simd, &dout[range.clone()], &mut douts[words]);
-            // SAFETY: a tree and a head of keys belong to one task.
+            // SAFETY: the rows of a head of keys belong to a column when its turn has come.
             let from = unsafe { self.outputs[0].part(range) };
             unpack_row(simd, from, &mut dq[row * padded..(row + 1) * padded]);
         }
@@ -383,7 +456,7 @@ impl<T: Operand> Pass<'_, T> {
         let (head_dim, padded) = (self.shape.head_dim, self.shape.padded());
         for row in 0..rows {
             let at = place(&self.shape, self.kv_head, span, first + row) * head_dim;
-            // SAFETY: a tree and a head of keys belong to one task.
+            // SAFETY: as in `load_block`.
             let dq = unsafe { self.outputs[0].part(at..at + head_dim) };
             store_row(simd, &self.block.dq[row * padded..][..padded], 1.0, dq);
         }
@@ -394,6 +467,7 @@ impl<T: Operand> Pass<'_, T> {
     fn scores<S: Simd, W: Words<T, S>>(
         &mut self,
         simd: S,
+        tile: usize,
         rows: Range<usize>,
         seen: &Range<usize>,
     ) {
@@ -401,7 +475,7 @@ impl<T: Operand> Pass<'_, T> {
         let panels = seen.start / PANEL * PANEL..seen.end.next_multiple_of(PANEL);
         let at = rows.start * TILE + panels.start;
         let QueryBlock { queries, douts, weights, dscores, .. } = &mut self.block;
-        let KeyTile { keys_t, values_t, .. } = &self.tile;
+        let KeyTile { keys_t, values_t, .. } = &self.tiles[tile];
         for (a, b, c) in [(queries, keys_t, weights), (douts, values_t, dscores)] {
             let product = Product {
                 rows: rows.len(),
@@ -423,7 +497,13 @@ impl<T: Operand> Pass<'_, T> {
 
     /// `dv += weights^T dout`, `dk += dscores^T queries` over the rows `busy`, for keys below `end`.
     #[inline(always)]
-    fn key_gradients<S: Simd, W: Words<T, S>>(&mut self, simd: S, busy: Range<usize>, end: usize) {
+    fn key_gradients<S: Simd, W: Words<T, S>>(
+        &mut self,
+        simd: S,
+        tile: usize,
+        busy: Range<usize>,
+        end: usize,
+    ) {
         let padded = self.shape.padded();
         let words = busy.start / W::NUMBERS..busy.end.div_ceil(W::NUMBERS);
         let QueryBlock { queries, douts, weights, dscores, .. } = &self.block;
@@ -432,7 +512,7 @@ impl<T: Operand> Pass<'_, T> {
             1 => [(weights, douts), (dscores, queries)],
             _ => [(&folded.weights, &folded.douts), (&folded.dscores, &folded.queries)],
         };
-        let KeyTile { dk, dv, .. } = &mut self.tile;
+        let KeyTile { dk, dv, .. } = &mut self.tiles[tile];
         for ((a, b), c) in products.into_iter().zip([dv, dk]) {
             let product = Product {
                 rows: end,

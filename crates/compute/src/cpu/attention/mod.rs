@@ -9,6 +9,7 @@ mod backward;
 mod forward;
 mod pack;
 mod product;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -393,6 +393,58 @@ fn check_alone<T: Operand + PartialEq>(
     }
 }
 
+/// Several tasks add to the same queries: what one thread gives, many give, however wide columns are.
+#[test]
+fn gradients_do_not_depend_on_threads() {
+    let long = Forest::default().span(0..700, &[(0, 700)]).tree();
+    let shared = (0..6).fold(Forest::default().span(0..150, &[(0, 150)]), |forest, tail| {
+        let (row, len) = (150 + 100 * tail, 40 + 9 * tail);
+        forest.span(150..150 + len, &[(0, 150), (row, len)])
+    });
+    for forest in [long, shared.tree()] {
+        for window in [None, Some(90)] {
+            let shape = Shape { window, ..shape(6, 2, 16) };
+            let inputs = Inputs::new(&shape, &forest);
+            let [q, k, v, dout] =
+                [&inputs.q, &inputs.k, &inputs.v, &inputs.dout].map(|x| halves(x));
+            let expected = naive(&shape, &forest, &inputs);
+            for isa in Isa::available() {
+                let operands = [&inputs.q[..], &inputs.k, &inputs.v];
+                let (out, lse) = forward(&Pool::new(2), isa, shape, &forest, operands);
+                let gradients = inputs.gradients(&out, &lse);
+                let one = backward(&Pool::new(1), isa, shape, &forest, gradients);
+                for (actual, expected) in one.iter().zip(&expected[2..]) {
+                    assert_close(actual, expected, 5e-6);
+                }
+                for threads in [2, 3, 8] {
+                    let many = backward(&Pool::new(threads), isa, shape, &forest, gradients);
+                    assert!(one == many, "{isa}, {threads} threads");
+                }
+            }
+            for isa in for_halves() {
+                let (out, lse) = forward(&Pool::new(2), isa, shape, &forest, [&q[..], &k, &v]);
+                let (q, k, v, dout) = (&q[..], &k[..], &v[..], &dout[..]);
+                let gradients = Gradients { q, k, v, out: &out, lse: &lse, dout };
+                let one = backward(&Pool::new(1), isa, shape, &forest, gradients);
+                let many = backward(&Pool::new(5), isa, shape, &forest, gradients);
+                assert!(one == many, "{isa}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "key row 10 is two keys")]
+fn a_key_row_has_one_position() {
+    let shape = shape(2, 1, 8);
+    let forest = Forest::default().span(0..10, &[(0, 10)]).span(0..5, &[(10, 5)]).tree();
+    let forest = forest.span(0..3, &[(10, 3)]).tree();
+    let inputs = Inputs::new(&shape, &forest);
+    let zeros = vec![0.0; inputs.q.len()];
+    let gradients = inputs.gradients(&zeros, &zeros[..18 * 2]);
+    backward(&Pool::new(1), Isa::detect(), shape, &forest, gradients);
+}
+
 #[test]
 fn nan_reaches_those_who_see_it() {
     let shape = shape(2, 1, 64);

@@ -271,7 +271,10 @@ const LAST_KEYS: &[Key] = &[
         .or(&["auto"])
         .default("auto")
         .unit("tokens")
-        .doc("Most tokens computed at a time; changes memory, not the result beyond rounding."),
+        .doc("Most tokens computed at a time; changes memory, not the result beyond rounding. auto is 1024, more where rows share long beginnings, less where memory is short."),
+    Key::bool("share_prefixes")
+        .default("true")
+        .doc("Compute what several rows begin with once; changes time and memory, not the result beyond rounding."),
     Key::choice("precision", &["auto", "bf16", "f32"])
         .default("auto")
         .doc("Type that matrix products multiply in; auto is bf16."),

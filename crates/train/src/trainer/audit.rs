@@ -51,7 +51,7 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     let view = View {
         tokenizer: &metadata.tokenizer,
         step_size,
-        packing: packing(&base.config, budget),
+        packing: packing(&base.config, budget, document.get_bool("share_prefixes")),
         seed: document.get_i64("seed") as u64,
         samples,
     };

@@ -52,6 +52,8 @@ pub(super) struct Rows<'a> {
     pub(super) train: &'a Sequences,
     pub(super) validation: &'a Sequences,
     pub(super) order: &'a mut Order,
+    /// Whether what they begin with is computed once.
+    pub(super) shares_prefixes: bool,
 }
 
 impl Demand {
@@ -92,9 +94,20 @@ impl Demand {
         self.step(&worst_batch(tokens, sequences), checkpoint)
     }
 
+    /// Tokens that the run's first steps compute where micro-batches are so large.
+    pub(super) fn computed(&self, rows: &mut Rows<'_>, tokens: usize) -> Result<usize> {
+        let packing = self.packing(rows, tokens);
+        let steps = rows.first_steps()?;
+        Ok(steps.iter().map(|step| StepPlan::new(step, &packing).totals.tokens_computed).sum())
+    }
+
+    fn packing(&self, rows: &Rows<'_>, tokens: usize) -> Packing {
+        packing(&self.trainee.decoder.config, tokens, rows.shares_prefixes)
+    }
+
     /// The micro-batches that the run will make, validation's among them.
     pub(super) fn own(&self, rows: &mut Rows<'_>, tokens: usize, checkpoint: bool) -> Result<Use> {
-        let packing = packing(&self.trainee.decoder.config, tokens);
+        let packing = self.packing(rows, tokens);
         let mut most = Use::default();
         let steps = rows.first_steps()?;
         let micros = steps.iter().flat_map(|step| StepPlan::new(step, &packing).micros);
@@ -195,9 +208,10 @@ impl Demand {
 }
 
 /// How a run's micro-batches are made.
-pub(super) fn packing(config: &Config, tokens: usize) -> Packing {
-    let apart_beyond = config.long_beyond();
-    Packing { drop_unread: true, apart_beyond, ..Packing::new(tokens) }
+pub(super) fn packing(config: &Config, tokens: usize, shares_prefixes: bool) -> Packing {
+    let packing = Packing::new(tokens);
+    let min_shared = if shares_prefixes { packing.min_shared } else { 0 };
+    Packing { drop_unread: true, min_shared, apart_beyond: config.long_beyond(), ..packing }
 }
 
 fn used(measure: &Measure) -> Use {

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// Beyond the first of them matrix products get no faster, and memory only grows.
 const CANDIDATES: [usize; 6] = [1024, 768, 512, 384, 256, 128];
 
+/// Larger ones, which pay where many rows share a long beginning: every micro-batch computes it anew.
+const LARGER: [usize; 3] = [2048, 4096, 8192];
+
 /// A micro-batch size, and what the run takes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -123,12 +126,30 @@ pub(super) fn write_choices(document: &mut Document, wishes: &Wishes, plan: &Pla
     }
 }
 
+/// The sizes above `usual`, largest first, of which each saves a tenth of what a smaller one computes.
+fn larger_that_pay(demand: &Demand, rows: &mut Rows<'_>, usual: usize) -> Result<Vec<usize>> {
+    let mut pay = Vec::new();
+    let mut fewest = demand.computed(rows, usual)?;
+    for tokens in LARGER.into_iter().filter(|&tokens| tokens > usual) {
+        let computed = demand.computed(rows, tokens)?;
+        if 10 * computed <= 9 * fewest {
+            pay.insert(0, tokens);
+            fewest = computed;
+        }
+    }
+    Ok(pay)
+}
+
 /// Chooses the largest micro-batch that fits, activations kept before recomputed; the smallest there is
 /// where none does.
 pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> Result<Plan> {
     let sizes: Vec<usize> = match wishes.micro_batch_tokens {
         Some(tokens) => vec![tokens.max(wishes.longest)],
-        None => CANDIDATES.iter().map(|&tokens| tokens.max(wishes.longest)).collect(),
+        None => {
+            let mut sizes = larger_that_pay(demand, rows, CANDIDATES[0].max(wishes.longest))?;
+            sizes.extend(CANDIDATES.iter().map(|&tokens| tokens.max(wishes.longest)));
+            sizes
+        }
     };
     let modes: &[bool] = match wishes.checkpoint {
         Some(true) => &[true],

@@ -183,7 +183,12 @@ pub(super) fn decide(
         ..Wishes::of(&document)
     };
     let demand = Demand::new(&base, &blueprint, &recipe.optimizer, device, operand)?;
-    let mut rows = Rows { train: &train, validation: &validation, order: &mut order };
+    let mut rows = Rows {
+        train: &train,
+        validation: &validation,
+        order: &mut order,
+        shares_prefixes: document.get_bool("share_prefixes"),
+    };
     let plan = plan::choose(&demand, &mut rows, &wishes)?;
     plan::write_choices(&mut document, &wishes, &plan);
     Ok(Prepared {
@@ -246,7 +251,11 @@ pub(super) fn prepare(
     };
     let mut run = Run {
         schedule: prepared.recipe.schedule(total_steps),
-        packing: demand::packing(&trainee.decoder.config, plan.micro_batch_tokens),
+        packing: demand::packing(
+            &trainee.decoder.config,
+            plan.micro_batch_tokens,
+            document.get_bool("share_prefixes"),
+        ),
         log: folder.event_log()?,
         store: Store::new(folder.checkpoints(), prepared.recipe.keep),
         template_kwargs: template_kwargs(document),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use compute::{Backend, Optimizer, Quantization};
-use data::{Packing, Sequence};
+use data::Sequence;
 use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
 
@@ -66,9 +66,9 @@ impl Trial {
             embedding_ratio: 1.0,
             loraplus_ratio: 1.0,
         };
-        let packing = demand::packing(&base.config, config.micro_batch_tokens);
-        let min_shared = if config.shares_prefixes { packing.min_shared } else { 0 };
-        let plan = StepPlan::new(rows, &Packing { min_shared, ..packing });
+        let packing =
+            demand::packing(&base.config, config.micro_batch_tokens, config.shares_prefixes);
+        let plan = StepPlan::new(rows, &packing);
         let counted =
             Demand::new(base, &blueprint, &optimizer, &backend.device(), backend.operand())?;
         let used = counted.most(&plan.micros, config.checkpoint)?;

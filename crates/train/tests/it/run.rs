@@ -13,7 +13,7 @@ use train::recipe::schema;
 use train::run::Occupied;
 use train::trainer::Control;
 
-use crate::support::{Fixture, How, ROWS, all_events, cpu, read_json};
+use crate::support::{Fixture, How, ROWS, all_events, cpu, read_json, write_json};
 
 /// Answers a question with a run's adapter, its template and its stop tokens.
 fn answer(fixture: &Fixture, run: &str, question: &str) -> (String, bool) {
@@ -193,6 +193,56 @@ fn a_shared_system_message_is_computed_once() {
     let how = How { overrides: &["train.max_steps=2"], ..How::default() };
     let summary = fixture.train("run", &how).unwrap();
     assert!(summary.tokens_computed + 150 < summary.tokens, "{summary:?}");
+}
+
+#[test]
+fn prefixes_are_repeated_when_told_and_nothing_else_changes() {
+    let mut fixture = Fixture::new();
+    let system = "{train: [{path: rows.jsonl, system: be kind and very brief}]}";
+    fixture.recipe = fixture.recipe.replace("{train: rows.jsonl}", system);
+    let run = |name: &str, share: &str| {
+        let overrides = ["train.max_steps=2", share];
+        fixture.train(name, &How { overrides: &overrides, ..How::default() }).unwrap()
+    };
+    let shared = run("shared", "share_prefixes=true");
+    let repeated = run("repeated", "share_prefixes=false");
+    assert_eq!(shared.tokens, repeated.tokens);
+    assert!(shared.tokens_computed + 150 < repeated.tokens_computed, "{shared:?} {repeated:?}");
+    for (a, b) in fixture.steps("shared").iter().zip(fixture.steps("repeated")) {
+        assert!((a[1] - b[1]).abs() < 1e-5 && (a[2] - b[2]).abs() < 1e-4, "{a:?} {b:?}");
+    }
+}
+
+/// A long beginning is computed anew in each micro-batch, so larger ones are taken where that saves something.
+#[test]
+fn rows_behind_a_long_beginning_take_larger_micro_batches() {
+    let mut fixture = Fixture::new();
+    let mut config = read_json(&fixture.path("model/config.json"));
+    config["max_position_embeddings"] = 2048.into();
+    write_json(&fixture.path("model/config.json"), &config);
+    let prompts: Vec<String> = (0..40).map(|number| format!("{number} and {number}?")).collect();
+    let rows: Vec<_> = prompts.iter().map(|prompt| (prompt.as_str(), "more")).collect();
+    fixture.write_rows("rows.jsonl", &rows);
+    let usual = fixture.recipe.clone();
+    let run = |fixture: &Fixture, name: &str, limit: usize, share: &str| {
+        let overrides = ["train.max_steps=1", "train.batch_size=40", share];
+        let how = How { memory_limit: limit, overrides: &overrides, ..How::default() };
+        let summary = fixture.train(name, &how).unwrap();
+        let recipe = fs::read_to_string(fixture.path(name).join("recipe.yaml")).unwrap();
+        let size = recipe.lines().find_map(|line| line.strip_prefix("micro_batch_tokens: "));
+        let size = size.unwrap().split_whitespace().next().unwrap().parse::<usize>().unwrap();
+        (size, summary.tokens_computed)
+    };
+    let roomy = 1 << 30;
+    assert_eq!(run(&fixture, "usual", roomy, "share_prefixes=true").0, 1024);
+    let words = "be kind and very brief ".repeat(30);
+    let system = format!("{{train: [{{path: rows.jsonl, system: {words}}}]}}");
+    fixture.recipe = usual.replace("{train: rows.jsonl}", &system);
+    let (size, computed) = run(&fixture, "long", roomy, "share_prefixes=true");
+    assert!(size > 1024, "{size}");
+    let (unshared, all) = run(&fixture, "repeated", roomy, "share_prefixes=false");
+    assert!(all > 2 * computed, "{all} {computed}");
+    assert_eq!(unshared, 1024);
 }
 
 #[test]

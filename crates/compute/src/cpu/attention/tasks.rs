@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Layout, Shape, TILE};
 use crate::cpu::pool::wait_until;
 
-/// Most tiles of a column: a block of queries is packed once for all of them, and they stay in the cache.
+/// Most tiles of a column: a block of queries is packed once for all of them.
 pub(super) const MOST_TILES: usize = 4;
+
+/// The numbers of so many tiles' rows, so that they stay in the cache whatever the head's size.
+const MOST_NUMBERS: usize = MOST_TILES * 64;
 
 /// The columns of all trees, each before those that wait for it.
 pub(super) struct Columns {
@@ -58,7 +61,8 @@ impl Columns {
             .map(|tree| layout.tree(tree).map(|span| layout.tiles(span)).max().unwrap_or(0))
             .collect();
         let all = tiles.iter().sum::<usize>() * shape.kv_heads;
-        let width = (all / (4 * threads)).clamp(1, MOST_TILES);
+        let widest = (MOST_NUMBERS / shape.padded()).clamp(1, MOST_TILES);
+        let width = (all / (4 * threads)).clamp(1, widest);
         let most = tiles.iter().max().map_or(0, |tiles| tiles.div_ceil(width));
         let mut last = vec![None; tiles.len()];
         let mut columns = Vec::new();

@@ -10,7 +10,11 @@ use compute::{
 
 use super::row::Row;
 
-/// Runs `work` once unmeasured, then at least `least` times and `seconds` long; the median.
+/// What takes so long in all need not be measured again.
+const LONG: f64 = 60.0;
+
+/// Runs `work` once unmeasured, then `seconds` long and at least `least` times, fewer only where that is long; the
+/// median.
 pub(super) fn median<E>(
     seconds: f64,
     least: usize,
@@ -19,12 +23,15 @@ pub(super) fn median<E>(
     work()?;
     let begun = Instant::now();
     let mut times = Vec::new();
-    while times.len() < least || begun.elapsed().as_secs_f64() < seconds {
+    loop {
         let start = Instant::now();
         work()?;
         times.push(start.elapsed().as_secs_f64());
+        let passed = begun.elapsed().as_secs_f64();
+        if passed >= seconds && (times.len() >= least || passed >= LONG) {
+            return Ok(middle(times));
+        }
     }
-    Ok(middle(times))
 }
 
 /// The median, of two middle ones the mean.

@@ -19,7 +19,7 @@ const SHAPES: [&str; 4] = ["smollm2-135m", "smollm2-360m", "qwen2.5-0.5b", "llam
 /// Lengths of sequences, with as many sequences as make a step of the longest.
 const LENGTHS: [usize; 5] = [128, 256, 512, 1024, 2048];
 /// Lengths of a sequence that is a step by itself, each in one micro-batch.
-const ALONE: [usize; 5] = [512, 1024, 2048, 4096, 8192];
+const ALONE: [usize; 5] = [256, 512, 1024, 2048, 4096];
 /// Sequences in a step.
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 /// Tokens of a sequence where the length is not varied.

@@ -224,23 +224,22 @@ fn rows_behind_a_long_beginning_take_larger_micro_batches() {
     let rows: Vec<_> = prompts.iter().map(|prompt| (prompt.as_str(), "more")).collect();
     fixture.write_rows("rows.jsonl", &rows);
     let usual = fixture.recipe.clone();
-    let run = |fixture: &Fixture, name: &str, limit: usize, share: &str| {
+    let run = |fixture: &Fixture, name: &str, share: &str| {
         let overrides = ["train.max_steps=1", "train.batch_size=40", share];
-        let how = How { memory_limit: limit, overrides: &overrides, ..How::default() };
+        let how = How { memory_limit: 1 << 30, overrides: &overrides, ..How::default() };
         let summary = fixture.train(name, &how).unwrap();
         let recipe = fs::read_to_string(fixture.path(name).join("recipe.yaml")).unwrap();
         let size = recipe.lines().find_map(|line| line.strip_prefix("micro_batch_tokens: "));
         let size = size.unwrap().split_whitespace().next().unwrap().parse::<usize>().unwrap();
         (size, summary.tokens_computed)
     };
-    let roomy = 1 << 30;
-    assert_eq!(run(&fixture, "usual", roomy, "share_prefixes=true").0, 1024);
+    assert_eq!(run(&fixture, "usual", "share_prefixes=true").0, 1024);
     let words = "be kind and very brief ".repeat(30);
     let system = format!("{{train: [{{path: rows.jsonl, system: {words}}}]}}");
     fixture.recipe = usual.replace("{train: rows.jsonl}", &system);
-    let (size, computed) = run(&fixture, "long", roomy, "share_prefixes=true");
+    let (size, computed) = run(&fixture, "long", "share_prefixes=true");
     assert!(size > 1024, "{size}");
-    let (unshared, all) = run(&fixture, "repeated", roomy, "share_prefixes=false");
+    let (unshared, all) = run(&fixture, "repeated", "share_prefixes=false");
     assert!(all > 2 * computed, "{all} {computed}");
     assert_eq!(unshared, 1024);
 }

@@ -284,8 +284,7 @@ impl<T: Operand> Pass<'_, T> {
             let end = (positions_before + shape.block()).min(positions.len());
             let positions = &positions[positions_before..end];
             let (low, high) = (positions[0] as usize, positions[positions.len() - 1] as usize);
-            let mut seen = tiles().filter(|&(start, _)| !shape.seen(start, low, high).is_empty());
-            if seen.next().is_some() {
+            if tiles().any(|(start, _)| !shape.seen(start, low, high).is_empty()) {
                 let (first, rows) =
                     (positions_before * shape.group(), positions.len() * shape.group());
                 task.turns.wait(number);

@@ -4,6 +4,7 @@
 //! its rows reads; a new one is a file and a line in [`SHAPES`].
 
 mod alpaca;
+mod cell;
 mod check;
 mod columns;
 mod conversation;
@@ -12,6 +13,7 @@ mod detect;
 mod feedback;
 mod field;
 mod kinds;
+mod literal;
 mod messages;
 mod preference;
 mod prompt;

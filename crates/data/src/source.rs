@@ -4,13 +4,16 @@
 //! |---|---|
 //! | JSON Lines | a line that is not blank |
 //! | JSON array | an element; `Place` has its line and index |
-//! | CSV, TSV | a record under the header; every value is a string |
+//! | CSV, TSV | a record under the header; every value is a string, and its reader makes of it what it needs |
 //! | Parquet, Arrow (file and stream) | a row; `Place` has its number |
 //! | text | a line that is not blank, as `{"text": line}` |
 //!
 //! The content tells the format, and the name where it does not. All but
 //! Parquet and Arrow files may be packed with gzip or zstd. However large the
 //! file, one row or one batch of it is in memory.
+//!
+//! A value that has no form in JSON (bytes, an infinite number) does not spoil its row: it is null
+//! with a [`Trouble`], which is an error only for who reads that column.
 
 mod columnar;
 mod delimited;
@@ -21,6 +24,7 @@ mod json;
 mod jsonl;
 mod lines;
 mod object;
+mod python_numbers;
 mod text;
 mod value;
 
@@ -45,6 +49,26 @@ pub struct Row {
     pub place: Place,
     /// Its fields, in the order of the file.
     pub value: Map<String, Value>,
+    /// Columns whose value could not be taken over. They are null in `value`.
+    pub troubles: Vec<Trouble>,
+}
+
+/// A column whose value in one row could not be taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The column.
+    pub column: String,
+    /// What is wrong with it, such as "holds binary data".
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Trouble {
+    /// The error for a reader that needs the column, which the file calls `name`.
+    pub(crate) fn error(&self, name: &str, place: &Place) -> RowError {
+        RowError::new(place, format!("column `{name}` {}", self.message)).with_hint(&self.hint)
+    }
 }
 
 /// What a [`Reader`] gives: a row, a bad row, or why it cannot go on.
@@ -151,6 +175,34 @@ pub(crate) fn kind(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+/// Parses a text that should be JSON, as strictly as a row of a file.
+pub(crate) fn json_text(text: &str) -> std::result::Result<Value, String> {
+    match object::value(text) {
+        Ok(parsed) if parsed.infinite.is_empty() => Ok(parsed.value),
+        Ok(_) => Err(INFINITE.to_owned()),
+        Err(fault) => Err(format!("{}, column {}", fault.message, fault.column)),
+    }
+}
+
+/// A row of JSON text that is an object.
+fn json_row(place: Place, parsed: object::Parsed) -> std::result::Result<Row, RowError> {
+    let trouble =
+        |column| Trouble { column, message: INFINITE.to_owned(), hint: INFINITE_HINT.to_owned() };
+    match parsed.value {
+        Value::Object(value) => {
+            let troubles = parsed.infinite.into_iter().map(trouble).collect();
+            Ok(Row { place, value, troubles })
+        }
+        other => Err(RowError::new(&place, format!("not an object but {}", kind(&other)))),
+    }
+}
+
+const INFINITE: &str = "holds an infinite number";
+const INFINITE_HINT: &str = "replace it by a large number or null";
+
+/// The byte order mark of UTF-8. It also stands within files that were joined.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 fn utf8<'a>(place: &Place, bytes: &'a [u8]) -> std::result::Result<&'a str, RowError> {
     std::str::from_utf8(bytes)

@@ -14,7 +14,7 @@ use crate::context::{self, Context};
 use crate::overlong;
 use crate::random::{key as hash, purpose};
 use crate::record::{self, Conversation, Reader, Reading, Record};
-use crate::source::{self, Row};
+use crate::source::{self, Row, Trouble};
 use crate::store::{Draft, Folder, Found, Header, LeftOut, Set, Shard};
 use crate::supervision::Supervisor;
 use crate::{Error, Findings, Place, Result, RowError};
@@ -246,6 +246,12 @@ impl Maker<'_> {
                 Ok(row) => {
                     let values = columns.iter().map(|name| column(&row.value, name)).collect();
                     let place = row.place.clone();
+                    let is_split = |trouble: &&Trouble| columns.contains(&trouble.column.as_str());
+                    if let Some(trouble) = row.troubles.iter().find(is_split) {
+                        draft.tail.left_out.push(unusable(trouble.error(&trouble.column, &place)));
+                        draft.tail.rows += 1;
+                        continue;
+                    }
                     let notes = (&mut findings, &mut draft.tail.preferences);
                     match self.row(batch.first + index, row, reader, notes) {
                         Ok((text, sequences)) if !sequences.is_empty() => {

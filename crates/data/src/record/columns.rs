@@ -1,21 +1,71 @@
-//! The user's names for columns: `columns: {ours: theirs}`.
+//! Columns by the names and with the values that the shapes know: `columns: {ours: theirs}`, and text that
+//! stands for lists.
 
 use serde_json::{Map, Value};
 
+use super::cell::{self, Change};
 use super::detect::{column_names, join};
 use super::{Reading, SHAPES};
-use crate::source::Row;
+use crate::source::{Row, Trouble, json_text};
 use crate::{Error, Result};
+
+/// The columns of a row as the shapes take them.
+pub(super) struct Prepared {
+    pub(super) value: Map<String, Value>,
+    /// Columns that cannot be read, by our names; they are there in `value`.
+    pub(super) troubles: Vec<Trouble>,
+    /// Columns that could be text, and whose text was taken for turns.
+    pub(super) parsed: Vec<String>,
+}
+
+/// Gives the columns of a row our names, and text that stands for a list its list.
+pub(super) fn prepared(
+    value: Map<String, Value>,
+    troubles: &[Trouble],
+    reading: &Reading,
+) -> Prepared {
+    let mut troubles = renamed_troubles(troubles, reading);
+    let mut value = if reading.columns.is_empty() { value } else { renamed(value, reading) };
+    let mut parsed = Vec::new();
+    for (name, value) in &mut value {
+        match cell::change(name, value) {
+            Change::None => {}
+            Change::Value { value: changed, noted } => {
+                *value = changed;
+                parsed.extend(noted.then(|| name.clone()));
+            }
+            Change::Trouble(trouble) => troubles.push(trouble),
+        }
+    }
+    Prepared { value, troubles, parsed }
+}
+
+/// Troubles of columns that are left, under our names.
+fn renamed_troubles(troubles: &[Trouble], reading: &Reading) -> Vec<Trouble> {
+    let mut ours = Vec::new();
+    for trouble in troubles {
+        let of = |theirs: &str| theirs == trouble.column || root(theirs) == trouble.column;
+        let named = reading.columns.iter().filter(|(_, theirs)| of(theirs));
+        ours.extend(named.map(|(ours, _)| Trouble { column: ours.clone(), ..trouble.clone() }));
+        let is_taken = |(ours, theirs): &(String, String)| {
+            *ours == trouble.column || *theirs == trouble.column
+        };
+        if !reading.columns.iter().any(is_taken) {
+            ours.push(trouble.clone());
+        }
+    }
+    ours
+}
 
 /// Gives columns the names by which the shapes know them.
 ///
 /// `theirs` is a column, or a path into one such as `instances.0.output`. A
 /// column that bears our name without being meant is left out.
-pub(super) fn renamed(mut row: Map<String, Value>, reading: &Reading) -> Map<String, Value> {
+fn renamed(mut row: Map<String, Value>, reading: &Reading) -> Map<String, Value> {
     let columns = &reading.columns;
     let taken: Vec<_> = columns
         .iter()
-        .filter_map(|(ours, theirs)| Some((ours.clone(), find(&row, theirs)?.clone())))
+        .filter_map(|(ours, theirs)| Some((ours.clone(), find(&row, theirs)?)))
         .collect();
     for (ours, theirs) in columns {
         row.shift_remove(ours);
@@ -26,17 +76,35 @@ pub(super) fn renamed(mut row: Map<String, Value>, reading: &Reading) -> Map<Str
 }
 
 /// The column of that name, or what the path leads to.
-fn find<'a>(row: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+fn find(row: &Map<String, Value>, path: &str) -> Option<Value> {
     if let Some(value) = row.get(path) {
-        return Some(value);
+        return Some(value.clone());
     }
     let mut steps = path.split('.');
     let first = row.get(steps.next()?)?;
-    steps.try_fold(first, |value, step| match value {
-        Value::Array(list) => list.get(step.parse::<usize>().ok()?),
-        Value::Object(object) => object.get(step),
+    steps.try_fold(first.clone(), |value, step| match of_text(value) {
+        Value::Array(mut list) => {
+            let index = step.parse::<usize>().ok().filter(|&index| index < list.len())?;
+            Some(list.swap_remove(index))
+        }
+        Value::Object(mut object) => object.swap_remove(step),
         _ => None,
     })
+}
+
+/// The list or object that a text spells out.
+fn of_text(value: Value) -> Value {
+    match &value {
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
+            let parsed = json_text(text).or_else(|_| super::literal::parse(text));
+            parsed.unwrap_or(value)
+        }
+        _ => value,
+    }
+}
+
+fn root(path: &str) -> &str {
+    path.split('.').next().unwrap_or(path)
 }
 
 /// Checks the names against the shapes and the first rows of the file.
@@ -63,7 +131,7 @@ pub(super) fn check(sample: &[Row], reading: &Reading) -> Result<()> {
 
 /// Whether a column of the file is looked into by a path.
 pub(super) fn is_looked_into(name: &str, reading: &Reading) -> bool {
-    reading.columns.iter().any(|(_, theirs)| theirs.split('.').next() == Some(name))
+    reading.columns.iter().any(|(_, theirs)| root(theirs) == name)
 }
 
 #[cfg(test)]
@@ -88,6 +156,11 @@ mod tests {
         check(json!({"tools": 1}), &[("tools", "tools")], json!({"tools": 1}));
         let nested = json!({"a": [{"b": 1}]});
         check(nested, &[("output", "a.0.b")], json!({"a": [{"b": 1}], "output": 1}));
+        check(
+            json!({"a": "[{'b': 1}]"}),
+            &[("output", "a.0.b")],
+            json!({"a": "[{'b': 1}]", "output": 1}),
+        );
         check(
             json!({"a.b": 1, "a": {"b": 2}}),
             &[("text", "a.b")],

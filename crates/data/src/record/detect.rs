@@ -33,15 +33,14 @@ pub(super) struct Refusal {
 
 pub(super) fn find(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<Found> {
     let mut found: Option<Found> = None;
-    let mut other = None;
+    let (mut other, mut trouble) = (None, None);
     for row in sample {
-        let renamed;
-        let value = if reading.columns.is_empty() {
-            &row.value
-        } else {
-            renamed = columns::renamed(row.value.clone(), reading);
-            &renamed
-        };
+        let prepared = columns::prepared(row.value.clone(), &row.troubles, reading);
+        let value = &prepared.value;
+        if trouble.is_none() {
+            trouble =
+                prepared.troubles.into_iter().next().map(|trouble| (row.place.clone(), trouble));
+        }
         match (shape_of(value, wanted), &mut found) {
             (Some((shape, signature)), None) => {
                 found = Some(Found { shape, signature, place: row.place.clone(), count: 1 });
@@ -54,8 +53,18 @@ pub(super) fn find(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<
     }
     found.ok_or_else(|| match other {
         Some((shape, signature)) => refusal(sample, shape, signature, wanted).into(),
-        None => no_shape(sample, wanted).into(),
+        None => match trouble {
+            // A column that a format reads cannot be read: that is why no format fits.
+            Some((place, trouble)) if is_read(&trouble.column, wanted) => {
+                Error::rows(std::iter::once(trouble.error(&trouble.column, &place)))
+            }
+            _ => no_shape(sample, wanted).into(),
+        },
     })
+}
+
+fn is_read(column: &str, wanted: Wanted) -> bool {
+    SHAPES.into_iter().any(|shape| shape.serves.contains(&wanted) && shape.reads(column))
 }
 
 pub(super) fn shape_of(

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
-use super::{Feedback, Record, SHAPES, Shape, Wanted};
+use super::{Feedback, Record, SHAPES, Shape, Wanted, cell};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "feedback",
@@ -52,15 +52,12 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
     let column = LABELS.into_iter().find(|(name, _)| fields.has(name));
     let column = column.map_or("label", |(name, _)| name);
     let label = fields.get(column).ok_or_else(|| fields.missing(column))?;
-    let desirable = match (label, label.as_f64()) {
-        (Value::Bool(label), _) => *label,
-        (_, Some(1.0)) => true,
-        (_, Some(0.0)) => false,
-        _ => {
-            let called = fields.called(column);
-            return Err(fields.error(format!("`{called}` is {label}, neither true nor false")));
-        }
-    };
+    let desirable = cell::flag(label).ok_or_else(|| {
+        let called = fields.called(column);
+        fields
+            .error(format!("`{called}` is {label}, neither true nor false"))
+            .with_hint("write true or false; also 1 or 0, yes or no")
+    })?;
     let shape = dialogue(fields.value).ok_or_else(|| fields.missing("completion"))?;
     let Record::Conversation(mut conversation) = (shape.read)(fields)? else {
         return Err(fields.error("row has no dialogue"));

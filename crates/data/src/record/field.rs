@@ -1,9 +1,13 @@
 //! Reading the fields of a row.
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value};
 use text::Message;
 
+use super::cell;
 use super::{Reading, Wanted};
+use crate::source::Trouble;
 use crate::{Place, RowError};
 
 pub(super) type Result<T> = std::result::Result<T, RowError>;
@@ -20,11 +24,19 @@ pub(super) struct Fields<'a> {
     pub(super) wanted: Wanted,
     /// The columns as the file calls them.
     pub(super) has: &'a [String],
+    /// Columns that cannot be read, by our names.
+    pub(super) troubles: &'a [Trouble],
+    /// The first trouble of a column that was read.
+    pub(super) met: &'a RefCell<Option<RowError>>,
 }
 
 impl<'a> Fields<'a> {
     /// A field that is there and not null.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        if let Some(trouble) = self.troubles.iter().find(|trouble| trouble.column == name) {
+            let error = || trouble.error(self.called(name), self.place);
+            self.met.borrow_mut().get_or_insert_with(error);
+        }
         self.value.get(name).filter(|value| !value.is_null())
     }
 
@@ -88,12 +100,18 @@ impl<'a> Fields<'a> {
 
     /// A field that may be absent and otherwise is a number.
     pub(super) fn optional_number(&self, name: &str) -> Result<Option<f64>> {
-        match self.get(name) {
+        match self.get(name).filter(|value| !cell::is_missing(value)) {
             None => Ok(None),
-            Some(value) => {
-                let number = value.as_f64().filter(|number| number.is_finite());
-                number.map(Some).ok_or_else(|| self.wrong(name, value, "a number"))
-            }
+            Some(value) => cell::number(value).map(Some).ok_or_else(|| self.no_number(name, value)),
+        }
+    }
+
+    fn no_number(&self, name: &str, value: &Value) -> RowError {
+        match value {
+            Value::String(_) => self
+                .error(format!("`{}` is {value}, not a number", self.called(name)))
+                .with_hint("write digits with a decimal point, such as 0.5"),
+            _ => self.wrong(name, value, "a number"),
         }
     }
 

@@ -116,7 +116,10 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Record> {
     let column = REFERENCES.into_iter().find(|name| fields.get(name).is_some());
     columns.extend(column);
     let reference = column.and_then(|name| fields.get(name)).cloned().or(last.map(Value::from));
-    let others = fields.value.iter().filter(|(name, _)| !columns.contains(&name.as_str()));
+    let is_other = |name: &str| {
+        !columns.contains(&name) && fields.troubles.iter().all(|trouble| trouble.column != name)
+    };
+    let others = fields.value.iter().filter(|(name, _)| is_other(name));
     Ok(Record::Prompt(Prompt {
         place: fields.place.clone(),
         messages,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use text::Message;
 
 use super::field::{Fields, Result};
-use super::{Answer, Preference, Ranked, Record, Shape, Wanted, prompt};
+use super::{Answer, Preference, Ranked, Record, Shape, Wanted, cell, prompt};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "ranked",
@@ -111,9 +111,7 @@ fn texts(fields: &Fields<'_>, column: &str, list: &[Value]) -> Result<(Vec<Score
             let found = crate::source::kind(text);
             fields.error(format!("`{column}` {index} is {found}, not text"))
         })?;
-        let value = value
-            .as_f64()
-            .filter(|value| value.is_finite())
+        let value = cell::number(value)
             .ok_or_else(|| fields.error(format!("`{called}` {index} is {value}, not a number")))?;
         answers.push(scored(text, value, is_score));
     }
@@ -123,8 +121,7 @@ fn texts(fields: &Fields<'_>, column: &str, list: &[Value]) -> Result<(Vec<Score
 /// Answers that are objects with a score or rank each.
 fn objects(fields: &Fields<'_>, list: &[Value]) -> Result<(Vec<Scored>, bool)> {
     let number = |answer: &Value, keys: &[&str]| {
-        let found = keys.iter().find_map(|key| answer.get(*key))?.as_f64();
-        found.filter(|value| value.is_finite())
+        keys.iter().find_map(|key| answer.get(*key)).and_then(cell::number)
     };
     let is_score = list.first().is_some_and(|first| number(first, &SCORE_KEYS).is_some());
     let keys: &[&str] = if is_score { &SCORE_KEYS } else { &["rank"] };

@@ -1,8 +1,12 @@
 //! Reads the rows of one file, whose shape is found once.
 
+use std::cell::RefCell;
+
+use super::cell::{self, Spoiled};
+use super::columns::{self, Prepared};
 use super::detect::{self, Found};
 use super::field::Fields;
-use super::{Reading, Record, Shape, Wanted, by_name, check, columns, prompt};
+use super::{Reading, Record, Shape, Wanted, by_name, check, prompt};
 use crate::finding::Kind;
 use crate::source::Row;
 use crate::{Error, Findings, Level, Place, Result, RowError};
@@ -58,20 +62,23 @@ impl Reader {
     /// Reads a row; what is odd about it goes into `findings`.
     pub fn read(&self, row: Row, findings: &mut Findings) -> std::result::Result<Record, RowError> {
         let has: Vec<String> = row.value.keys().cloned().collect();
-        let value = if self.reading.columns.is_empty() {
-            row.value
-        } else {
-            columns::renamed(row.value, &self.reading)
-        };
+        let Prepared { value, troubles, parsed } =
+            columns::prepared(row.value, &row.troubles, &self.reading);
+        let met = RefCell::new(None);
         let fields = Fields {
             place: &row.place,
             value: &value,
             reading: &self.reading,
             wanted: self.wanted,
             has: &has,
+            troubles: &troubles,
+            met: &met,
         };
         let read = if self.wanted == Wanted::Prompts { prompt::read } else { self.shape.read };
-        let record = match (self.mismatch(&fields), read(&fields)) {
+        let record = read(&fields);
+        // What cannot be read was taken for null.
+        let record = met.take().map_or(record, Err);
+        let record = match (self.mismatch(&fields), record) {
             (None, record) => record?,
             (Some(mismatch), Ok(_)) => {
                 return Err(RowError::new(&row.place, mismatch).with_hint(ONE_FORMAT));
@@ -82,6 +89,7 @@ impl Reader {
         };
         let record = check::finish(record, self.reading.system.as_deref(), findings)?;
         self.note_unused(&fields, findings);
+        self.note_cells(&fields, &parsed, findings);
         Ok(record)
     }
 
@@ -109,6 +117,28 @@ impl Reader {
             findings.add_with(&UNUSED_COLUMNS, fields.place, message);
         }
     }
+
+    /// Notes text that a table or spreadsheet made of something else.
+    fn note_cells(&self, fields: &Fields<'_>, parsed: &[String], findings: &mut Findings) {
+        if !parsed.is_empty() {
+            let names = detect::join(parsed.iter().map(|name| fields.called(name)));
+            findings.add_with(
+                &PARSED_TEXT,
+                fields.place,
+                format!("{}: {names}", PARSED_TEXT.message),
+            );
+        }
+        for (name, value) in fields.value.iter().filter(|(name, _)| self.shape.reads(name)) {
+            let Some(spoiled) = cell::spoiled(value) else { continue };
+            let kind = match spoiled {
+                Spoiled::Missing => &MISSING_AS_TEXT,
+                Spoiled::Broken => &SPREADSHEET_ERROR,
+                Spoiled::Cut => &CUT_BY_SPREADSHEET,
+            };
+            let called = fields.called(name);
+            findings.add_with(kind, fields.place, format!("{}, first in `{called}`", kind.message));
+        }
+    }
 }
 
 const ONE_FORMAT: &str = "keep one format a file; `data.train` takes several files";
@@ -118,6 +148,31 @@ const UNUSED_COLUMNS: Kind = Kind {
     level: Level::Note,
     message: "columns that are not trained on",
     hint: "if one of them is meant, name it with `columns`",
+};
+
+const PARSED_TEXT: Kind = Kind {
+    id: "turns-as-text",
+    level: Level::Note,
+    message: "text that spells out messages is read as messages",
+    hint: "if the text itself is meant, put a word before it",
+};
+const MISSING_AS_TEXT: Kind = Kind {
+    id: "missing-value-as-text",
+    level: Level::Warning,
+    message: "the text is a word for a missing value, such as `nan` or `None`, and is trained on as it is",
+    hint: "write null or leave the cell empty: `str` and `astype(str)` turn missing values into such words",
+};
+const SPREADSHEET_ERROR: Kind = Kind {
+    id: "spreadsheet-error",
+    level: Level::Warning,
+    message: "the text is the error of a spreadsheet, such as `#NAME?`",
+    hint: "a cell that began with `=`, `+` or `-` was taken for a formula: export the column as text",
+};
+const CUT_BY_SPREADSHEET: Kind = Kind {
+    id: "cut-by-spreadsheet",
+    level: Level::Warning,
+    message: "the text has 32,767 characters, where Excel cuts a cell",
+    hint: "export the rows from where they came, not from the spreadsheet",
 };
 
 impl From<detect::Refusal> for Error {

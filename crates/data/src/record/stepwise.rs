@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
-use super::{Record, Shape, Step, Stepwise, Wanted, prompt};
+use super::{Record, Shape, Step, Stepwise, Wanted, cell, prompt};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "stepwise",
@@ -42,7 +42,7 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
 fn step(fields: &Fields<'_>, index: usize, text: &Value, label: &Value) -> Result<Step> {
     let text = text.as_str().filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| fields.error(format!("step {index} is empty or not text")))?;
-    let number = label.as_bool().map(f64::from).or(label.as_f64());
+    let number = cell::flag(label).map(f64::from).or(cell::number(label));
     let number = number.filter(|number| (0.0..=1.0).contains(number));
     let label = number.ok_or_else(|| {
         fields.error(format!("label {index} is {label}, neither true, false nor a share between"))

@@ -87,7 +87,12 @@ fn as_long(fields: &Fields<'_>, name: &str, len: usize) -> Result<Vec<i64>> {
 }
 
 fn integers(fields: &Fields<'_>, name: &str) -> Result<Vec<i64>> {
-    let number = |value: &Value| value.as_i64().or_else(|| value.as_bool().map(i64::from));
+    // pandas makes floats of whole numbers where a column has gaps.
+    let whole =
+        |value: &Value| value.as_f64().filter(|number| number.fract() == 0.0).map(|n| n as i64);
+    let number = |value: &Value| {
+        value.as_i64().or_else(|| value.as_bool().map(i64::from)).or_else(|| whole(value))
+    };
     let list = fields.list(name)?;
     let numbers: Option<Vec<i64>> = list.iter().map(number).collect();
     numbers.ok_or_else(|| {

@@ -16,11 +16,11 @@ use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::input::{Input, Seekable, Stream, cut_off};
-use super::{Item, Row, Rows, file_error, value};
-use crate::{Error, Place, Result, RowError};
+use super::{Item, Row, Rows, Trouble, file_error, value};
+use crate::{Error, Place, Result};
 
 /// Rows of a Parquet file that are decoded at once: long documents stay cheap.
 const BATCH_ROWS: usize = 256;
@@ -131,7 +131,7 @@ where
                     Place { file: self.file.clone(), line: index + 1, element: Some(index) };
                 let item = row(place, batch, *next);
                 (*next, self.count) = (*next + 1, index + 1);
-                return Some(Ok(item));
+                return Some(Ok(Ok(item)));
             }
             match guarded(&self.file, self.format, || self.batches.next().transpose()) {
                 Ok(None) => return None,
@@ -149,16 +149,19 @@ where
     }
 }
 
-fn row(place: Place, batch: &RecordBatch, index: usize) -> std::result::Result<Row, RowError> {
-    let mut row = Map::new();
+/// One row. A value that has no form in JSON is null with a trouble: the column may be one that nobody reads.
+fn row(place: Place, batch: &RecordBatch, index: usize) -> Row {
+    let (mut value, mut troubles) = (Map::new(), Vec::new());
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let value = value::of(column, index).map_err(|fault| {
-            let message = format!("column `{}` {}", field.name(), fault.message);
-            RowError::new(&place, message).with_hint(fault.hint)
-        })?;
-        row.insert(field.name().clone(), value);
+        let name = field.name().clone();
+        let found = value::of(column, index).unwrap_or_else(|fault| {
+            let hint = fault.hint.to_owned();
+            troubles.push(Trouble { column: name.clone(), message: fault.message, hint });
+            Value::Null
+        });
+        value.insert(name, found);
     }
-    Ok(Row { place, value: row })
+    Row { place, value, troubles }
 }
 
 /// Runs a reader, whose panic is as good as its error.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::input::{Stream, reading};
 use super::lines::{LONGEST, Lines};
-use super::{Item, Row, file_error, utf8};
+use super::{Item, MARK, Row, file_error, utf8};
 use crate::{Error, Place, Result, RowError};
 
 const QUOTING: &str = "a field that holds a quote, a line end or a separator stands in quotes, and a quote in it is doubled";
@@ -40,7 +40,7 @@ impl Delimited {
             message: bad.message,
             hint: bad.hint,
         })?;
-        rows.header = header.into_iter().map(str::to_owned).collect();
+        rows.header = header.into_iter().enumerate().map(name).collect();
         check_header(&place, &rows.header)?;
         Ok(rows)
     }
@@ -63,6 +63,9 @@ impl Delimited {
                 return Err(file_error(place, "record is over 256 MB")
                     .hinting("a quote in it is probably not closed"));
             };
+            // Files that begin with a byte order mark and were joined have more of them.
+            let joined = if self.record.is_empty() { bytes.strip_prefix(MARK) } else { None };
+            let bytes = joined.unwrap_or(bytes);
             if self.record.is_empty() && bytes.trim_ascii().is_empty() {
                 begin = None;
                 continue;
@@ -81,9 +84,13 @@ impl Delimited {
             let message = format!("row has {found} fields, the header has {wanted}");
             return Err(RowError::new(&place, message).with_hint(QUOTING));
         }
+        if self.header.iter().eq(&fields) {
+            let hint = "files were joined: remove every header but the first";
+            return Err(RowError::new(&place, "row repeats the header").with_hint(hint));
+        }
         let fields = fields.into_iter().map(Value::from);
         let value: Map<String, Value> = self.header.iter().cloned().zip(fields).collect();
-        Ok(Row { place, value })
+        Ok(Row { place, value, troubles: Vec::new() })
     }
 }
 
@@ -96,6 +103,12 @@ impl Iterator for Delimited {
             Err(error) => Some(Err(error)),
         }
     }
+}
+
+/// The name of a column. One without a name (the index that pandas writes, a comma at the end of each line) is
+/// called as pandas calls it.
+fn name((index, name): (usize, &str)) -> String {
+    if name.trim().is_empty() { format!("Unnamed: {index}") } else { name.to_owned() }
 }
 
 fn check_header(place: &Place, header: &[String]) -> Result<()> {
@@ -111,11 +124,7 @@ fn check_header(place: &Place, header: &[String]) -> Result<()> {
         return wrong(message, &hint);
     }
     let mut seen = HashSet::new();
-    for (index, name) in header.iter().enumerate() {
-        if name.trim().is_empty() {
-            let message = format!("column {} has no name in the header", index + 1);
-            return wrong(message, "name it; pandas writes such a column without `index=False`");
-        }
+    for name in header {
         if !seen.insert(name) {
             let message = format!("column `{name}` stands twice in the header");
             return wrong(message, "rename or remove one of them");
@@ -267,12 +276,26 @@ mod tests {
     fn headers_are_checked() {
         for (text, message) in [
             ("a,b,a\n1,2,3", "a.csv:1: column `a` stands twice in the header"),
-            (",a\n0,1", "a.csv:1: column 1 has no name in the header"),
             ("a;b\n1;2", "a.csv:1: header `a;b` is one column"),
             ("a,\"b\n1;2", "a.csv:1: a quote that opens a field is never closed"),
         ] {
             assert_eq!(open(text).err().unwrap().to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_column_may_be_without_a_name() {
+        let row = open(",a,\n0,1,\n").unwrap().next().unwrap().unwrap().unwrap();
+        let names: Vec<&str> = row.value.keys().map(String::as_str).collect();
+        assert_eq!(names, ["Unnamed: 0", "a", "Unnamed: 2"]);
+    }
+
+    #[test]
+    fn joined_files_are_read_up_to_their_headers() {
+        check(
+            "a,b\n1,2\n\u{feff}a,b\n\u{feff}3,4\n",
+            &[r#"2 "1" "2""#, "3 row repeats the header", r#"4 "3" "4""#],
+        );
     }
 
     #[test]

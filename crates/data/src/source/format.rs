@@ -9,7 +9,7 @@ use super::input::{HEAD, Input, Packed, Stream, reading, refuse_other_formats};
 use super::json::Elements;
 use super::jsonl::JsonLines;
 use super::text::TextLines;
-use super::{Rows, columnar, file_error, jsonl};
+use super::{MARK, Rows, columnar, file_error, jsonl};
 use crate::{Error, Result};
 
 /// Endings of names that a folder's data files have, without `.gz` and the like.
@@ -53,14 +53,16 @@ fn seekable_format(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn streamed(file: &Arc<Path>, head: &[u8], mut stream: Stream) -> Result<(&'static str, Rows)> {
+fn streamed(file: &Arc<Path>, mut head: &[u8], mut stream: Stream) -> Result<(&'static str, Rows)> {
     if head.starts_with(&[0xff; 4]) {
         return Ok(("Arrow", columnar::arrow_stream(file, stream)?));
     }
     refuse_other_formats(file, head)?;
     let whole = head.len() < HEAD;
-    let mark = "\u{feff}".as_bytes();
-    let head = head.strip_prefix(mark).inspect(|_| stream.consume(mark.len())).unwrap_or(head);
+    while let Some(rest) = head.strip_prefix(MARK) {
+        stream.consume(MARK.len());
+        head = rest;
+    }
     let format = TextFormat::of(file, head)?;
     let rows: Rows = match format {
         TextFormat::JsonLines => {

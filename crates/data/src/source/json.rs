@@ -4,11 +4,9 @@ use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::input::{Stream, reading};
 use super::lines::{KEPT, LONGEST};
-use super::{Item, Row, file_error, kind, object, too_long, utf8};
+use super::{Item, Row, file_error, json_row, object, too_long, utf8};
 use crate::{Error, Place, Result, RowError};
 
 /// The elements of an array. A scanner that knows strings and brackets finds
@@ -99,8 +97,7 @@ impl Elements {
 
     fn parse(&self, place: Place, column: usize) -> std::result::Result<Row, RowError> {
         match object::value(utf8(&place, &self.element)?) {
-            Ok(Value::Object(value)) => Ok(Row { place, value }),
-            Ok(other) => Err(RowError::new(&place, format!("not an object but {}", kind(&other)))),
+            Ok(parsed) => json_row(place, parsed),
             Err(fault) => {
                 let (line, column) = match fault.line {
                     0 | 1 => (place.line, column + fault.column.saturating_sub(1)),
@@ -240,6 +237,8 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use std::io::BufReader;
+
+    use serde_json::Value;
 
     use super::*;
 

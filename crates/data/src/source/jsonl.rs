@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::input::Stream;
 use super::lines::Records;
-use super::{Item, Row, file_error, kind, object, utf8};
+use super::{Item, Row, file_error, json_row, object, utf8};
 use crate::{Error, Place, Result, RowError};
 
 /// The rows of a file of lines.
@@ -37,11 +37,11 @@ impl Iterator for JsonLines {
         let item = self.lines.next(parse)?;
         if !std::mem::replace(&mut self.begun, true)
             && let Ok(Ok(row)) = &item
-            && let Some(key) = wrapped_list(&row.value)
+            && let Some(error) = no_list_of_rows(&self.file, &row.value)
         {
             self.next = self.lines.next(parse);
             if self.next.is_none() {
-                return Some(Err(one_object(&self.file, Some(key))));
+                return Some(Err(error));
             }
         }
         Some(item)
@@ -50,13 +50,48 @@ impl Iterator for JsonLines {
 
 fn parse(place: Place, bytes: &[u8]) -> std::result::Result<Row, RowError> {
     match object::value(utf8(&place, bytes)?) {
-        Ok(Value::Object(value)) => Ok(Row { place, value }),
-        Ok(other) => Err(RowError::new(&place, format!("not an object but {}", kind(&other)))),
+        Ok(parsed) => json_row(place, parsed),
         Err(fault) => {
             let message = format!("{}, column {}", fault.message, fault.column);
             Err(RowError::new(&place, message))
         }
     }
+}
+
+/// Why an object that is alone in its file is no row, if it is none.
+fn no_list_of_rows(file: &Path, object: &Map<String, Value>) -> Option<Error> {
+    if let Some(key) = wrapped_list(object) {
+        return Some(one_object(file, Some(key)));
+    }
+    let error =
+        file_error(file.display(), "file is one JSON object of columns, not a list of rows");
+    holds_columns(object).then(|| error.hinting(RECORDS))
+}
+
+const RECORDS: &str = "write it by rows: `to_json(path, orient=\"records\", lines=True)` in pandas, \
+     `to_json(path)` of a `datasets.Dataset`";
+
+/// Whether an object has a whole column under each key: objects with the numbers of rows, as pandas' `to_json`
+/// writes them, lists of texts, as a dictionary of columns has them, or pandas' orientations `split` and `index`.
+fn holds_columns(object: &Map<String, Value>) -> bool {
+    let is_numbered = |value: &Value| {
+        let keys = value.as_object().filter(|rows| !rows.is_empty()).map(Map::keys);
+        keys.is_some_and(|mut keys| keys.all(|key| key.parse::<u64>().is_ok()))
+    };
+    let texts = |value: &Value| {
+        let list = value.as_array().filter(|list| list.len() > 1)?;
+        list.iter().all(Value::is_string).then_some(list.len())
+    };
+    let mut lengths = object.values().map(texts);
+    let first = lengths.next().flatten();
+    let is_split = ["columns", "index", "data"]
+        .iter()
+        .all(|key| object.get(*key).is_some_and(Value::is_array));
+    let is_index = !object.is_empty() && object.keys().all(|key| key.parse::<u64>().is_ok());
+    is_split
+        || is_index
+        || (!object.is_empty() && object.values().all(is_numbered))
+        || (object.len() > 1 && first.is_some() && lengths.all(|length| length == first))
 }
 
 /// Keys under which a file may hide its list of rows.

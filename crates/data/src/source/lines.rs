@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::input::{Stream, reading};
-use super::{Item, Row, too_long};
+use super::{Item, MARK, Row, too_long};
 use crate::{Place, RowError};
 
 /// Longest line, array element or CSV record, in bytes.
@@ -77,7 +77,9 @@ impl Records {
                 Err(error) => return Some(Err(reading(&self.file, error))),
             };
             let place = Place { file: self.file.clone(), line: line.number, element: None };
-            match line.bytes {
+            // Files that begin with a byte order mark and were joined with `cat` have more of them.
+            let bytes = line.bytes.map(|bytes| bytes.strip_prefix(MARK).unwrap_or(bytes));
+            match bytes {
                 None => return Some(Ok(Err(too_long(&place, "line")))),
                 Some(bytes) if bytes.trim_ascii().is_empty() => {}
                 Some(bytes) => return Some(Ok(parse(place, bytes))),

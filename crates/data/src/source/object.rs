@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::python_numbers;
+
 /// Why a text is no JSON value.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -16,9 +18,30 @@ pub(super) struct Fault {
     pub(super) column: usize,
 }
 
-/// Parses one value. `serde_json` alone keeps the last of two equal keys and
-/// says nothing.
-pub(super) fn value(text: &str) -> Result<Value, Fault> {
+/// A value that was read.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// The value.
+    pub(super) value: Value,
+    /// Keys of an object under which an infinite number stands, which is null in the value.
+    pub(super) infinite: Vec<String>,
+}
+
+/// Parses one value, also with `NaN` and `Infinity` as Python writes them: null. `serde_json` alone keeps the
+/// last of two equal keys and says nothing.
+pub(super) fn value(text: &str) -> Result<Parsed, Fault> {
+    let fault = match strict(text) {
+        Ok(value) => return Ok(Parsed { value, infinite: Vec::new() }),
+        Err(fault) => fault,
+    };
+    let Some(replaced) = python_numbers::replace(text) else { return Err(fault) };
+    match strict(&replaced.text) {
+        Ok(value) => Ok(Parsed { value, infinite: replaced.infinite }),
+        Err(fault) => Err(Fault { column: replaced.column(fault.line, fault.column), ..fault }),
+    }
+}
+
+fn strict(text: &str) -> Result<Value, Fault> {
     serde_json::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| {
         let bare = bare_message(&error);
         let message = if error.is_data() { bare } else { format!("not JSON: {bare}") };
@@ -111,7 +134,7 @@ mod tests {
             "0.1",
             "\"\\ud83d\\ude00\"",
         ] {
-            assert_eq!(value(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+            assert_eq!(value(text).unwrap().value, serde_json::from_str::<Value>(text).unwrap());
         }
     }
 
@@ -125,6 +148,7 @@ mod tests {
         check(r#"{"a": 1, "a": 1}"#, "key `a` stands twice in one object");
         check(r#"[{"b": {"a": 1, "\u0061": 2}}]"#, "key `a` stands twice in one object");
         check("{\"a\": }", "not JSON: expected value");
+        check("{\"a\": NaN, \"b\": nan}", "not JSON: expected ident");
         check("1e999", "not JSON: number out of range");
         check(&"[".repeat(100_000), "not JSON: recursion limit exceeded");
     }

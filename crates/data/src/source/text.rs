@@ -30,5 +30,5 @@ impl Iterator for TextLines {
 fn row(place: Place, bytes: &[u8]) -> std::result::Result<Row, RowError> {
     let text = utf8(&place, bytes.strip_suffix(b"\r").unwrap_or(bytes))?;
     let value = Map::from_iter([("text".to_owned(), Value::from(text))]);
-    Ok(Row { place, value })
+    Ok(Row { place, value, troubles: Vec::new() })
 }

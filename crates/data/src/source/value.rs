@@ -49,6 +49,8 @@ pub(super) fn of(array: &dyn Array, at: usize) -> Result<Value> {
         T::Utf8View => Ok(array.as_string_view().value(at).into()),
         T::List(_) => list(&array.as_list::<i32>().value(at)),
         T::LargeList(_) => list(&array.as_list::<i64>().value(at)),
+        T::ListView(_) => list(&array.as_list_view::<i32>().value(at)),
+        T::LargeListView(_) => list(&array.as_list_view::<i64>().value(at)),
         T::FixedSizeList(..) => list(&array.as_fixed_size_list().value(at)),
         T::Struct(_) => object(array.as_struct(), at),
         T::Map(..) => map(&array.as_map().value(at)),
@@ -96,7 +98,7 @@ fn primitive<T: ArrowPrimitiveType<Native: Into<Value>>>(
 
 fn float(number: f64) -> Result<Value> {
     if number.is_infinite() {
-        return fault("holds an infinite number", "replace it by a large number or null");
+        return fault(super::INFINITE, super::INFINITE_HINT);
     }
     Ok(serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number))
 }

@@ -14,3 +14,4 @@ mod supervision;
 mod supervision_properties;
 mod supervision_records;
 mod support;
+mod tables;

@@ -12,7 +12,7 @@ fn turns(messages: &[Message]) -> String {
 }
 
 /// A record in a line.
-fn show(record: &Record) -> String {
+pub(crate) fn show(record: &Record) -> String {
     match record {
         Record::Conversation(row) => turns(&row.messages),
         Record::Text(row) => row.text.clone(),

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array,
-    Int64Array, LargeStringArray, ListArray, NullArray, RecordBatch, StringArray, StringViewArray,
-    StructArray, TimestampMillisecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, DictionaryArray, DurationSecondArray,
+    Float32Array, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, RecordBatch,
+    StringArray, StringViewArray, StructArray, TimestampMillisecondArray,
 };
-use data::source::{self, Row};
+use data::source::{self, Row, Trouble};
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -196,13 +196,74 @@ fn values_of_arrow_become_json() {
 }
 
 #[test]
-fn binary_columns_are_bad_rows() {
+fn values_without_a_form_are_troubles_of_their_row() {
     let images = BinaryArray::from_opt_vec(vec![None, Some(b"\xff"), None]);
-    let images: ArrayRef = Arc::new(images);
-    let bytes = arrow_stream(&[batch(vec![("image", images)])]);
-    let error = source::parse(Path::new("a"), &bytes).unwrap_err();
-    assert_eq!(error.to_string(), "a:2 (element 1): column `image` holds binary data");
-    assert_eq!(error.hint(), Some("write it as text, or leave the column out"));
+    let took = DurationSecondArray::from(vec![None, Some(1), None]);
+    let share = Float64Array::from(vec![1.0, f64::NEG_INFINITY, f64::NAN]);
+    let columns: Vec<(&str, ArrayRef)> =
+        vec![("image", Arc::new(images)), ("took", Arc::new(took)), ("share", Arc::new(share))];
+    let bytes = arrow_stream(&[batch(columns)]);
+    let rows = source::parse(Path::new("a"), &bytes).unwrap();
+    let troubles = rows.iter().map(|row| {
+        let trouble = |trouble: &Trouble| format!("{} {}", trouble.column, trouble.message);
+        row.troubles.iter().map(trouble).collect::<Vec<_>>()
+    });
+    let second = [
+        "image holds binary data",
+        "took has the type Duration(s), which JSON cannot hold",
+        "share holds an infinite number",
+    ];
+    assert_eq!(troubles.collect::<Vec<_>>(), [&[][..], &second, &[]]);
+    assert_eq!(rows[1].troubles[0].hint, "write it as text, or leave the column out");
+    let share = [json!(1.0), json!(null), json!(null)];
+    assert!(values(rows).iter().map(|row| &row["share"]).eq(&share));
+}
+
+#[test]
+fn numbers_of_python_are_null_in_json() {
+    let rows = "{\"a\": NaN, \"b\": {\"c\": -Infinity}, \"d\": \"NaN\"}\n";
+    let expected = json!({"a": null, "b": {"c": null}, "d": "NaN"});
+    for text in [rows.to_owned(), format!("[{rows}]")] {
+        let rows = source::parse(Path::new("a"), text.as_bytes()).unwrap();
+        let trouble = &rows[0].troubles[0];
+        assert_eq!((trouble.column.as_str(), rows[0].troubles.len()), ("b", 1));
+        assert_eq!(trouble.message, "holds an infinite number");
+        assert_eq!(values(rows), [expected.clone()]);
+    }
+    check_shown(
+        "a.jsonl",
+        b"{\"a\": NaN, \"b\": NaN, \"c\": }",
+        &["a.jsonl:1: not JSON: expected value, column 27"],
+    );
+}
+
+#[test]
+fn byte_order_marks_of_joined_files_are_passed_over() {
+    for (name, text) in [
+        ("a.jsonl", "\u{feff}\u{feff}{\"text\":\"1\"}\n\u{feff}{\"text\":\"2\"}\n"),
+        ("a.txt", "\u{feff}1\n\u{feff}2\n"),
+        ("a.csv", "\u{feff}text\n1\n\u{feff}2\n"),
+    ] {
+        let rows = source::parse(Path::new(name), text.as_bytes()).unwrap();
+        assert_eq!(values(rows), [json!({"text": "1"}), json!({"text": "2"})], "{name}");
+    }
+}
+
+#[test]
+fn files_of_columns_are_explained() {
+    let hint = "write it by rows: `to_json(path, orient=\"records\", lines=True)` in pandas, `to_json(path)` of a `datasets.Dataset`";
+    let expected = format!("a.json: file is one JSON object, not a list of rows ({hint})");
+    for text in [
+        r#"{"prompt":{"0":"a","1":"b"},"completion":{"0":"c","1":"d"}}"#,
+        r#"{"0":{"prompt":"a"},"1":{"prompt":"b"}}"#,
+        r#"{"columns":["prompt"],"index":[0],"data":[["a"]]}"#,
+        r#"{"prompt": ["a", "b"], "completion": ["c", "d"]}"#,
+    ] {
+        check_shown("a.json", text.as_bytes(), &[&expected]);
+    }
+    for row in [r#"{"input_ids":[1,2],"labels":[1,2]}"#, r#"{"texts":["a","b"]}"#, "{}"] {
+        check_shown("a.json", row.as_bytes(), &[&format!("a.json:1: {row}")]);
+    }
 }
 
 /// All that a reader gives: rows, bad rows, and why it stopped.

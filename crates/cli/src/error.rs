@@ -211,6 +211,13 @@ mod tests {
     #[test]
     fn a_recipe_mistake_keeps_its_place() {
         use keys::{Key, Schema, Surroundings};
+            train::Error::Unsaved { what, source, .. } => {
+                let failure = Failure::from(*source);
+                Failure { message: format!("{what}: {}", failure.message), hint: None, ..failure }
+            }
+            train::Error::Busy { ref path, .. } => {
+                Failure::wrong("busy", error.to_string()).at(path)
+            }
         static KEYS: &[Key] = &[Key::int("rank", 1, 8).default("2").doc("Rank.")];
         let around = Surroundings { current_dir: Path::new("/w"), home: None, variable: &|_| None };
         let error = Schema::new(&[KEYS]).parse("rnk: 3\n", Path::new("a.yaml"), &[], &around);

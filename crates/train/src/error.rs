@@ -22,6 +22,24 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A file or folder that another process is writing.
+    #[error("{}: {holder} is writing it", path.display())]
+    Busy {
+        /// Which.
+        path: PathBuf,
+        /// The process, where it runs and since when.
+        holder: String,
+    },
+    /// A write failed after training had begun, on a full disk say.
+    #[error("{what}: {source}")]
+    Unsaved {
+        /// When, or of what.
+        what: String,
+        /// What could not be written.
+        source: Box<Error>,
+        /// The checkpoint that is good, and how to go on from it.
+        hint: String,
+    },
     /// A loss or the gradient is no number any more.
     #[error("step {step}: {what} is {value}{}", .last.map_or(String::new(), |n| format!(" (grad_norm was {n:.2e} at step {})", .step - 1)))]
     NotFinite {
@@ -55,7 +73,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Refused { hint, .. } => hint.clone(),
-            Error::NotFinite { hint, .. } => Some(hint.clone()),
+            Error::NotFinite { hint, .. } | Error::Unsaved { hint, .. } => Some(hint.clone()),
+            Error::Busy { .. } => {
+                Some("wait until it ends, or take another place with `output`".to_owned())
+            }
             Error::Recipe(error) => error.hint().map(str::to_owned),
             Error::Data(error) => error.hint().map(str::to_owned),
             Error::Model(error) => error.hint(),

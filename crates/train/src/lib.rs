@@ -4,6 +4,7 @@
 //! `--json` are readers of these. Nothing here prints or reads the environment.
 
 pub mod checkpoint;
+pub mod claim;
 pub mod engine;
 mod error;
 pub mod events;

@@ -1,18 +1,21 @@
 //! The run folder: recipe, manifest, events, checkpoints, adapter.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::claim::{Claim, LOCK};
 use crate::events::Event;
 use crate::{Error, Result};
 
-/// A run's folder on disk.
-#[derive(Clone, Debug)]
+/// A run's folder on disk, which belongs to this process until it is dropped.
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    occupied: Occupied,
+    _claim: Claim,
 }
 
 /// What to do with an output folder that already holds a run.
@@ -27,14 +30,17 @@ pub enum Occupied {
 }
 
 /// What a run writes into its folder, and with the remains of writing it all that `--overwrite` removes.
-const CONTENT: [&str; 9] = [
+const CONTENT: [&str; 12] = [
     "recipe.yaml",
     "manifest.json",
     "events.jsonl",
+    "left_out.jsonl",
     "checkpoints",
     "adapter",
     "model",
     "merged",
+    "merged.partial",
+    "merged.old",
     "report.md",
     "report.html",
 ];
@@ -45,49 +51,62 @@ impl RunFolder {
         path.join("manifest.json").is_file() || path.join("events.jsonl").is_file()
     }
 
-    /// Whether a run may begin or go on in `path`. Writes nothing: that is for [`RunFolder::begin`],
-    /// once everything else was checked too.
-    pub fn open(path: &Path, occupied: Occupied) -> Result<Self> {
-        let folder = RunFolder { path: path.to_owned() };
-        let is_run = Self::is_run(path);
-        match occupied {
-            Occupied::Resume if !is_run => {
-                return Err(Error::refused(
-                    format!("{}: there is no run to resume", path.display()),
-                    "leave out `--resume` to begin one",
-                ));
-            }
-            Occupied::Resume => return Ok(folder),
-            Occupied::Refuse if is_run => {
-                return Err(Error::refused(
-                    format!("{}: already holds a run", path.display()),
-                    "`--resume` goes on with it, `output=NAME` takes another folder, \
-                     `--overwrite` removes it",
-                ));
-            }
-            Occupied::Refuse if holds_anything(path) => {
-                return Err(Error::refused(
-                    format!("{}: the folder is not empty, and not a run", path.display()),
-                    "name another folder with `output=NAME`",
-                ));
-            }
-            Occupied::Refuse | Occupied::Overwrite => {}
+    /// Claims `path` for a run that begins or goes on there: the folder is made, and other processes are
+    /// kept away. Nothing in it changes: that is for [`RunFolder::begin`], once everything else was
+    /// checked too. A folder that stays empty is removed when the claim ends.
+    pub fn claim(path: &Path, occupied: Occupied) -> Result<Self> {
+        // A run that is going on is told as such, and not as one that is in the way.
+        if !path.join(LOCK).exists() {
+            check(path, occupied)?;
         }
+        let folder = RunFolder { path: path.to_owned(), occupied, _claim: Claim::within(path)? };
+        check(path, occupied)?;
         Ok(folder)
     }
 
-    /// Makes the folder, and with [`Occupied::Overwrite`] removes the run in it.
-    pub fn begin(&self, occupied: Occupied) -> Result<()> {
-        if occupied == Occupied::Overwrite {
-            self.remove_content()?;
+    /// Claims `<parent>/<stem>-NNN` with the lowest number that nobody has, for a new run.
+    pub fn claim_next(parent: &Path, stem: &str) -> Result<Self> {
+        let mut number = 1;
+        loop {
+            let path = parent.join(format!("{stem}-{number:03}"));
+            let is_made = match fs::create_dir(&path) {
+                Ok(()) => true,
+                // All that a process has left which was killed before its run began.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if !path.join(LOCK).is_file() || holds_anything(&path) {
+                        number += 1;
+                        continue;
+                    }
+                    false
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(Error::io(&path)(error)),
+            };
+            match RunFolder::claim(&path, Occupied::Refuse) {
+                Ok(mut folder) => {
+                    if is_made {
+                        folder._claim.own(vec![path]);
+                    }
+                    return Ok(folder);
+                }
+                // Another process was faster.
+                Err(Error::Busy { .. } | Error::Refused { .. }) if path.exists() => number += 1,
+                Err(error) => return Err(error),
+            }
         }
-        fs::create_dir_all(&self.path).map_err(Error::io(&self.path))
     }
 
-    /// `<parent>/<stem>-NNN` with the lowest number that is not taken.
-    pub fn next_free(parent: &Path, stem: &str) -> PathBuf {
-        let names = (1..).map(|number| parent.join(format!("{stem}-{number:03}")));
-        names.into_iter().find(|path| !path.exists()).expect("numbers do not end")
+    /// What becomes of a run that the folder holds.
+    pub fn occupied(&self) -> Occupied {
+        self.occupied
+    }
+
+    /// Removes the run in the folder, with [`Occupied::Overwrite`].
+    pub fn begin(&self) -> Result<()> {
+        match self.occupied {
+            Occupied::Overwrite => self.remove_content(),
+            Occupied::Refuse | Occupied::Resume => Ok(()),
+        }
     }
 
     /// The folder.
@@ -117,15 +136,16 @@ impl RunFolder {
 
     /// Writes `left_out.jsonl`: every row that is neither trained nor validated on, and why.
     pub fn write_left_out(&self, rows: &[data::RowError]) -> Result<()> {
+        let path = self.path.join("left_out.jsonl");
         if rows.is_empty() {
-            return Ok(());
+            return remove_any(&path);
         }
         let line = |row: &data::RowError| {
             let place = row.place.to_string();
             format!("{}\n", serde_json::json!({"where": place, "message": row.message}))
         };
         let text: String = rows.iter().map(line).collect();
-        write_atomic(&self.path.join("left_out.jsonl"), text.as_bytes())
+        write_atomic(&path, text.as_bytes())
     }
 
     /// Writes the manifest.
@@ -148,7 +168,7 @@ impl RunFolder {
     pub fn supersede_after(&self, step: u64) -> Result<()> {
         let path = self.events_path();
         let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             read => read.map_err(Error::io(&path))?,
         };
         // A line may have been cut within a character.
@@ -208,10 +228,32 @@ impl EventLog {
     }
 }
 
+/// Whether a run may begin or go on in `path`.
+fn check(path: &Path, occupied: Occupied) -> Result<()> {
+    let is_run = RunFolder::is_run(path);
+    match occupied {
+        Occupied::Resume if !is_run => Err(Error::refused(
+            format!("{}: there is no run to resume", path.display()),
+            "leave out `--resume` to begin one",
+        )),
+        Occupied::Refuse if is_run => Err(Error::refused(
+            format!("{}: already holds a run", path.display()),
+            "`--resume` goes on with it, `output=NAME` takes another folder, \
+             `--overwrite` removes it",
+        )),
+        Occupied::Refuse if holds_anything(path) => Err(Error::refused(
+            format!("{}: the folder is not empty, and not a run", path.display()),
+            "name another folder with `output=NAME`",
+        )),
+        Occupied::Refuse | Occupied::Resume | Occupied::Overwrite => Ok(()),
+    }
+}
+
 /// Whether a folder holds more than what a kill left of a run that had not begun.
 fn holds_anything(path: &Path) -> bool {
+    let is_remains = |name: &std::ffi::OsStr| is_partial(name) || name == LOCK;
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    path.is_file() || entries.into_iter().any(|entry| !is_partial(&entry.file_name()))
+    path.is_file() || entries.into_iter().any(|entry| !is_remains(&entry.file_name()))
 }
 
 /// Whether this is the name under which something is written before it is renamed.
@@ -235,7 +277,12 @@ pub fn pretty(value: &Value) -> String {
 }
 
 /// Replaces a file as a whole: a reader sees the old one or the new one, never half.
+///
+/// A device or a pipe is written to as it is.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    if is_device(path) {
+        return fs::write(path, bytes).map_err(Error::io(path));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.partial"));
     let written = File::create(&beside).and_then(|mut file| {
@@ -247,6 +294,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         return Err(Error::io(path)(error));
     }
     Ok(())
+}
+
+/// Whether something is there that is no file and no folder.
+pub(crate) fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// Makes the entries of a folder durable.
@@ -261,26 +313,33 @@ mod tests {
     #[test]
     fn an_occupied_folder_is_refused_and_offers_ways_on() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run");
-        let folder = RunFolder::open(&path, Occupied::Refuse).unwrap();
-        assert!(!path.exists());
-        folder.begin(Occupied::Refuse).unwrap();
+        let path = dir.path().join("deep/run");
+        drop(RunFolder::claim(&path, Occupied::Refuse).unwrap());
+        assert!(!dir.path().join("deep").exists(), "nothing was written, and something stayed");
+        let folder = RunFolder::claim(&path, Occupied::Refuse).unwrap();
+        folder.begin().unwrap();
         folder.write_manifest(&serde_json::json!({})).unwrap();
-        let error = RunFolder::open(&path, Occupied::Refuse).unwrap_err();
+        for occupied in [Occupied::Refuse, Occupied::Resume, Occupied::Overwrite] {
+            let error = RunFolder::claim(&path, occupied).unwrap_err();
+            assert!(matches!(error, Error::Busy { .. }), "{error}");
+        }
+        drop(folder);
+        let error = RunFolder::claim(&path, Occupied::Refuse).unwrap_err();
         assert!(error.hint().unwrap().contains("--resume"), "{:?}", error.hint());
         std::fs::write(path.join("mine.txt"), "kept").unwrap();
-        let folder = RunFolder::open(&path, Occupied::Overwrite).unwrap();
+        CONTENT.map(|name| std::fs::write(path.join(name), "").unwrap());
+        let folder = RunFolder::claim(&path, Occupied::Overwrite).unwrap();
         assert!(RunFolder::is_run(&path));
-        folder.begin(Occupied::Overwrite).unwrap();
-        assert!(!RunFolder::is_run(&path));
-        assert_eq!(std::fs::read_to_string(path.join("mine.txt")).unwrap(), "kept");
+        folder.begin().unwrap();
+        drop(folder);
+        let left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["mine.txt"]);
     }
 
     #[test]
     fn events_after_the_checkpoint_are_marked() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::open(&dir.path().join("run"), Occupied::Refuse).unwrap();
-        folder.begin(Occupied::Refuse).unwrap();
+        let folder = RunFolder::claim(&dir.path().join("run"), Occupied::Refuse).unwrap();
         let mut log = folder.event_log().unwrap();
         for step in 1..=3 {
             log.write(&Event::Saved { step, path: "x".into() }).unwrap();
@@ -305,16 +364,44 @@ mod tests {
     fn what_a_kill_left_before_the_run_began_is_in_nobodys_way() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".manifest.json.partial"), "{").unwrap();
-        RunFolder::open(dir.path(), Occupied::Refuse).unwrap();
+        RunFolder::claim(dir.path(), Occupied::Refuse).unwrap();
         std::fs::write(dir.path().join("mine.txt"), "").unwrap();
-        let error = RunFolder::open(dir.path(), Occupied::Refuse).unwrap_err();
+        let error = RunFolder::claim(dir.path(), Occupied::Refuse).unwrap_err();
         assert!(error.to_string().contains("not a run"), "{error}");
     }
 
     #[test]
     fn numbers_go_up() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("a-001")).unwrap();
-        assert_eq!(RunFolder::next_free(dir.path(), "a"), dir.path().join("a-002"));
+        let runs = dir.path().join("runs");
+        let next = || RunFolder::claim_next(&runs, "a").unwrap();
+        let first = next();
+        assert_eq!(first.path(), runs.join("a-001"));
+        assert_eq!(next().path(), runs.join("a-002"));
+        std::fs::create_dir(runs.join("a-002")).unwrap();
+        assert_eq!(next().path(), runs.join("a-003"), "an empty folder may be somebody's");
+        std::fs::create_dir(runs.join("a-003")).unwrap();
+        std::fs::write(runs.join("a-003").join(LOCK), "of a process that was killed").unwrap();
+        assert_eq!(next().path(), runs.join("a-003"));
+        drop(first);
+        assert_eq!(next().path(), runs.join("a-001"));
+    }
+
+    #[test]
+    fn every_number_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = dir.path().join("runs");
+        let claim = || {
+            let folder = RunFolder::claim_next(&runs, "a").unwrap();
+            folder.write_manifest(&serde_json::json!({})).unwrap();
+            folder.path().to_owned()
+        };
+        let mut paths = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(claim)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        paths.sort();
+        let expected: Vec<_> = (1..=16).map(|n| runs.join(format!("a-{n:03}"))).collect();
+        assert_eq!(paths, expected);
     }
 }

@@ -24,7 +24,7 @@ use text::Date;
 
 use crate::Result;
 use crate::events::Event;
-use crate::run::Occupied;
+use crate::run::RunFolder;
 
 pub use audit::{Audit, audit};
 pub use plan::Memory;
@@ -45,10 +45,6 @@ pub struct Job<'a> {
     pub base_name: String,
     /// The base's revision on the hub, where one was named.
     pub revision: Option<String>,
-    /// The run folder.
-    pub output: PathBuf,
-    /// What to do if it holds a run.
-    pub occupied: Occupied,
     /// Bytes that the process may use.
     pub memory_limit: usize,
     /// Bytes that the process holds at the moment it is asked.
@@ -136,15 +132,16 @@ pub struct Summary {
     pub adapter: PathBuf,
 }
 
-/// Trains as the recipe says, from the start or from the last checkpoint.
+/// Trains as the recipe says in the run's folder, from the start or from the last checkpoint.
 ///
 /// `observer` sees every event as it happens; `control` is asked after every step.
 pub fn train(
     job: Job<'_>,
+    folder: RunFolder,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Summary> {
-    let mut run = setup::prepare(job, backend, observer)?;
+    let mut run = setup::prepare(job, folder, backend, observer)?;
     run_loop::run(&mut run, backend, observer, control)
 }

@@ -14,11 +14,12 @@ use data::report::Report;
 use data::{Finding, Level};
 use keys::{Document, Settings as _};
 use serde_json::{Value, json};
+use train::run::write_atomic;
 use train::trainer::Job;
 
 use super::subject::{Recipe, Subject};
 use crate::context::Context;
-use crate::error::{FAILED, Failure, Result};
+use crate::error::{FAILED, Result};
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -55,8 +56,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let terminal = &context.terminal;
     text::lines(&checked, terminal.style).iter().for_each(|line| terminal.say(line));
     if let Some(file) = &arguments.html {
-        let path = context.environment.current_dir.join(file);
-        std::fs::write(&path, page::page(&checked)).map_err(|error| Failure::io(file, &error))?;
+        write_atomic(file, page::page(&checked).as_bytes())?;
         terminal.say(&format!("{} {}", terminal.style.green("wrote"), file.display()));
     }
     terminal.result(checked.to_json());

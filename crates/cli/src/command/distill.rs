@@ -96,8 +96,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         (_, true) => Occupied::Overwrite,
         _ => Occupied::Refuse,
     };
+    let _claim = Files::claim(&order, occupied, context)?;
     let prompts = prompts::read(&document, context, &order)?;
-    let mut files = Files::open(&order, occupied, context)?;
+    let mut files = Files::open(&order, occupied)?;
     let (asks, kept) = files.match_up(&prompts, order.samples);
     if !kept.is_empty() {
         let (kept, all) = (count(kept.len() as u64), count(asks.len() as u64));

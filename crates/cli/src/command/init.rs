@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use data::Level;
 use serde_json::json;
+use train::claim::Claim;
+use train::run::write_atomic;
 
 use super::quote;
 use crate::context::Context;
@@ -52,6 +54,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let output = &arguments.output;
+    let _claim = Claim::beside(output)?;
     if output.exists() && !arguments.force {
         let message = format!("{}: is there already", output.display());
         return Err(Failure::wrong("occupied", message)
@@ -61,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let method = Method::named(&arguments.method).expect("the command line takes known methods");
     let look = Look::at(method, arguments, context)?;
     let recipe = draft(arguments, context, &look)?;
-    std::fs::write(output, &recipe.text).map_err(|error| Failure::io(output, &error))?;
+    write_atomic(output, recipe.text.as_bytes())?;
     tell(arguments, context, &look, &recipe);
     Ok(0)
 }

@@ -9,13 +9,13 @@ mod report;
 mod stage;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 use data::demo::{self, Demo};
 use eval::compare::Comparison;
-use train::run::{Occupied, RunFolder};
+use train::run::{Occupied, RunFolder, write_atomic};
 
 use super::quote;
 use super::train::{Order, Outcome};
@@ -73,12 +73,12 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
 }
 
 /// A folder of its own: nothing that is there already is touched.
-fn folder(arguments: &Arguments, context: &Context) -> Result<PathBuf> {
+fn folder(arguments: &Arguments, context: &Context) -> Result<RunFolder> {
     let environment = &context.environment;
-    let folder = match &arguments.output {
-        Some(given) => environment.path(given),
-        None => RunFolder::next_free(&environment.current_dir.join("runs"), "quickstart"),
+    let Some(given) = &arguments.output else {
+        return Ok(RunFolder::claim_next(&environment.current_dir.join("runs"), "quickstart")?);
     };
+    let folder = environment.path(given);
     let is_taken =
         fs::read_dir(&folder).map_or(folder.exists(), |mut entries| entries.next().is_some());
     if is_taken {
@@ -87,14 +87,14 @@ fn folder(arguments: &Arguments, context: &Context) -> Result<PathBuf> {
             .at(&folder)
             .hint("name another one with `--output`"));
     }
-    Ok(folder)
+    Ok(RunFolder::claim(&folder, Occupied::Refuse)?)
 }
 
 /// One quickstart from its first word to its last.
 struct Show<'a> {
     arguments: &'a Arguments,
     context: &'a Context,
-    folder: PathBuf,
+    folder: RunFolder,
     /// When the model was there: what comes before depends on the network.
     begun: Instant,
 }
@@ -163,7 +163,7 @@ impl Show<'_> {
     fn write_data(&self) -> Result<Demo> {
         let messages = usize::from(self.arguments.messages);
         let demo = demo::generate(self.arguments.seed, TRAIN_ROWS + VALIDATION_ROWS, messages);
-        let files = demo.write(&self.folder.join("tickets"))?;
+        let files = demo.write(&self.folder.path().join("tickets"))?;
         self.head("the task: a support message becomes one strict JSON ticket");
         let row = &demo.train[0];
         row.message.lines().for_each(|line| self.say(&format!("  {line}")));
@@ -234,8 +234,8 @@ impl Show<'_> {
     /// Writes the recipe, prints it, and runs it as `tunesmith train` would.
     fn train(&self, plan: &Plan) -> Result<Outcome> {
         let text = recipe::text(plan.steps, self.arguments.seed);
-        let path = self.folder.join("tickets.yaml");
-        fs::write(&path, &text).map_err(|error| Failure::io(&path, &error))?;
+        let path = self.folder.path().join("tickets.yaml");
+        write_atomic(&path, text.as_bytes())?;
         self.head(&format!("the recipe: {}", self.show(&path)));
         self.tell_fewer(plan);
         text.lines().for_each(|line| self.say(&format!("  {line}")));

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keys::{Document, Settings as _};
 use model::Base;
-use train::run::Occupied;
 use train::trainer::Job;
 
 use super::quote;
@@ -91,8 +90,6 @@ impl Subject {
             start: self.adapter,
             base_name: self.name,
             revision: None,
-            output: PathBuf::new(),
-            occupied: Occupied::Refuse,
             memory_limit: memory.or_else(memory_limit).unwrap_or(MEMORY_UNKNOWN),
             resident_bytes: resident_memory,
             date: context.today(),

@@ -102,35 +102,42 @@ impl Order {
         let is_run = self.recipe.is_dir() && RunFolder::is_run(&self.recipe);
         let path = if is_run { self.recipe.join("recipe.yaml") } else { self.recipe.clone() };
         let document = read_recipe(context, &path, &overrides)?;
-        let output = match document.opt_path("output") {
-            Some(output) if document.is_given("output") && !is_run => output.to_owned(),
-            _ if is_run => self.recipe.clone(),
+        // Before the model is looked for, which may take long.
+        let folder = match document.opt_path("output") {
+            Some(output) if document.is_given("output") && !is_run => {
+                self.claim(context, output)?
+            }
+            _ if is_run => self.claim(context, &self.recipe)?,
             _ => self.free_or_newest(context, &path)?,
         };
-        let output = PathBuf::from(context.environment.show(&output));
-        // Before the model is looked for, which may take long.
-        RunFolder::open(&output, self.occupied)?;
         let model = context
             .models()
             .locate(document.get_locator("model.id"), document.opt_str("model.revision"))
             .map_err(|failure| at_key(&document, "model.id", failure))?;
-        self.train(context, document, &model, &output)
+        self.train(context, document, &model, folder)
+    }
+
+    /// Claims a folder, named as the user knows it.
+    fn claim(&self, context: &Context, output: &Path) -> Result<RunFolder> {
+        let output = PathBuf::from(context.environment.show(output));
+        Ok(RunFolder::claim(&output, self.occupied)?)
     }
 
     /// The run folder where the recipe names none.
-    fn free_or_newest(&self, context: &Context, recipe: &Path) -> Result<PathBuf> {
+    fn free_or_newest(&self, context: &Context, recipe: &Path) -> Result<RunFolder> {
         let (parent, stem) = run_stem(recipe);
-        let parent = context.environment.current_dir.join(parent);
         if self.occupied != Occupied::Resume {
-            return Ok(RunFolder::next_free(&parent, &stem));
+            return Ok(RunFolder::claim_next(&parent, &stem)?);
         }
+        let parent = context.environment.current_dir.join(parent);
         let newest = newest_run(&parent, &stem).ok_or_else(|| {
             let message = format!("there is no run {}-NNN to resume", parent.join(&stem).display());
             Failure::wrong("refused", message)
                 .hint("leave out `--resume` to begin one, or name the folder of the run")
         })?;
+        let folder = self.claim(context, &newest)?;
         context.terminal.say(&format!("resuming {}", context.environment.show(&newest)));
-        Ok(newest)
+        Ok(folder)
     }
 
     fn train(
@@ -138,10 +145,10 @@ impl Order {
         context: &Context,
         document: Document,
         model: &Resolved,
-        output: &Path,
+        folder: RunFolder,
     ) -> Result<Outcome> {
         let precision = match self.occupied {
-            Occupied::Resume if !document.is_given("precision") => precision_so_far(output),
+            Occupied::Resume if !document.is_given("precision") => precision_so_far(folder.path()),
             _ => None,
         };
         let precision = precision.unwrap_or_else(|| document.get_str("precision").to_owned());
@@ -152,8 +159,6 @@ impl Order {
             start: model.adapter.clone(),
             base_name: model.name.clone(),
             revision: model.revision.clone(),
-            output: output.to_owned(),
-            occupied: self.occupied,
             memory_limit: memory_limit().unwrap_or(MEMORY_UNKNOWN),
             resident_bytes: resident_memory,
             date: context.today(),
@@ -171,7 +176,7 @@ impl Order {
             None => Control::Continue,
         };
         let mut observer = |event: &train::events::Event| progress.event(event);
-        let trained = train::trainer::train(job, &mut backend, &mut observer, &mut control);
+        let trained = train::trainer::train(job, folder, &mut backend, &mut observer, &mut control);
         let losses = progress.finish();
         let summary = trained?;
         let stopped_by = stopped_by.filter(|_| summary.status == "interrupted");

@@ -17,4 +17,5 @@ mod plan;
 mod quickstart;
 mod recipe;
 mod show;
+mod together;
 mod train;

@@ -215,12 +215,12 @@ pub(super) fn decide(
 
 pub(super) fn prepare(
     job: Job<'_>,
+    folder: RunFolder,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Run> {
-    let (occupied, threads) = (job.occupied, job.threads);
-    let folder = RunFolder::open(&job.output, occupied)?;
-    let resumed = occupied == Occupied::Resume;
+    let threads = job.threads;
+    let resumed = folder.occupied() == Occupied::Resume;
     let (device, operand) = (backend.device(), backend.operand());
     let purpose = Purpose::Train(resumed.then_some(&folder));
     let mut prepared = decide(job, &device, operand, purpose)?;
@@ -238,7 +238,7 @@ pub(super) fn prepare(
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
     let method = document.get_str("method").to_owned();
-    folder.begin(occupied)?;
+    folder.begin()?;
     // The manifest first: a folder that has one is a run.
     folder.write_manifest(&prepared.manifest)?;
     folder.supersede_after(state.step)?;

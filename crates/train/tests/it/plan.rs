@@ -12,7 +12,7 @@ use crate::support::{Fixture, How, cpu, read_json};
 
 fn planned(fixture: &Fixture, how: &How<'_>, base: Base, stand_in: Option<StandIn>) -> Planned {
     let device = cpu(how.threads, how.precision);
-    let job = Job { base, ..fixture.job("planned", how) };
+    let job = Job { base, ..fixture.job(how) };
     plan(job, &device.device(), device.operand(), stand_in).unwrap()
 }
 

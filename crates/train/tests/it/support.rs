@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use text::Date;
 use train::Result;
 use train::events::Event;
-use train::run::Occupied;
+use train::run::{Occupied, RunFolder};
 use train::trainer::{Control, DataAccess, Job, Summary, train};
 
 /// A golden of this crate.
@@ -224,7 +224,7 @@ impl Fixture {
         observer: &mut dyn FnMut(&Event),
         control: &mut dyn FnMut(u64) -> Control,
     ) -> Result<Summary> {
-        let job = self.job(run, how);
+        let folder = RunFolder::claim(&self.path(run), how.occupied)?;
         let step = std::cell::Cell::new(0);
         let mut watch = |event: &Event| {
             if let Event::Step(event) = event {
@@ -232,19 +232,17 @@ impl Fixture {
             }
             observer(event);
         };
-        train(job, backend, &mut watch, &mut || control(step.get()))
+        train(self.job(how), folder, backend, &mut watch, &mut || control(step.get()))
     }
 
     /// What a run is asked to do.
-    pub(crate) fn job(&self, run: &str, how: &How<'_>) -> Job<'static> {
+    pub(crate) fn job(&self, how: &How<'_>) -> Job<'static> {
         Job {
             document: self.document(how.overrides),
             base: self.base(),
             start: how.start.clone(),
             base_name: "org/tiny".into(),
             revision: how.revision.clone(),
-            output: self.path(run),
-            occupied: how.occupied,
             memory_limit: how.memory_limit,
             resident_bytes: || 0,
             date: Date::new(2026, 3, 1).unwrap(),

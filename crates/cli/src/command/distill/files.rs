@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use text::Message;
+use train::claim::Claim;
 use train::run::write_atomic;
 
 use super::order::Order;
@@ -45,18 +46,22 @@ pub(super) struct Tally {
 }
 
 impl Files {
-    pub(super) fn open(order: &Order, occupied: Occupied, context: &Context) -> Result<Self> {
-        let output = &order.output;
-        let mut partial = output.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let there = [output, &partial].into_iter().find(|path| path.exists());
+    /// Keeps other processes away from the output. Refuses one that is there, unless told otherwise.
+    pub(super) fn claim(order: &Order, occupied: Occupied, context: &Context) -> Result<Claim> {
+        let claim = Claim::beside(&order.output)?;
+        let partial = partial(&order.output);
+        let there = [&order.output, &partial].into_iter().find(|path| path.exists());
         if let (Some(path), Occupied::Refuse) = (there, occupied) {
             let message = format!("{}: is there already", context.environment.show(path));
             return Err(Failure::wrong("occupied", message)
                 .at(path)
                 .hint("`--resume` asks only for what is missing, `--overwrite` begins anew"));
         }
+        Ok(claim)
+    }
+
+    pub(super) fn open(order: &Order, occupied: Occupied) -> Result<Self> {
+        let partial = partial(&order.output);
         let head = json!({"distill": order.fingerprint()});
         let mut before = HashMap::new();
         if occupied == Occupied::Resume && partial.exists() {
@@ -65,9 +70,6 @@ impl Files {
             before = read_rows(order)?;
         }
         // What was read is written again, so that a line that was cut off does no harm.
-        if let Some(folder) = output.parent() {
-            fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
-        }
         let mut text = format!("{head}\n");
         let mut hashes: Vec<&String> = before.keys().collect();
         hashes.sort_unstable();
@@ -151,6 +153,13 @@ impl Files {
         remove(&self.partial)?;
         Ok(tally)
     }
+}
+
+/// Where answers go until all are there.
+fn partial(output: &Path) -> PathBuf {
+    let mut partial = output.as_os_str().to_owned();
+    partial.push(".partial");
+    partial.into()
 }
 
 fn line(hash: &str, answer: &Answer) -> String {

@@ -7,16 +7,18 @@ use serde_json::{Value, json};
 
 use super::origin::{Origin, json_file, same_file};
 use crate::error::{Failure, Result};
+use train::claim::Claim;
 use train::run::{pretty, write_atomic};
 
 /// The folder of the merged model, and the one it is written in.
 pub(super) struct Place {
     output: PathBuf,
     partial: PathBuf,
+    _claim: Claim,
 }
 
 impl Place {
-    /// Refuses an output that is taken. Writes nothing.
+    /// Refuses an output that is taken, or that another process is writing. Writes nothing.
     pub(super) fn new(output: &Path, overwrite: bool, origin: &Origin) -> Result<Self> {
         let show = output.display();
         let taken = |message: String| Failure::wrong("refused", message).at(output);
@@ -28,7 +30,8 @@ impl Place {
         }
         let mut partial = output.as_os_str().to_owned();
         partial.push(".partial");
-        let place = Place { output: output.to_owned(), partial: partial.into() };
+        let claim = Claim::beside(output)?;
+        let place = Place { output: output.to_owned(), partial: partial.into(), _claim: claim };
         if !is_free(&place.partial)? && !is_ours(&place.partial)? {
             let message = format!("{}: is in the way", place.partial.display());
             return Err(taken(message).hint("move it, or name another folder with `--output`"));

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 pub(crate) const FAILED: u8 = 1;
 /// Exit code: the command or the recipe was wrong.
 pub(crate) const WRONG: u8 = 2;
+/// Exit code: the reader of standard output has gone away. It is what a shell shows for SIGPIPE.
+pub(crate) const CLOSED_PIPE: u8 = 141;
 
 /// The end of a command that did not get done.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,10 +49,22 @@ impl Failure {
     pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
         let code = match error.kind() {
             std::io::ErrorKind::NotFound => "file_not_found",
-            std::io::ErrorKind::StorageFull => "disk_full",
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "disk_full",
+            // Of `ulimit -f`.
+            std::io::ErrorKind::FileTooLarge => "file_too_large",
             _ => "io",
         };
         Failure::new(code, format!("{}: {}", path.display(), describe(error))).at(path)
+    }
+
+    /// Nobody reads standard output any more: the command ends without a word.
+    pub(crate) fn closed_pipe() -> Self {
+        let message = "standard output: nobody reads it any more";
+        Failure { exit: CLOSED_PIPE, ..Failure::new("closed_pipe", message) }
+    }
+
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        self.exit == CLOSED_PIPE
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -197,6 +211,13 @@ impl From<train::Error> for Failure {
             train::Error::Model(error) => error.into(),
             train::Error::Compute(error) => error.into(),
             train::Error::Refused { .. } => Failure::wrong("refused", error.to_string()),
+            train::Error::Unsaved { what, source, .. } => {
+                let failure = Failure::from(*source);
+                Failure { message: format!("{what}: {}", failure.message), hint: None, ..failure }
+            }
+            train::Error::Busy { ref path, .. } => {
+                Failure::wrong("busy", error.to_string()).at(path)
+            }
             train::Error::NotFinite { .. } => Failure::new("not_finite", error.to_string()),
             _ => Failure::new("train", error.to_string()),
         };
@@ -211,13 +232,6 @@ mod tests {
     #[test]
     fn a_recipe_mistake_keeps_its_place() {
         use keys::{Key, Schema, Surroundings};
-            train::Error::Unsaved { what, source, .. } => {
-                let failure = Failure::from(*source);
-                Failure { message: format!("{what}: {}", failure.message), hint: None, ..failure }
-            }
-            train::Error::Busy { ref path, .. } => {
-                Failure::wrong("busy", error.to_string()).at(path)
-            }
         static KEYS: &[Key] = &[Key::int("rank", 1, 8).default("2").doc("Rank.")];
         let around = Surroundings { current_dir: Path::new("/w"), home: None, variable: &|_| None };
         let error = Schema::new(&[KEYS]).parse("rnk: 3\n", Path::new("a.yaml"), &[], &around);

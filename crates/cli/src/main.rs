@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    signals::ignore_limits();
     let given: Vec<OsString> = std::env::args_os().collect();
     let arguments = match parse(&given) {
         Ok(arguments) => arguments,
@@ -48,13 +49,20 @@ fn main() -> ExitCode {
     let Arguments { global, command } = arguments;
     let terminal = Terminal::new(&environment, global.json);
     let context = Context { environment, terminal, global };
-    match command.run(&context) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            context.terminal.fail(&failure);
-            ExitCode::from(failure.exit)
+    let ended = command.run(&context);
+    let code = match (&ended, &context.terminal.written()) {
+        // What was not done goes before what could not be said.
+        (Err(failure), _) | (Ok(0), Err(failure)) => {
+            context.terminal.fail(failure);
+            failure.exit
         }
-    }
+        (Ok(code), Err(failure)) => {
+            context.terminal.fail(failure);
+            *code
+        }
+        (Ok(code), Ok(())) => *code,
+    };
+    ExitCode::from(code)
 }
 
 fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
@@ -66,14 +74,22 @@ fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
 
 /// Help and version are answers; anything else was a wrong command.
 fn refuse(error: &clap::Error, environment: &Environment, json: bool) -> ExitCode {
-    // Nobody listening changes nothing about the exit code.
-    let _ = error.print();
+    let terminal = Terminal::new(environment, json);
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ExitCode::SUCCESS;
+        let text = error.render();
+        // The colours go where a person sees them.
+        match terminal.stdout_is_terminal && environment.wants_color() {
+            true => terminal.stream(&text.ansi().to_string()),
+            false => terminal.stream(&text.to_string()),
+        }
+        let Err(failure) = terminal.written() else { return ExitCode::SUCCESS };
+        terminal.fail(&failure);
+        return ExitCode::from(failure.exit);
     }
+    let _ = error.print();
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
     let failure = Failure::wrong("command", first).hint("`tunesmith --help` lists what there is");
-    Terminal::new(environment, json).event(&failure.to_json());
+    terminal.event(&failure.to_json());
     ExitCode::from(WRONG)
 }

@@ -12,6 +12,8 @@ pub(crate) enum Asked {
     Interrupt,
     /// SIGTERM.
     Terminate,
+    /// SIGHUP: the terminal was closed, or its connection broke.
+    HangUp,
     /// SIGUSR1: a scheduler is about to end the job.
     Save,
 }
@@ -20,6 +22,7 @@ impl Asked {
     /// The exit code of a program that ended because of it.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
+            Asked::HangUp => 129,
             Asked::Interrupt => 130,
             Asked::Terminate | Asked::Save => 143,
         }
@@ -31,12 +34,13 @@ impl Asked {
 pub(crate) struct Signals {
     interrupt: Arc<AtomicBool>,
     terminate: Arc<AtomicBool>,
+    hang_up: Arc<AtomicBool>,
     save: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM and SIGUSR1. While one of the first two is not
-    /// answered, a second one ends the process at once.
+    /// Takes over SIGINT, SIGTERM, SIGUSR1 and, unless `nohup` had it ignored, SIGHUP. While one of
+    /// the first two is not answered, a second one ends the process at once.
     pub(crate) fn install() -> Result<Self> {
         let signals = Signals::default();
         signals.register().map_err(|error| {
@@ -47,7 +51,7 @@ impl Signals {
 
     #[cfg(unix)]
     fn register(&self) -> std::io::Result<()> {
-        use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
         use signal_hook::flag::{register, register_conditional_shutdown};
         // In this order: the first signal finds the flag down and raises it.
         for (signal, asked, flag) in [
@@ -59,6 +63,9 @@ impl Signals {
             register(signal, Arc::clone(flag))?;
         }
         register(SIGUSR1, Arc::clone(&self.save))?;
+        if !is_ignored(SIGHUP) {
+            register(SIGHUP, Arc::clone(&self.hang_up))?;
+        }
         Ok(())
     }
 
@@ -78,6 +85,7 @@ impl Signals {
         match () {
             () if up(&self.interrupt) => Some(Asked::Interrupt),
             () if up(&self.terminate) => Some(Asked::Terminate),
+            () if up(&self.hang_up) => Some(Asked::HangUp),
             () if up(&self.save) => Some(Asked::Save),
             () => None,
         }
@@ -87,6 +95,26 @@ impl Signals {
     pub(crate) fn take_interrupt(&self) -> bool {
         self.interrupt.swap(false, Ordering::SeqCst)
     }
+}
+
+/// Makes a file that grows beyond `ulimit -f` an error of the write, and not the end of the process.
+pub(crate) fn ignore_limits() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGXFSZ, flag::register};
+        // Where that is impossible the system's own way stays: nothing half-written gets its name.
+        register(SIGXFSZ, Arc::default()).ok();
+    }
+}
+
+/// Whether a signal was ignored when the process began. Where the system does not tell, it is taken to
+/// be: then `nohup` holds.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[cfg(all(test, unix))]

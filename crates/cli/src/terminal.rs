@@ -5,12 +5,13 @@ pub(crate) mod progress;
 pub(crate) mod style;
 pub(crate) mod table;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 use crate::environment::Environment;
-use crate::error::Failure;
+use crate::error::{Failure, Result, describe};
 use style::Style;
 
 /// Where words go.
@@ -28,6 +29,16 @@ pub(crate) struct Terminal {
     pub(crate) is_live: bool,
     /// Whether standard output is seen by a person.
     pub(crate) stdout_is_terminal: bool,
+    /// The first error of standard output. Nothing is written there any more.
+    broken: Arc<OnceLock<Broken>>,
+}
+
+/// Why standard output takes nothing more.
+#[derive(Clone, Debug)]
+struct Broken {
+    /// Its reader has gone away, as `head` does.
+    is_closed: bool,
+    message: String,
 }
 
 impl Terminal {
@@ -42,6 +53,7 @@ impl Terminal {
             error_style,
             is_live: environment.is_live(),
             stdout_is_terminal: environment.stdout_is_terminal,
+            broken: Arc::default(),
         }
     }
 
@@ -57,7 +69,7 @@ impl Terminal {
 
     /// A line of human text: what the command was run for.
     pub(crate) fn say(&self, line: &str) {
-        if self.json { self.note(line) } else { write_out(line, "\n") }
+        if self.json { self.note(line) } else { self.write_out(line, "\n") }
     }
 
     /// A line about what is going on, apart from the result.
@@ -66,13 +78,13 @@ impl Terminal {
         if cfg!(test) {
             return;
         }
-        // Nobody listening is no reason to stop the work.
+        // What is said here beside the result may be lost.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
 
     /// Text of the result as it comes, without a line's end.
     pub(crate) fn stream(&self, text: &str) {
-        write_out(text, "");
+        self.write_out(text, "");
     }
 
     /// A warning.
@@ -83,7 +95,7 @@ impl Terminal {
     /// One JSON value as a line of standard output, with `--json`.
     pub(crate) fn event(&self, value: &Value) {
         if self.json {
-            write_out(&value.to_string(), "\n");
+            self.write_out(&value.to_string(), "\n");
         }
     }
 
@@ -95,8 +107,35 @@ impl Terminal {
         self.event(&value);
     }
 
-    /// The one place that reports an error.
+    /// Whether standard output took all that was written to it.
+    ///
+    /// Work that takes long asks now and then; [`crate::main`] asks in the end.
+    pub(crate) fn written(&self) -> Result<()> {
+        match self.broken.get() {
+            None => Ok(()),
+            Some(Broken { is_closed: true, .. }) => Err(Failure::closed_pipe()),
+            Some(Broken { message, .. }) => {
+                Err(Failure::new("output", format!("standard output: {message}")))
+            }
+        }
+    }
+
+    fn write_out(&self, text: &str, end: &str) {
+        if self.broken.get().is_some() {
+            return;
+        }
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = write!(out, "{text}{end}").and_then(|()| out.flush()) {
+            let is_closed = error.kind() == ErrorKind::BrokenPipe;
+            self.broken.get_or_init(|| Broken { is_closed, message: describe(&error) });
+        }
+    }
+
+    /// The one place that reports an error. A reader that has gone away is none.
     pub(crate) fn fail(&self, failure: &Failure) {
+        if failure.is_closed_pipe() {
+            return;
+        }
         let style = self.error_style;
         self.note(&format!("{} {}", style.red("error:"), failure.message));
         if let Some(hint) = &failure.hint {
@@ -104,10 +143,4 @@ impl Terminal {
         }
         self.event(&failure.to_json());
     }
-}
-
-fn write_out(text: &str, end: &str) {
-    let mut out = std::io::stdout().lock();
-    // As above: a reader that has gone away stops nothing.
-    let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
 }

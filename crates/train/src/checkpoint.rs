@@ -108,20 +108,23 @@ impl Store {
         });
         if let Err(error) = written {
             self.remove_partials().ok();
-            let kept = self.latest().map_or_else(
-                || "there is no older checkpoint".to_owned(),
-                |path| format!("{} is still good", path.display()),
-            );
-            return Err(Error::refused(
-                format!("checkpoint of step {}: {error}", state.step),
-                format!("{kept}; make room, then go on with `--resume`"),
-            ));
+            return Err(self.unsaved(format!("checkpoint of step {}", state.step), error));
         }
         let all: Vec<PathBuf> = self.all().into_values().collect();
         for old in &all[..all.len().saturating_sub(self.keep)] {
             remove_any(old)?;
         }
         Ok(path)
+    }
+
+    /// An error of writing that names the checkpoint which is good.
+    pub(crate) fn unsaved(&self, what: String, error: Error) -> Error {
+        let kept = self.latest().map_or_else(
+            || "there is no older checkpoint".to_owned(),
+            |path| format!("{} is still good", path.display()),
+        );
+        let hint = format!("{kept}; make room, then go on with `--resume`");
+        Error::Unsaved { what, source: Box::new(error), hint }
     }
 
     /// Puts what a checkpoint holds in the place of a blueprint's values.

@@ -84,6 +84,11 @@ impl Error {
         }
     }
 
+    /// Whether a file could not be read or written.
+    pub(crate) fn is_io(&self) -> bool {
+        matches!(self, Error::Io { .. } | Error::Model(model::Error::Io { .. }))
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Error::Io { path: path.to_owned(), source }
     }

@@ -150,6 +150,10 @@ impl Chat<'_> {
                 Line::Quit => return Ok(0),
                 Line::Question => self.answer()?,
             }
+            if terminal.written().is_err() {
+                // It is reported where every command ends.
+                return Ok(0);
+            }
         }
     }
 
@@ -169,7 +173,7 @@ impl Chat<'_> {
                     self.context.terminal.note("\n(once more, or /quit, leaves)");
                     warned = true;
                 }
-                Some(Asked::Terminate) => return Err(Asked::Terminate),
+                Some(asked @ (Asked::Terminate | Asked::HangUp)) => return Err(asked),
                 _ => {}
             }
         }
@@ -193,7 +197,8 @@ impl Chat<'_> {
         let mut on_text = |_: usize, text: &str| {
             terminal.stream(text);
             match signals.asked() {
-                Some(Asked::Interrupt | Asked::Terminate) => Flow::Stop,
+                Some(Asked::Interrupt | Asked::Terminate | Asked::HangUp) => Flow::Stop,
+                _ if terminal.written().is_err() => Flow::Stop,
                 _ => Flow::Continue,
             }
         };

@@ -140,7 +140,8 @@ impl Work<'_> {
         };
         let mut on_answer = |missed: usize, answer: Answer| {
             bar.inc(1);
-            files.keep(missing[missed], &self.asks[missing[missed]], answer)
+            files.keep(missing[missed], &self.asks[missing[missed]], answer)?;
+            self.context.terminal.written()
         };
         let asks: Vec<&Ask<'_>> = missing.iter().map(|&index| &self.asks[index]).collect();
         let asked = match &self.order.teacher {

@@ -115,7 +115,7 @@ impl Work<'_> {
             if streams {
                 terminal.stream(text);
             }
-            Flow::Continue
+            if terminal.written().is_ok() { Flow::Continue } else { Flow::Stop }
         };
         let answers = session.answer(&prompts, sampling, true, &mut on_text)?;
         if streams {

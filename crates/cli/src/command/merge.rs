@@ -107,7 +107,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         context.terminal.note(note);
     }
     place.begin()?;
-    let written = write(context, arguments, &origin, &merge, &place)?;
+    let written = write(context, arguments, &origin, &merge, &place);
+    // On a full disk what was written of it would only take room.
+    let written = written.inspect_err(|_| place.give_up())?;
     let dtype = merge.dtype();
     // Its matrices are not needed while models are compared.
     drop(merge);

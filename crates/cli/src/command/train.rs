@@ -168,17 +168,30 @@ impl Order {
         let signals = Signals::install()?;
         let mut progress = Progress::new(&context.terminal);
         let mut stopped_by = None;
+        let terminal = &context.terminal;
         let mut control = || match signals.asked() {
             Some(asked) => {
                 stopped_by = Some(asked);
                 Control::Stop
             }
+            None if terminal.written().is_err() => Control::Stop,
             None => Control::Continue,
         };
         let mut observer = |event: &train::events::Event| progress.event(event);
         let trained = train::trainer::train(job, folder, &mut backend, &mut observer, &mut control);
         let losses = progress.finish();
         let summary = trained?;
+        if summary.status == "interrupted" && stopped_by.is_none() {
+            // Nobody is told how it goes: the run is saved, and can go on.
+            let run = context.environment.show(&summary.run);
+            let hint = format!(
+                "the run is saved after step {}: `{} train {} --resume` goes on with it",
+                summary.steps,
+                quote(context.environment.program()),
+                quote(&run)
+            );
+            terminal.written().map_err(|failure| failure.hint(hint))?;
+        }
         let stopped_by = stopped_by.filter(|_| summary.status == "interrupted");
         Ok(Outcome { summary, losses, stopped_by })
     }

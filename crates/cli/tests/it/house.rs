@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_tunesmith");
+
 /// A home of its own for every test.
 pub(crate) struct House {
     dir: tempfile::TempDir,
@@ -87,10 +89,23 @@ impl House {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tunesmith"));
+        let mut command = Command::new(BINARY);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::arg0(&mut command, "tunesmith");
-        command.args(arguments).current_dir(self.path()).env_clear();
+        command.args(arguments);
+        self.furnish(command)
+    }
+
+    /// The binary after some words of a shell, as `ulimit -f 8`.
+    #[cfg(unix)]
+    pub(crate) fn command_after(&self, words: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{words}; exec \"$0\" \"$@\""), BINARY]).args(arguments);
+        self.furnish(command)
+    }
+
+    fn furnish(&self, mut command: Command) -> Command {
+        command.current_dir(self.path()).env_clear();
         command.env("HOME", self.path()).env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
         command
     }

@@ -19,3 +19,4 @@ mod recipe;
 mod show;
 mod together;
 mod train;
+mod written;

@@ -144,7 +144,14 @@ fn there_may_be_nothing_to_resume() {
 #[test]
 #[cfg(unix)]
 fn an_interrupted_run_saves_and_says_how_to_resume() {
-    for (signal, code) in [("INT", 130), ("TERM", 143), ("USR1", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("USR1", 143), ("HUP", 129)] {
+        if signal == "HUP" && ignores_hang_up() {
+            #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+            {
+                eprintln!("skipped: SIGHUP is ignored here, as under nohup");
+            }
+            continue;
+        }
         let house = house();
         let mut command = house.command(&["train", "r.yaml", "train.max_steps=1000000"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -160,6 +167,31 @@ fn an_interrupted_run_saves_and_says_how_to_resume() {
         let events = house.read("runs/r-001/events.jsonl");
         assert!(events.lines().last().unwrap().contains("interrupted"), "{events}");
     }
+}
+
+/// Whether this process was begun by `nohup` or the like, and hands that on.
+#[cfg(unix)]
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_none_or(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(1) & 1 == 1)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nohup_holds() {
+    let house = house();
+    let arguments = ["train", "r.yaml", "train.max_steps=1000000"];
+    let mut command = house.command_after("trap '' HUP", &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains(" 2/1000000 "));
+    Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let ended = child.try_wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ended.is_none(), "the run ended: {ended:?}");
 }
 
 #[test]

@@ -36,15 +36,22 @@ fn write_values(run: &Run, values: Values) -> Result<()> {
     let dir = run.output();
     let beside = run.folder.path().join(".output.partial");
     remove_any(&beside)?;
-    fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
-    fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+    let written = write_beside(run, values, &beside).and_then(|()| {
+        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        move_files(&beside, &dir)
+    });
+    // On a full disk what was written of it would keep the room that a checkpoint needs.
+    let removed = remove_any(&beside);
+    written.and(removed)
+}
+
+fn write_beside(run: &Run, values: Values, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
     match &run.trainee.adapter {
-        Some(_) => write_adapter(run, values, &beside)?,
-        None => write_model(run, values, &beside)?,
+        Some(_) => write_adapter(run, values, dir)?,
+        None => write_model(run, values, dir)?,
     }
-    write_companions(run, &beside)?;
-    move_files(&beside, &dir)?;
-    remove_any(&beside)
+    write_companions(run, dir)
 }
 
 fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {

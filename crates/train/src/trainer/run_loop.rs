@@ -26,6 +26,18 @@ pub(super) fn run(
     observer: &mut dyn FnMut(&Event),
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Summary> {
+    all_steps(run, backend, observer, control).map_err(|error| match error.is_io() {
+        true => run.store.unsaved(format!("step {}", run.state.step), error),
+        false => error,
+    })
+}
+
+fn all_steps(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    control: &mut dyn FnMut() -> Control,
+) -> Result<Summary> {
     let begun = Instant::now();
     let mut last_save = Instant::now();
     let mut status = "finished";

@@ -71,6 +71,11 @@ impl Place {
         self.write("tunesmith.json", &pretty(record))
     }
 
+    /// Removes what was written so far.
+    pub(super) fn give_up(&self) {
+        fs::remove_dir_all(&self.partial).ok();
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<()> {
         Ok(write_atomic(&self.partial.join(name), text.as_bytes())?)
     }

@@ -114,8 +114,10 @@ impl Exam {
         let answers = stage.answer(&self.prompts(name), &mut |progress: Progress| {
             bar.show(progress);
             stopped = signals.asked();
-            if stopped.is_some() { Flow::Stop } else { Flow::Continue }
+            let goes_on = stopped.is_none() && context.terminal.written().is_ok();
+            if goes_on { Flow::Continue } else { Flow::Stop }
         })?;
+        context.terminal.written()?;
         let seconds = begun.elapsed().as_secs_f64();
         drop(bar);
         if let Some(asked) = stopped {

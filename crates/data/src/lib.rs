@@ -32,6 +32,7 @@
 
 pub mod audit;
 pub mod check;
+pub mod checksum;
 pub mod context;
 pub mod demo;
 pub mod finding;

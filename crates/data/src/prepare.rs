@@ -149,13 +149,15 @@ struct Made {
     /// Names of the sets in the cache.
     keys: Vec<String>,
     files: Vec<FileSummary>,
+    /// Files of the cache that were damaged, and were made anew.
+    damaged: Vec<PathBuf>,
     all_cached: bool,
 }
 
 impl Made {
     fn of(maker: &file::Maker<'_>, inputs: &[Input]) -> Result<Made> {
         let (sets, purposes, keys, files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut made = Made { sets, purposes, keys, files, all_cached: true };
+        let mut made = Made { sets, purposes, keys, files, damaged: Vec::new(), all_cached: true };
         for input in inputs {
             let mut left = input.limit;
             for path in &input.files {
@@ -167,6 +169,7 @@ impl Made {
                 made.all_cached &= was_cached;
                 made.files.push(FileSummary::of(&set, input.purpose));
                 made.keys.push(set.key);
+                made.damaged.extend(set.damaged);
                 made.sets.push(set.set);
                 made.purposes.push((input.purpose, input.index));
             }
@@ -179,11 +182,15 @@ impl Made {
         self.purposes.extend(other.purposes);
         self.keys.extend(other.keys);
         self.files.extend(other.files);
+        self.damaged.extend(other.damaged);
         self.all_cached &= other.all_cached;
     }
 
     fn finish(self, config: &Config) -> Result<Prepared> {
         let mut findings = Findings::default();
+        for file in &self.damaged {
+            findings.add(&DAMAGED, &Place { file: file.as_path().into(), line: 1, element: None });
+        }
         let mut left_out = Vec::new();
         let mut bad = Vec::new();
         for set in &self.sets {
@@ -285,6 +292,12 @@ const NO_DOCUMENT: crate::finding::Kind = crate::finding::Kind {
     level: Level::Note,
     message: "files of `data.context.retrieve` that are no documents are not retrieved from",
     hint: "documents are .txt, .md and .jsonl files",
+};
+const DAMAGED: crate::finding::Kind = crate::finding::Kind {
+    id: "damaged-cache",
+    level: Level::Warning,
+    message: "prepared rows in the cache were damaged and have been made anew",
+    hint: "nothing is wrong with this run; if it comes again, the disk or the memory has a fault",
 };
 const SKIPPED: crate::finding::Kind = crate::finding::Kind {
     id: "unusable-rows-skipped",

@@ -28,6 +28,8 @@ const OPEN_FILES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SequenceAt {
     offset: u32,
+    /// Of its line and its bytes.
+    checksum: u32,
     /// Index of its row in the set, rows that were left out counted.
     pub(crate) row: u32,
     /// Tokens.
@@ -142,7 +144,7 @@ impl Set {
         let (opened, first) = (self.file(shard)?, self.firsts[shard]);
         let local = (index - first.sequence) as usize;
         let at = self.shards[shard].sequence_line(opened.as_deref(), local, first.row)?;
-        self.shards[shard].sequence(opened.as_deref(), at, &self.file)
+        self.shards[shard].sequence(opened.as_deref(), at, first.row, &self.file)
     }
 
     /// The shard that a sequence lies in.

@@ -9,11 +9,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{Config, Made, key};
+use crate::checksum::{seal, unseal};
 use crate::store::{Found, write_whole};
 use crate::{Findings, Result};
 
 /// Raised whenever the same rows give other findings.
-const AUDITS: u32 = 1;
+const AUDITS: u32 = 2;
 
 /// What an audit found.
 pub(super) struct Audited {
@@ -61,7 +62,7 @@ impl Made {
         }
         let audited = audit()?;
         let kept = Kept { found: Found::of(&audited.findings, &files), ids: audited.ids };
-        let json = serde_json::to_vec(&kept).expect("findings are JSON");
+        let json = seal(serde_json::to_vec(&kept).expect("findings are JSON"));
         let writer = format!(".{}-{:?}", std::process::id(), std::thread::current().id());
         write_whole(&path, &writer, &json)?;
         Ok(Audited { findings: audited.findings, ids: kept.ids })
@@ -70,6 +71,6 @@ impl Made {
 
 /// A file that is damaged is made again.
 fn read(path: &Path, files: &[Arc<Path>]) -> Option<Audited> {
-    let Kept { found, ids } = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let Kept { found, ids } = serde_json::from_slice(unseal(&std::fs::read(path).ok()?)?).ok()?;
     Some(Audited { findings: found.at(files)?, ids })
 }

@@ -97,6 +97,8 @@ pub(super) struct MadeSet {
     pub(super) set: Set,
     /// Its name in the cache.
     pub(super) key: String,
+    /// Files of the cache that were damaged, and were made anew.
+    pub(super) damaged: Vec<PathBuf>,
     sha256: String,
 }
 
@@ -125,7 +127,8 @@ impl Maker<'_> {
             }
         };
         let set = Set::open(file, header, shards)?;
-        Ok((MadeSet { set, key, sha256 }, was_cached))
+        let damaged = folder.map_or_else(Vec::new, |folder| folder.damaged());
+        Ok((MadeSet { set, key, damaged, sha256 }, was_cached))
     }
 
     fn make(

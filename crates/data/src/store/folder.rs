@@ -2,11 +2,14 @@
 //! with after a kill.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Shard};
+use crate::checksum::{seal, unseal};
 use crate::{Error, Result};
 
 /// What a set is of.
@@ -27,6 +30,8 @@ pub(crate) struct Header {
 /// A set's folder, held by this process.
 pub(crate) struct Folder {
     path: PathBuf,
+    /// Files that were found damaged, and are made anew.
+    damaged: Mutex<Vec<PathBuf>>,
     /// Released by the system when the process ends, however it ends.
     _lock: File,
 }
@@ -43,24 +48,49 @@ impl Folder {
         let lock_path = path.join("lock");
         let lock = File::create(&lock_path).map_err(io(&lock_path))?;
         lock.lock().map_err(io(&lock_path))?;
-        Ok(Folder { path, _lock: lock })
+        Ok(Folder { path, damaged: Mutex::default(), _lock: lock })
     }
 
     /// The header, where all shards are there.
     pub(crate) fn finished(&self) -> Option<Header> {
-        let bytes = std::fs::read(self.path.join("set.json")).ok()?;
-        serde_json::from_slice(&bytes).ok().filter(|header: &Header| header.shards.is_some())
+        let path = self.path.join("set.json");
+        let bytes = std::fs::read(&path).ok()?;
+        let header = unseal(&bytes).and_then(|json| serde_json::from_slice(json).ok());
+        if header.is_none() {
+            self.add_damaged(path);
+        }
+        header.filter(|header: &Header| header.shards.is_some())
+    }
+
+    /// Files that were found damaged, and are made anew.
+    pub(crate) fn damaged(&self) -> Vec<PathBuf> {
+        let mut damaged = self.damaged.lock().expect("a push does not panic").clone();
+        damaged.sort();
+        damaged.dedup();
+        damaged
+    }
+
+    fn add_damaged(&self, path: PathBuf) {
+        self.damaged.lock().expect("a push does not panic").push(path);
     }
 
     /// Says that all shards are there.
     pub(crate) fn finish(&self, header: &Header) -> Result<()> {
         let json = serde_json::to_vec_pretty(header).expect("a header is JSON");
-        self.write("set.json", &json)
+        self.write("set.json", &seal(json))
     }
 
-    /// A shard that is there already.
+    /// A shard that is there already, and as it was written.
     pub(crate) fn shard(&self, number: usize) -> Option<Shard> {
-        Shard::in_file(&self.shard_path(number)).ok()
+        let path = self.shard_path(number);
+        match Shard::in_file(&path) {
+            Ok(shard) => Some(shard),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            Err(_) => {
+                self.add_damaged(path);
+                None
+            }
+        }
     }
 
     /// Writes a shard.
@@ -68,7 +98,7 @@ impl Folder {
         let path = self.shard_path(number);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.write(&name, bytes)?;
-        Shard::in_file(&path)
+        Shard::written(&path, bytes)
     }
 
     fn shard_path(&self, number: usize) -> PathBuf {

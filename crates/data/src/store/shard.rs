@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! magic | sequences | texts | a line per sequence | a line per row | fingerprints | columns (JSON) | tail (JSON)
-//!       | ends of the parts | magic
+//!       | ends of the parts | their checksums | checksum of both | magic
 //! ```
 //!
 //! Rows that were left out have no line.
 //!
-//! It is written whole and renamed into place, so a shard that is there is complete.
+//! It is written whole and renamed into place, so a shard that is there is complete. All of its bytes are
+//! checked when it is opened, and those that are read later once more: every part has a checksum, and so has
+//! every sequence and every text, together with its line.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -20,16 +22,17 @@ use super::bytes::{Put as _, Take};
 use super::{Found, SequenceAt};
 use crate::audit::quality::Tally;
 use crate::audit::{AuditText, Sketch, preferences};
+use crate::checksum::checksum;
 use crate::{Error, Place, Result, RowError, Sequence};
 
-const MAGIC: &[u8; 8] = b"tsmrows2";
+const MAGIC: &[u8; 8] = b"tsmrows3";
 const PARTS: usize = 7;
-/// Ends of the parts, and the magic again.
-const TRAILER: usize = PARTS * 8 + MAGIC.len();
-/// Offset, row, tokens, supervised tokens.
-const SEQUENCE_LINE: usize = 4 * 4;
-/// Row, hash of its text, line, element, offset and lengths of its texts.
-const ROW_LINE: usize = 4 + 8 + 8 + 8 + 4 + 4 + 4;
+/// Ends of the parts, their checksums, that of both, and the magic again.
+const TRAILER: usize = PARTS * 8 + PARTS * 4 + 4 + MAGIC.len();
+/// Offset, row, tokens, supervised tokens, checksum.
+const SEQUENCE_LINE: usize = 4 * 4 + 4;
+/// Row, hash of its text, line, element, offset and lengths of its texts, checksum.
+const ROW_LINE: usize = 4 + 8 + 8 + 8 + 4 + 4 + 4 + 4;
 
 /// Values of the columns that a split looks at, of one row: `[columns]`.
 pub(crate) type Columns = Vec<Option<String>>;
@@ -97,23 +100,29 @@ impl Draft {
         sequences: &[Sequence],
     ) {
         for sequence in sequences {
-            self.sequence_lines.put_u32(self.sequences.len() as u32);
+            let (line, begin) = (self.sequence_lines.len(), self.sequences.len());
+            self.sequence_lines.put_u32(begin as u32);
             self.sequence_lines.put_u32(row);
             self.sequence_lines.put_u32(sequence.len() as u32);
             self.sequence_lines.put_u32(sequence.supervised() as u32);
             let highest = sequence.tokens.iter().copied().max().unwrap_or(0);
             self.tail.highest_token = self.tail.highest_token.max(highest);
             put_sequence(&mut self.sequences, sequence);
+            let sum = joint_checksum(&self.sequence_lines[line..], &self.sequences[begin..]);
+            self.sequence_lines.put_u32(sum);
         }
         let sketch = Sketch::of(text);
+        let (line, begin) = (self.row_lines.len(), self.texts.len());
         self.row_lines.put_u32(row);
         self.row_lines.put_u64(sketch.row);
         put_place(&mut self.row_lines, place);
-        self.row_lines.put_u32(self.texts.len() as u32);
+        self.row_lines.put_u32(begin as u32);
         self.row_lines.put_u32(text.prompt.len() as u32);
         self.row_lines.put_u32(text.answer.len() as u32);
         self.texts.extend(text.prompt.as_bytes());
         self.texts.extend(text.answer.as_bytes());
+        let sum = joint_checksum(&self.row_lines[line..], &self.texts[begin..]);
+        self.row_lines.put_u32(sum);
         self.sketches.extend(sketch.to_bytes());
         if !columns.is_empty() {
             self.columns.push(columns);
@@ -128,7 +137,7 @@ impl Draft {
             true => Vec::new(),
             false => serde_json::to_vec(&self.columns).expect("columns are JSON"),
         };
-        let mut ends = Vec::new();
+        let (mut ends, mut sums) = (Vec::new(), Vec::new());
         for part in [
             self.sequences,
             self.texts,
@@ -138,9 +147,13 @@ impl Draft {
             columns,
             tail,
         ] {
+            sums.put_u32(checksum(&part));
             bytes.extend(part);
             ends.put_u64(bytes.len() as u64);
         }
+        ends.extend(sums);
+        let sum = checksum(&ends);
+        ends.put_u32(sum);
         bytes.extend(ends);
         bytes.extend(MAGIC);
         bytes
@@ -150,8 +163,15 @@ impl Draft {
 /// A shard that can be read.
 pub(crate) struct Shard {
     bytes: Bytes,
-    /// Where its parts end.
+    index: Index,
+}
+
+/// What stands behind the parts of a shard.
+#[derive(Clone, Copy, Debug)]
+struct Index {
+    /// Where the parts end.
     ends: [usize; PARTS],
+    checksums: [u32; PARTS],
 }
 
 enum Bytes {
@@ -183,21 +203,23 @@ pub(super) struct RowLine {
 impl Shard {
     /// A shard that stays in memory.
     pub(crate) fn in_memory(bytes: Vec<u8>) -> Result<Shard> {
-        let ends = ends(&bytes[bytes.len().saturating_sub(TRAILER)..], bytes.len());
-        let ends = ends.ok_or_else(|| damaged(Path::new("a shard in memory")))?;
-        Ok(Shard { bytes: Bytes::Memory(bytes), ends })
+        let index = Index::of(&bytes).ok_or_else(|| damaged(Path::new("a shard in memory")))?;
+        Ok(Shard { bytes: Bytes::Memory(bytes), index })
     }
 
-    /// A shard in a file.
+    /// A shard in a file, all of which is as it was written.
     pub(crate) fn in_file(path: &Path) -> Result<Shard> {
-        let io = |source| Error::Io { path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
-        let len = file.metadata().map_err(io)?.len() as usize;
-        let trailer_len = TRAILER.min(len);
-        let mut trailer = vec![0; trailer_len];
-        file.read_exact_at(&mut trailer, (len - trailer_len) as u64).map_err(io)?;
-        let ends = ends(&trailer, len).ok_or_else(|| damaged(path))?;
-        Ok(Shard { bytes: Bytes::File(path.into()), ends })
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|source| Error::Io { path: path.into(), source })?;
+        let index = Index::of(&bytes).filter(|index| index.belongs_to(&bytes));
+        let index = index.ok_or_else(|| damaged(path))?;
+        Ok(Shard { bytes: Bytes::File(path.into()), index })
+    }
+
+    /// A shard in a file that has just been written.
+    pub(crate) fn written(path: &Path, bytes: &[u8]) -> Result<Shard> {
+        let index = Index::of(bytes).ok_or_else(|| damaged(path))?;
+        Ok(Shard { bytes: Bytes::File(path.into()), index })
     }
 
     /// The file that it lies in.
@@ -268,14 +290,23 @@ impl Shard {
         &self,
         file: Option<&File>,
         at: SequenceAt,
+        first_row: u32,
         name: &Arc<Path>,
     ) -> Result<Sequence> {
         // Header, tokens, and at most a run of weights per token.
         let most = 40 + 12 * at.len as usize;
         let from = self.start(Part::Sequences) + at.offset as usize;
-        let to = (from + most).min(self.ends[Part::Sequences as usize]);
+        let to = (from + most).min(self.end(Part::Sequences));
         let bytes = self.read(file, from, to)?;
-        take_sequence(&mut Take(&bytes), at, name).ok_or_else(|| self.damaged())
+        let mut take = Take(&bytes);
+        let sequence = take_sequence(&mut take, at, name);
+        let mut line = Vec::with_capacity(SEQUENCE_LINE);
+        for number in [at.offset, at.row.wrapping_sub(first_row), at.len, at.supervised] {
+            line.put_u32(number);
+        }
+        let used = &bytes[..bytes.len() - take.0.len()];
+        let is_whole = joint_checksum(&line, used) == at.checksum;
+        sequence.filter(|_| is_whole).ok_or_else(|| self.damaged())
     }
 
     /// Fingerprints of its rows.
@@ -296,11 +327,16 @@ impl Shard {
         let mut take = Take(line.get(12..).unwrap_or_default());
         let parts = (|| {
             let place = take_place(&mut take, name)?;
-            Some((place, take.u32()? as usize, take.u32()? as usize, take.u32()? as usize))
+            let numbers = [take.u32()?, take.u32()?, take.u32()?].map(|number| number as usize);
+            Some((place, numbers, take.u32()?))
         })();
-        let (place, offset, prompt, answer) = parts.ok_or_else(|| self.damaged())?;
+        let (place, [offset, prompt, answer], sum) = parts.ok_or_else(|| self.damaged())?;
         let from = self.start(Part::Texts) + offset;
-        let bytes = self.read(file, from, from + prompt + answer)?;
+        let to = (from + prompt + answer).min(self.end(Part::Texts));
+        let bytes = self.read(file, from, to)?;
+        if joint_checksum(&line[..ROW_LINE - 4], &bytes) != sum {
+            return Err(self.damaged());
+        }
         let text = String::from_utf8(bytes.into_owned()).map_err(|_| self.damaged())?;
         if !text.is_char_boundary(prompt) {
             return Err(self.damaged());
@@ -314,16 +350,25 @@ impl Shard {
     fn start(&self, part: Part) -> usize {
         match part as usize {
             0 => MAGIC.len(),
-            index => self.ends[index - 1],
+            index => self.index.ends[index - 1],
         }
     }
 
+    fn end(&self, part: Part) -> usize {
+        self.index.ends[part as usize]
+    }
+
     fn len(&self, part: Part) -> usize {
-        self.ends[part as usize] - self.start(part)
+        self.end(part) - self.start(part)
     }
 
     fn part(&self, file: Option<&File>, part: Part) -> Result<std::borrow::Cow<'_, [u8]>> {
-        self.read(file, self.start(part), self.ends[part as usize])
+        let bytes = self.read(file, self.start(part), self.end(part))?;
+        let is_on_disk = matches!(self.bytes, Bytes::File(_));
+        if is_on_disk && checksum(&bytes) != self.index.checksums[part as usize] {
+            return Err(self.damaged());
+        }
+        Ok(bytes)
     }
 
     fn read(
@@ -359,23 +404,49 @@ fn damaged(path: &Path) -> Error {
     }
 }
 
-/// The ends of the parts, where the trailer is one.
-fn ends(trailer: &[u8], len: usize) -> Option<[usize; PARTS]> {
-    let mut take = Take(trailer.strip_suffix(MAGIC)?);
-    let mut ends = [0; PARTS];
-    for end in &mut ends {
-        *end = take.u64()? as usize;
+impl Index {
+    /// The index of a shard, where it is one.
+    fn of(bytes: &[u8]) -> Option<Index> {
+        let (_, trailer) = bytes.split_at_checked(bytes.len().checked_sub(TRAILER)?)?;
+        let mut take = Take(trailer.strip_suffix(MAGIC)?);
+        let is_whole = checksum(&take.0[..12 * PARTS]) == u32::from_le_bytes(*take.0.last_chunk()?);
+        let mut index = Index { ends: [0; PARTS], checksums: [0; PARTS] };
+        for end in &mut index.ends {
+            *end = take.u64()? as usize;
+        }
+        for sum in &mut index.checksums {
+            *sum = take.u32()?;
+        }
+        let ends = &index.ends;
+        let is_complete = ends.is_sorted()
+            && ends[0] >= MAGIC.len()
+            && ends[PARTS - 1].checked_add(TRAILER) == Some(bytes.len());
+        (is_whole && is_complete).then_some(index)
     }
-    let is_complete =
-        ends.is_sorted() && ends[0] >= MAGIC.len() && ends[PARTS - 1] + TRAILER == len;
-    is_complete.then_some(ends)
+
+    /// Whether the parts are as they were written.
+    fn belongs_to(&self, bytes: &[u8]) -> bool {
+        let starts = std::iter::once(MAGIC.len()).chain(self.ends);
+        let mut parts = starts.zip(self.ends).zip(self.checksums);
+        bytes.starts_with(MAGIC)
+            && parts.all(|((start, end), sum)| checksum(&bytes[start..end]) == sum)
+    }
+}
+
+/// The checksum of a line without its own, and of what it tells of.
+fn joint_checksum(line: &[u8], rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(line);
+    hasher.update(rest);
+    hasher.finalize()
 }
 
 fn sequence_at(line: &[u8; SEQUENCE_LINE], first_row: u32) -> SequenceAt {
     let number = |index: usize| u32::from_le_bytes(line.as_chunks().0[index]);
     SequenceAt {
         offset: number(0),
-        row: first_row + number(1),
+        checksum: number(4),
+        row: first_row.wrapping_add(number(1)),
         len: number(2),
         supervised: number(3),
     }
@@ -414,4 +485,30 @@ fn take_sequence(take: &mut Take<'_>, at: SequenceAt, file: &Arc<Path>) -> Optio
         weights.resize((weights.len() + count.max(1)).min(len), weight);
     }
     Some(Sequence { row: at.row.into(), group: at.row, role, tokens, weights, place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bit_can_flip_unnoticed() {
+        let place = Place { file: Path::new("a.jsonl").into(), line: 3, element: None };
+        let text = AuditText { prompt: "a question".into(), answer: "an answer".into() };
+        let (tokens, weights) = (vec![5, 6, 7], vec![0.0, 1.0, 1.0]);
+        let row = Sequence { row: 0, group: 0, role: 0, tokens, weights, place: place.clone() };
+        let mut draft = Draft::default();
+        draft.push(0, &place, &text, vec![Some("x".into())], &[row]);
+        let whole = draft.into_bytes();
+        let is_good = |bytes: &[u8]| Index::of(bytes).is_some_and(|index| index.belongs_to(bytes));
+        assert!(is_good(&whole));
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_good(&flipped), "bit {bit}");
+        }
+        for len in 0..whole.len() {
+            assert!(!is_good(&whole[..len]), "cut after {len} bytes");
+        }
+    }
 }

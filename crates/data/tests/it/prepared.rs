@@ -78,6 +78,7 @@ fn a_cache_gives_the_same_rows_and_makes_nothing_twice() {
     let json: Vec<PathBuf> = before.into_iter().map(|(path, _)| path).filter(is_json).collect();
     assert_eq!(json.len(), 3, "set.json and two audits");
     json.iter().for_each(|path| std::fs::write(path, "{").unwrap());
+    assert!(ids(&prepared(&with)).contains(&"damaged-cache"));
     assert_eq!(first.findings, prepared(&with).findings);
     // Another option, another set.
     let longer = Config { max_seq_len: Some(4096), ..with.clone() };
@@ -108,6 +109,70 @@ fn what_a_killed_process_left_is_gone_on_with() {
     assert!(!again.was_cached);
     assert_eq!(whole, all(&again.train));
     assert_eq!(std::fs::metadata(set.join("000000.rows")).unwrap().modified().unwrap(), kept);
+}
+
+/// A bit that flips in the cache never trains anything else: what it stands in is made anew, with a word.
+#[test]
+fn a_flipped_bit_in_the_cache_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    // Twice the same row, and one that is left out: every part of a shard has something in it.
+    let same = |i: usize| format!(", \"group\": \"g{}\"", i / 2);
+    let path = unlike(folder.path(), "a.jsonl", 6, same);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let first = text.lines().next().unwrap();
+    std::fs::write(&path, format!("{text}{first}\n{{\"prompt\": \"no answer\"}}\n")).unwrap();
+    let cache = folder.path().join("cache");
+    let kept_back =
+        Validation::Fraction { fraction: 0.3, by: By::Group("group".into()), stratify: None };
+    let with = Config {
+        cache: Some(cache.clone()),
+        on_error: OnError::Skip,
+        validation: kept_back,
+        ..config(&path)
+    };
+    let look = |prepared: &Prepared| (all(&prepared.train), all(&prepared.validation));
+    let expected = prepared(&with);
+    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    for (name, apart) in [("000000.rows", 13), ("set.json", 9)] {
+        let file = set.join(name);
+        let whole = std::fs::read(&file).unwrap();
+        for byte in (0..whole.len()).step_by(apart) {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1 << (byte * 5 % 8);
+            std::fs::write(&file, &flipped).unwrap();
+            let again = prepared(&with);
+            assert_eq!(look(&again), look(&expected), "{name}, byte {byte}");
+            assert!(ids(&again).contains(&"damaged-cache"), "{name}, byte {byte}");
+            assert_eq!(std::fs::read(&file).unwrap(), whole, "{name}, byte {byte}");
+        }
+    }
+    assert_eq!(prepared(&with).findings, expected.findings);
+}
+
+/// What is damaged after a run has begun is an error when it is read.
+#[test]
+fn a_flipped_bit_below_a_run_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = plain(folder.path(), "a.jsonl", 4);
+    let cache = folder.path().join("cache");
+    let run = prepared(&Config { cache: Some(cache.clone()), ..config(&path) });
+    let set = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let file = set.join("000000.rows");
+    let (whole, expected) = (std::fs::read(&file).unwrap(), all(&run.train));
+    let mut errors = 0;
+    for byte in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[byte] ^= 1 << (byte % 8);
+        std::fs::write(&file, &flipped).unwrap();
+        match run.train.get_all(0..run.train.len()) {
+            Ok(sequences) => assert_eq!(sequences, expected, "byte {byte}"),
+            Err(error) => {
+                assert!(error.to_string().contains("are damaged"), "byte {byte}: {error}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors > 4 * 4 * 5, "{errors}");
 }
 
 /// Every worker fails while rows are still being read: that is an error, and nobody waits for anybody.

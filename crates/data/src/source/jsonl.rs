@@ -63,9 +63,7 @@ fn no_list_of_rows(file: &Path, object: &Map<String, Value>) -> Option<Error> {
     if let Some(key) = wrapped_list(object) {
         return Some(one_object(file, Some(key)));
     }
-    let error =
-        file_error(file.display(), "file is one JSON object of columns, not a list of rows");
-    holds_columns(object).then(|| error.hinting(RECORDS))
+    holds_columns(object).then(|| one_object(file, None).hinting(RECORDS))
 }
 
 const RECORDS: &str = "write it by rows: `to_json(path, orient=\"records\", lines=True)` in pandas, \

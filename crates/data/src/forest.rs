@@ -1,10 +1,13 @@
 //! Packing: sequences become micro-batches in which a prefix that several of
 //! them share stands once.
 //!
-//! The sequences of a step form a trie. Cut at the token budget, its parts are
-//! packed first-fit, longest first, and each part brings along the prefix that
-//! it hangs on.
+//! The sequences of a step form a trie, which is cut into trees; each of them brings
+//! along the prefix that it hangs on. Trees stand in one order, and a micro-batch is a
+//! run of them: as many as the budget has room for. Neither trees nor order depend on
+//! the budget, so a sum over the rows of a step has one order too, however the step is
+//! cut into micro-batches. Only a tree that is larger than the budget is cut again.
 
+mod cut;
 mod emit;
 mod trie;
 
@@ -13,7 +16,7 @@ use std::borrow::Borrow;
 use text::Batch;
 
 use crate::Sequence;
-use trie::Node;
+use cut::Item;
 
 /// What a micro-batch may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,9 @@ impl Packing {
     /// Shares prefixes of this many tokens or more unless told otherwise.
     pub const MIN_SHARED: usize = 16;
 
+    /// Tokens of a tree at most, unless its beginning is long or it is one sequence.
+    pub const TREE_TOKENS: usize = 1024;
+
     /// A budget with the usual sharing, groups not kept, all tokens kept.
     pub fn new(budget_tokens: usize) -> Self {
         Packing {
@@ -61,9 +67,9 @@ pub struct Micro {
 
 /// Packs the sequences of one optimizer step into micro-batches.
 ///
-/// First-fit, longest first; equal lengths keep their order, so the result
-/// depends on nothing but the arguments. Every supervised token `i` of a
-/// sequence becomes a target that is read at token `i - 1`.
+/// The order of trees is that in which they fill room for [`Packing::TREE_TOKENS`]
+/// first-fit, longest first; equal lengths keep their order. Every supervised token `i`
+/// of a sequence becomes a target that is read at token `i - 1`.
 ///
 /// Panics if a sequence is empty, if its weights do not fit its tokens, or if
 /// its first token has a weight: all are bugs of the caller.
@@ -84,124 +90,24 @@ pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micr
     let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..inputs(s)]).collect();
     let forest = trie::build(&tokens, packing.min_shared, packing.apart_beyond);
     let groups = packing.keep_groups.then(|| sequences.iter().map(|s| s.group).collect::<Vec<_>>());
-    let bins = partition(forest, packing.budget_tokens, groups.as_deref());
-    bins.iter().map(|bin| emit::micro(bin, &sequences)).collect()
+    let trees = cut::arrange(forest, packing.budget_tokens, groups.as_deref());
+    let runs = fill(trees, packing.budget_tokens);
+    runs.into_iter().map(|run| emit::micro(&run.into_root(), &sequences)).collect()
+}
+
+/// Runs of neighbours, each as long as the budget has room for.
+fn fill(items: Vec<Item>, budget: usize) -> Vec<Item> {
+    let mut runs: Vec<Item> = Vec::new();
+    for item in items {
+        match runs.last_mut() {
+            Some(run) if run.size() + item.size() <= budget => run.absorb(item),
+            _ => runs.push(item),
+        }
+    }
+    runs
 }
 
 /// How many tokens stand before the last supervised one; at least one.
 fn inputs_read(sequence: &Sequence) -> usize {
     sequence.weights.iter().rposition(|&weight| weight != 0.0).unwrap_or(1)
-}
-
-/// Cuts a tree into trees of at most `budget` tokens, where that can be done.
-fn partition(node: Node, budget: usize, groups: Option<&[u32]>) -> Vec<Node> {
-    if node.size() <= budget || node.parts() <= 1 {
-        return vec![node];
-    }
-    let capacity = budget.saturating_sub(node.len());
-    let Node { from, to, ends, children, .. } = node;
-    let mut items = Vec::new();
-    for bundle in bundles(ends, children, groups) {
-        items.extend(cut(bundle, capacity, groups));
-    }
-    first_fit(items, capacity).into_iter().map(|bin| bin.into_node(from, to)).collect()
-}
-
-/// What hangs below a node and moves as one.
-#[derive(Default)]
-struct Item {
-    ends: Vec<usize>,
-    children: Vec<Node>,
-}
-
-impl Item {
-    fn size(&self) -> usize {
-        self.children.iter().map(Node::size).sum()
-    }
-
-    fn first(&self) -> usize {
-        let below = self.children.iter().map(Node::first);
-        below.chain(self.ends.iter().copied()).min().unwrap_or(usize::MAX)
-    }
-
-    fn absorb(&mut self, other: Item) {
-        self.ends.extend(other.ends);
-        self.children.extend(other.children);
-    }
-
-    fn into_node(self, from: usize, to: usize) -> Node {
-        Node::new(from, to, self.ends, self.children)
-    }
-}
-
-/// Joins what must stay together: everything that has a sequence of the same group.
-fn bundles(ends: Vec<usize>, children: Vec<Node>, groups: Option<&[u32]>) -> Vec<Item> {
-    let ends = ends.into_iter().map(|end| Item { ends: vec![end], children: Vec::new() });
-    let children =
-        children.into_iter().map(|child| Item { ends: Vec::new(), children: vec![child] });
-    let items = ends.chain(children);
-    let Some(groups) = groups else { return items.collect() };
-    let mut bundles: Vec<(Vec<u32>, Item)> = Vec::new();
-    for mut item in items {
-        let mut mine = item_groups(&item, groups);
-        // Every earlier bundle that shares a group with this item joins it.
-        let (joined, apart): (Vec<_>, Vec<_>) =
-            bundles.into_iter().partition(|(theirs, _)| theirs.iter().any(|g| mine.contains(g)));
-        bundles = apart;
-        for (theirs, other) in joined {
-            mine.extend(theirs);
-            item.absorb(other);
-        }
-        bundles.push((mine, item));
-    }
-    bundles.into_iter().map(|(_, item)| item).collect()
-}
-
-fn item_groups(item: &Item, groups: &[u32]) -> Vec<u32> {
-    let mut members = item.ends.clone();
-    item.children.iter().for_each(|child| child.collect(&mut members));
-    let mut found: Vec<u32> = members.into_iter().map(|index| groups[index]).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Cuts one item into items that fit, if it can be cut.
-fn cut(mut item: Item, capacity: usize, groups: Option<&[u32]>) -> Vec<Item> {
-    if item.size() <= capacity {
-        return vec![item];
-    }
-    if item.children.len() == 1 && item.ends.is_empty() {
-        let child = item.children.remove(0);
-        let parts = partition(child, capacity, groups).into_iter();
-        return parts.map(|part| Item { ends: Vec::new(), children: vec![part] }).collect();
-    }
-    // Several children that groups tie together: one item per group.
-    let Some(groups) = groups else { return vec![item] };
-    let ids = item_groups(&item, groups);
-    if ids.len() == 1 {
-        return vec![item];
-    }
-    let of_group = |id: u32| Item {
-        ends: item.ends.iter().copied().filter(|&end| groups[end] == id).collect(),
-        children: item.children.iter().filter_map(|c| c.restrict(&|i| groups[i] == id)).collect(),
-    };
-    ids.into_iter().map(of_group).collect()
-}
-
-fn first_fit(mut items: Vec<Item>, capacity: usize) -> Vec<Item> {
-    items.sort_by_key(|item| (std::cmp::Reverse(item.size()), item.first()));
-    let mut bins: Vec<(usize, Item)> = Vec::new();
-    for item in items {
-        let size = item.size();
-        // What has no tokens of its own costs nothing anywhere.
-        match bins.iter_mut().find(|(used, _)| size == 0 || used + size <= capacity) {
-            Some((used, bin)) => {
-                *used += size;
-                bin.absorb(item);
-            }
-            None => bins.push((size, item)),
-        }
-    }
-    bins.into_iter().map(|(_, bin)| bin).collect()
 }

@@ -31,9 +31,14 @@ impl Node {
         self.size
     }
 
-    /// The lowest of the sequences below: any of them has the node's tokens.
+    /// The lowest of the sequences below, and below all that was cut off: it has the node's tokens.
     pub(super) fn first(&self) -> usize {
         self.first
+    }
+
+    /// The same node as part of one whose lowest sequence is `first`.
+    pub(super) fn of(self, first: usize) -> Self {
+        Node { first, ..self }
     }
 
     /// What the tree could be cut into at this node.
@@ -61,7 +66,7 @@ impl Node {
                 let child = children.remove(0);
                 Some(Node::new(self.from, child.to, child.ends, child.children))
             }
-            _ => Some(Node::new(self.from, self.to, ends, children)),
+            _ => Some(Node::new(self.from, self.to, ends, children).of(self.first)),
         }
     }
 }

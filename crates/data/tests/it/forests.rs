@@ -283,7 +283,7 @@ fn long_sequences_share_with_long_ones_only() {
         .collect();
     let apart = Packing { apart_beyond: Some(25), ..packing(1000, 16) };
     let micros = pack(&rows, &apart);
-    let expected = [(0, 20, None), (20, 2, Some(0)), (22, 3, Some(0)), (25, 20, None)];
+    let expected = [(0, 20, None), (20, 9, Some(0)), (29, 12, Some(0)), (41, 20, None)];
     assert_eq!(segments(&micros[0])[..4], expected);
     assert_eq!(check_all(&rows, &apart), 20 + 2 + 3 + 20 + 9 + 12);
     assert_eq!(check_all(&rows, &packing(1000, 16)), 20 + 2 + 3 + 9 + 12);
@@ -305,4 +305,99 @@ fn with_a_prefix_tree_of_ones_nothing_is_computed_twice() {
         prefixes.dedup();
         assert_eq!(check_all(&rows, &packing(10_000, 1)), prefixes.len());
     }
+}
+
+/// Tokens, and start, parent and row of every segment.
+type Tree = (Vec<u32>, Vec<(usize, Option<usize>, u64)>);
+
+/// The trees of all micro-batches, in order.
+fn trees(micros: &[Micro]) -> Vec<Tree> {
+    let mut all = Vec::new();
+    for Micro { batch, .. } in micros {
+        for tree in batch.trees().windows(2) {
+            let segments = &batch.segments[tree[0]..tree[1]];
+            let start = segments[0].start;
+            let last = &segments[segments.len() - 1];
+            let place = |s: &text::Segment| (s.start - start, s.parent.map(|p| p - tree[0]), s.row);
+            let tokens = batch.tokens[start..last.start + last.len].to_vec();
+            all.push((tokens, segments.iter().map(place).collect()));
+        }
+    }
+    all
+}
+
+#[test]
+fn trees_have_one_order_whatever_the_budget() {
+    for seed in 0..400 {
+        let rows = random_rows(seed);
+        for min_shared in [0, 1, 3] {
+            let whole = pack(&rows, &packing(usize::MAX, min_shared));
+            let expected = trees(&whole);
+            let largest = expected.iter().map(|(tokens, _)| tokens.len()).max().unwrap_or(1);
+            for budget_tokens in [1, 12, 40, 100, 1000] {
+                let least = if min_shared == 0 { budget_tokens } else { largest };
+                let micros = pack(&rows, &packing(budget_tokens.max(least), min_shared));
+                assert_eq!(trees(&micros), expected, "seed {seed}, budget {budget_tokens}");
+                // No two neighbours would have had room together.
+                let sizes = micros.iter().map(|micro| micro.batch.tokens.len());
+                let sizes: Vec<usize> = sizes.collect();
+                let first = |index: usize| trees(&micros[index..=index])[0].0.len();
+                for index in 1..sizes.len() {
+                    assert!(sizes[index - 1] + first(index) > budget_tokens.max(least));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_usual_budget_takes_no_more_micro_batches_than_first_fit() {
+    for seed in 0..50 {
+        let len = |row: u64| 1 + key(&[seed, row]) as u32 % 700;
+        let rows: Vec<Sequence> =
+            (0..40).map(|row| sequence(row, &range(row as u32, len(row as u64)), 2)).collect();
+        let mut lengths: Vec<usize> = rows.iter().map(Sequence::len).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        let mut bins: Vec<usize> = Vec::new();
+        for len in lengths {
+            match bins.iter_mut().find(|used| **used + len <= Packing::TREE_TOKENS) {
+                Some(used) => *used += len,
+                None => bins.push(len),
+            }
+        }
+        let micros = pack(&rows, &packing(Packing::TREE_TOKENS, 0));
+        assert!(micros.len() <= bins.len(), "{} of {}", micros.len(), bins.len());
+    }
+}
+
+#[test]
+fn what_is_cut_keeps_the_row_of_its_beginning() {
+    let prompt = range(0, 20);
+    let row = |i: u32| sequence(i as usize, &[&prompt[..], &range(100 * (i + 1), 10)].concat(), 20);
+    let rows: Vec<Sequence> = (0..5).map(row).collect();
+    for micro in pack(&rows, &packing(40, 16)) {
+        assert_eq!(micro.batch.segments[0].row, 100, "dropout's mask is a function of it");
+        assert!(micro.sequences.contains(&(micro.batch.segments[1].row as usize - 100)));
+    }
+}
+
+/// Larger trees would save less than a tenth.
+#[test]
+fn trees_grow_with_their_beginnings_and_not_with_the_budget() {
+    let check = |shared: u32, tokens: &[usize]| {
+        let prompt = range(0, shared);
+        let row = |i: u32| {
+            sequence(i as usize, &[&prompt[..], &range(10_000 + 200 * i, 100)].concat(), 20)
+        };
+        let rows: Vec<Sequence> = (0..30).map(row).collect();
+        let sizes = |budget| -> Vec<usize> {
+            let micros = pack(&rows, &packing(budget, 16));
+            trees(&micros).iter().map(|(tokens, _)| tokens.len()).collect()
+        };
+        assert_eq!(sizes(usize::MAX), tokens);
+        assert_eq!(sizes(4096), tokens);
+    };
+    check(30, &[930, 930, 930, 330]);
+    check(200, &[2000, 1400]);
+    check(400, &[3400]);
 }

@@ -20,6 +20,6 @@ pub use adapter::{Adapter, LoraConfig};
 pub use checkpoint::Base;
 pub use config::Config;
 pub use decoder::{Decoder, Hidden, LoadOptions, LowRank, Module, Pass, Selection, Training};
-pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
+pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, LookupSums, ScalarHead, Want};
 pub use error::{Error, Result};
 pub use tensor::{Optimizers, Role, TrainedTensor};

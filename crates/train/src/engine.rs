@@ -4,7 +4,7 @@ use compute::{Backend, DType, Op, Parameter};
 use model::{Adapter, Decoder, HeadGradients, HeadOutputs, Hidden, Pass, ScalarHead};
 
 use crate::Result;
-use crate::objective::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome};
+use crate::objective::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, Share, total};
 use crate::step::StepPlan;
 
 /// A model in training on a device.
@@ -40,28 +40,39 @@ impl Engine<'_> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<StepOutcome> {
-        let mut outcome = StepOutcome::default();
-        if objective.coupling() == Coupling::Step {
-            self.accumulate_coupled(plan, objective, dropout_key, &mut outcome)?;
-            return Ok(outcome);
-        }
+        let lookups = self.decoder.begin_step(self.backend, self.adapter, plan.tokens())?;
+        let pass = Pass { lookups: Some(&lookups), ..self.pass(self.adapter, true, dropout_key) };
+        let outcome = match objective.coupling() {
+            Coupling::Step => self.accumulate_coupled(plan, objective, &pass)?,
+            _ => self.accumulate_apart(plan, objective, &pass)?,
+        };
+        lookups.finish(self.backend)?;
+        Ok(outcome)
+    }
+
+    /// One micro-batch after another.
+    fn accumulate_apart(
+        &mut self,
+        plan: &StepPlan,
+        objective: &dyn Objective,
+        pass: &Pass<'_>,
+    ) -> Result<StepOutcome> {
+        let mut parts = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
             let extra = self.extra_passes(plan, index, objective)?;
             let targets = &plan.micros[index].batch.targets;
             let linear = objective.linear(targets, plan);
-            let (hidden, policy) =
-                self.forward(plan, index, objective, linear.as_deref(), dropout_key, true)?;
+            let (hidden, policy) = self.forward(plan, index, objective, linear.as_deref(), pass)?;
             let micro = MicroOutputs { targets, policy: &policy, extra: &extra };
             let mut outcomes = objective.evaluate(&[micro], plan);
-            let Outcome { loss, mut gradients, metrics } =
-                outcomes.pop().expect("an outcome per micro-batch");
-            outcome.add(loss, metrics);
+            let mut part = outcomes.pop().expect("an outcome per micro-batch");
             if linear.is_some() {
-                gradients.logprob = None;
+                part.gradients.logprob = None;
             }
-            self.backward(hidden, &gradients, dropout_key)?;
+            self.backward(hidden, &std::mem::take(&mut part.gradients), pass)?;
+            parts.push(part);
         }
-        Ok(outcome)
+        Ok(StepOutcome::of(parts))
     }
 
     /// All outputs first, one evaluation, then forward and backward of every micro-batch.
@@ -69,25 +80,19 @@ impl Engine<'_> {
         &mut self,
         plan: &StepPlan,
         objective: &dyn Objective,
-        dropout_key: Option<u64>,
-        outcome: &mut StepOutcome,
-    ) -> Result<()> {
-        let parts = self.outcomes(plan, objective, dropout_key)?;
-        for (index, part) in parts.into_iter().enumerate() {
-            outcome.add(part.loss, part.metrics);
-            let (hidden, _) = self.forward(plan, index, objective, None, dropout_key, true)?;
-            self.backward(hidden, &part.gradients, dropout_key)?;
+        pass: &Pass<'_>,
+    ) -> Result<StepOutcome> {
+        let parts = self.outcomes(plan, objective, pass.dropout_key)?;
+        for (index, part) in parts.iter().enumerate() {
+            let (hidden, _) = self.forward(plan, index, objective, None, pass)?;
+            self.backward(hidden, &part.gradients, pass)?;
         }
-        Ok(())
+        Ok(StepOutcome::of(parts))
     }
 
     /// The loss of a step's sequences without gradient.
     pub fn evaluate(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<StepOutcome> {
-        let mut outcome = StepOutcome::default();
-        for part in self.outcomes(plan, objective, None)? {
-            outcome.add(part.loss, part.metrics);
-        }
-        Ok(outcome)
+        Ok(StepOutcome::of(self.outcomes(plan, objective, None)?))
     }
 
     /// What the objective makes of all of the step's micro-batches at once, without gradient.
@@ -101,8 +106,8 @@ impl Engine<'_> {
         let mut extras = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
             extras.push(self.extra_passes(plan, index, objective)?);
-            let (hidden, policy) =
-                self.forward(plan, index, objective, None, dropout_key, false)?;
+            let pass = self.pass(self.adapter, false, dropout_key);
+            let (hidden, policy) = self.forward(plan, index, objective, None, &pass)?;
             hidden.release(self.backend);
             policies.push(policy);
         }
@@ -135,12 +140,10 @@ impl Engine<'_> {
         index: usize,
         objective: &dyn Objective,
         linear: Option<&[f32]>,
-        dropout_key: Option<u64>,
-        keep: bool,
+        pass: &Pass<'_>,
     ) -> Result<(Hidden, HeadOutputs)> {
         let batch = &plan.micros[index].batch;
-        let pass = self.pass(self.adapter, keep, dropout_key);
-        let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
+        let mut hidden = self.decoder.forward(self.backend, batch, pass)?;
         let request = objective.request();
         let outputs = self.decoder.head(
             self.backend,
@@ -149,7 +152,7 @@ impl Engine<'_> {
             &request,
             self.scalar,
             linear,
-            &pass,
+            pass,
         )?;
         Ok((hidden, outputs))
     }
@@ -158,10 +161,9 @@ impl Engine<'_> {
         &mut self,
         hidden: Hidden,
         gradients: &HeadGradients,
-        dropout_key: Option<u64>,
+        pass: &Pass<'_>,
     ) -> Result<()> {
-        let pass = self.pass(self.adapter, true, dropout_key);
-        Ok(self.decoder.backward(self.backend, hidden, gradients, self.scalar, &pass)?)
+        Ok(self.decoder.backward(self.backend, hidden, gradients, self.scalar, pass)?)
     }
 
     fn extra_passes(
@@ -199,18 +201,25 @@ impl Engine<'_> {
         keep: bool,
         dropout_key: Option<u64>,
     ) -> Pass<'b> {
-        Pass { adapter, keep, checkpoint: self.checkpoint, dropout_key }
+        Pass { adapter, keep, checkpoint: self.checkpoint, dropout_key, lookups: None }
     }
 }
 
 impl StepOutcome {
-    fn add(&mut self, loss: f64, metrics: Vec<(&'static str, f64)>) {
-        self.loss += loss;
-        for (name, share) in metrics {
-            match self.metrics.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += share,
-                None => self.metrics.push((name, share)),
+    /// Of what the objective made of every micro-batch.
+    fn of(parts: Vec<Outcome>) -> Self {
+        let mut loss = Vec::new();
+        let mut metrics: Vec<(&'static str, Vec<Share>)> = Vec::new();
+        for part in parts {
+            loss.extend(part.loss);
+            for (name, shares) in part.metrics {
+                match metrics.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, all)) => all.extend(shares),
+                    None => metrics.push((name, shares)),
+                }
             }
         }
+        let metrics = metrics.into_iter().map(|(name, shares)| (name, total(shares)));
+        StepOutcome { loss: total(loss), metrics: metrics.collect() }
     }
 }

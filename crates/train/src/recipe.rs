@@ -271,10 +271,10 @@ const LAST_KEYS: &[Key] = &[
         .or(&["auto"])
         .default("auto")
         .unit("tokens")
-        .doc("Most tokens computed at a time; changes memory, not the result beyond rounding. auto is 1024, more where rows share long beginnings, less where memory is short."),
+        .doc("Most tokens computed at a time; changes memory and no bit of the result, unless rows behind one beginning take more (1024 at most behind up to 186 shared tokens): these it cuts apart, which changes rounding. auto is 1024, more where rows share long beginnings, less where memory is short."),
     Key::bool("share_prefixes")
         .default("true")
-        .doc("Compute what several rows begin with once; changes time and memory, not the result beyond rounding."),
+        .doc("Compute what several rows begin with once; changes time and memory, not the result beyond rounding. With dropout they have one mask there."),
     Key::choice("precision", &["auto", "bf16", "f32"])
         .default("auto")
         .doc("Type that matrix products multiply in; auto is bf16."),

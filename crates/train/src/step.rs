@@ -50,6 +50,9 @@ impl StepPlan {
         let infos = known().map(|s| SequenceInfo { group: s.group, role: s.role }).collect();
         let mut plan = Self::from_micros(pack(sequences, packing), infos);
         plan.totals.tokens = known().map(Sequence::len).sum();
+        // In the order of sequences, not of micro-batches: the sum must not depend on where these end.
+        let weights = known().flat_map(|sequence| &sequence.weights);
+        plan.totals.weight = weights.map(|&weight| f64::from(weight)).sum();
         plan
     }
 
@@ -67,6 +70,11 @@ impl StepPlan {
         groups.dedup();
         totals.groups = groups.len();
         StepPlan { micros, sequences, totals }
+    }
+
+    /// The tokens that are computed, micro-batch by micro-batch.
+    pub fn tokens(&self) -> impl Iterator<Item = u32> {
+        self.micros.iter().flat_map(|micro| micro.batch.tokens.iter().copied())
     }
 
     /// The (chosen, rejected) sequences of all pairs that `targets` belong to: roles 0 and 1 of a group.

@@ -7,6 +7,7 @@ use super::forward::{Hidden, Kept, Pass};
 use super::head::HeadGradients;
 use super::inputs::upload;
 use super::layer::LayerContext;
+use super::lookups::Of;
 use super::norm::NormSite;
 use super::{Decoder, ScalarHead};
 use crate::Result;
@@ -80,13 +81,13 @@ impl Decoder {
     ) -> Result<()> {
         let scale = self.config.embedding_scale;
         let cols = self.config.hidden_size;
-        if let Some(out) = self.embedding.gradient() {
-            let index = hidden.uploaded.tokens;
-            backend.run(Op::ScatterAdd(ScatterAdd { cols, x, index, scale, out }))?;
-        }
-        if let Some(tokens) = pass.adapter.and_then(|adapter| adapter.tokens()) {
-            let Some(out) = tokens.embedding.gradient() else { return Ok(()) };
-            let index = upload(backend, &tokens.rows_of(&hidden.tokens))?;
+        let base = self.embedding.gradient().map(|out| (Of::Base, hidden.tokens.clone(), out));
+        let adapter = pass.adapter.and_then(|adapter| adapter.tokens()).and_then(|tokens| {
+            Some((Of::Adapter, tokens.rows_of(&hidden.tokens), tokens.embedding.gradient()?))
+        });
+        for (of, rows, out) in base.into_iter().chain(adapter) {
+            let (rows, out) = self.lookups(pass.lookups, of, rows, out);
+            let index = upload(backend, &rows)?;
             backend.run(Op::ScatterAdd(ScatterAdd { cols, x, index, scale, out }))?;
         }
         Ok(())

@@ -4,9 +4,9 @@ use compute::op::{Embed, Op};
 use compute::{Backend, Buffer, DType, Mark};
 use text::Batch;
 
-use super::Decoder;
 use super::inputs::{Inputs, Uploaded};
 use super::layer::{LayerContext, Saved};
+use super::{Decoder, LookupSums};
 use crate::{Adapter, Result};
 
 /// How a batch is to be run.
@@ -20,6 +20,9 @@ pub struct Pass<'a> {
     pub checkpoint: bool,
     /// Dropout on the adapter's inputs: the key of this step's masks. None means no dropout.
     pub dropout_key: Option<u64>,
+    /// Where lookups are added up, from [`Decoder::begin_step`]; needed where embedding and head are one
+    /// matrix that is trained.
+    pub lookups: Option<&'a LookupSums>,
 }
 
 /// What a forward pass leaves on the backend's stack.
@@ -129,8 +132,7 @@ impl Decoder {
         }))?;
         // Two buffers take turns where nothing is kept.
         let mut spare = None;
-        let wants_tokens =
-            pass.keep && pass.adapter.is_some_and(|adapter| adapter.tokens().is_some());
+        let wants_tokens = pass.keep && self.wants_embedding_gradient(pass);
         let lowest = pass.keep.then(|| self.lowest_layer(pass));
         let mut kept = Vec::new();
         let last = self.layers.len() - 1;

@@ -11,6 +11,7 @@ mod head;
 mod inputs;
 mod layer;
 mod load;
+mod lookups;
 mod module;
 mod norm;
 
@@ -21,6 +22,7 @@ pub use head::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
 pub(crate) use inputs::{CacheView, Inputs, Spans};
 pub use load::{LoadOptions, LowRank, Selection, Training};
 pub(crate) use load::{constant, frozen};
+pub use lookups::LookupSums;
 pub use module::Module;
 
 use crate::Config;

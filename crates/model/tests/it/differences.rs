@@ -117,11 +117,15 @@ impl Probe {
     /// The head's outputs, the final hidden states, and the gradient of the loss of `kind` if it is asked for.
     fn run(&mut self, kind: Option<&str>) -> (HeadOutputs, Vec<f32>) {
         let backend = &mut self.backend;
+        let (start, adapter) = (backend.mark(), self.adapter.as_ref());
+        let tokens = self.batch.tokens.iter().copied();
+        let lookups = self.decoder.begin_step(backend, adapter, tokens).unwrap();
         let pass = Pass {
-            adapter: self.adapter.as_ref(),
+            adapter,
             keep: kind.is_some(),
             checkpoint: false,
             dropout_key: self.dropout_key,
+            lookups: Some(&lookups),
         };
         let mut hidden = self.decoder.forward(backend, &self.batch, &pass).unwrap();
         let mut states = vec![0.0; hidden.normed.len];
@@ -134,6 +138,7 @@ impl Probe {
             .unwrap();
         let Some(kind) = kind else {
             hidden.release(backend);
+            backend.release(start);
             return (outputs, states);
         };
         let reads = self.batch.reads.len();
@@ -147,6 +152,7 @@ impl Probe {
             hidden: given("hidden", states.len()),
         };
         self.decoder.backward(backend, hidden, &gradients, scalar, &pass).unwrap();
+        lookups.finish(backend).unwrap();
         (outputs, states)
     }
 

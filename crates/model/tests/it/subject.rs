@@ -81,22 +81,22 @@ impl Subject {
     /// Adds the gradient of the mean loss over the targets' weights, `total` in all; returns the
     /// log-probabilities.
     pub(crate) fn accumulate(&mut self, batch: &Batch, total: f32, how: How) -> Vec<f32> {
-        let How { checkpoint, one_pass, dropout_key } = how;
-        let pass = Pass { adapter: self.adapter.as_ref(), keep: true, checkpoint, dropout_key };
-        let (decoder, backend) = (&self.decoder, &mut *self.backend);
-        let start = backend.mark();
-        let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / total).collect();
-        let request = HeadRequest::logprobs();
-        let mut hidden = decoder.forward(backend, batch, &pass).unwrap();
-        let linear = one_pass.then_some(weights.as_slice());
-        let targets = &batch.targets;
-        let outputs =
-            decoder.head(backend, &mut hidden, targets, &request, None, linear, &pass).unwrap();
-        let logprob = (!one_pass).then(|| weights.clone());
-        let gradients = HeadGradients { logprob, ..HeadGradients::default() };
-        decoder.backward(backend, hidden, &gradients, None, &pass).unwrap();
-        assert_eq!(backend.mark(), start, "the stack is back where it began");
-        outputs.logprob
+        self.step(std::slice::from_ref(batch), total, how)
+    }
+
+    /// The same over the micro-batches of a step.
+    pub(crate) fn step(&mut self, micros: &[Batch], total: f32, how: How) -> Vec<f32> {
+        let (decoder, adapter) = (&self.decoder, self.adapter.as_ref());
+        let start = self.backend.mark();
+        let tokens = micros.iter().flat_map(|batch| batch.tokens.iter().copied());
+        let lookups = decoder.begin_step(&mut *self.backend, adapter, tokens).unwrap();
+        let backend = &mut *self.backend;
+        let pass = &Pass { adapter, keep: true, lookups: Some(&lookups), ..how.pass() };
+        let logprobs = micros.iter().map(|batch| one(backend, decoder, batch, pass, total, how));
+        let logprobs = logprobs.collect::<Vec<_>>().concat();
+        lookups.finish(backend).unwrap();
+        assert_eq!(self.backend.mark(), start, "the stack is back where it began");
+        logprobs
     }
 
     /// Reads the gradients of all that is trained and sets them to zero.
@@ -112,6 +112,28 @@ impl Subject {
         }
         gradients.into_iter().map(|(name, (_, values))| (name, values)).collect()
     }
+}
+
+/// One micro-batch of a step.
+fn one(
+    backend: &mut dyn Backend,
+    decoder: &Decoder,
+    batch: &Batch,
+    pass: &Pass<'_>,
+    total: f32,
+    How { one_pass, .. }: How,
+) -> Vec<f32> {
+    let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / total).collect();
+    let request = HeadRequest::logprobs();
+    let mut hidden = decoder.forward(backend, batch, pass).unwrap();
+    let linear = one_pass.then_some(weights.as_slice());
+    let targets = &batch.targets;
+    let outputs =
+        decoder.head(backend, &mut hidden, targets, &request, None, linear, pass).unwrap();
+    let logprob = (!one_pass).then(|| weights.clone());
+    let gradients = HeadGradients { logprob, ..HeadGradients::default() };
+    decoder.backward(backend, hidden, &gradients, None, pass).unwrap();
+    outputs.logprob
 }
 
 /// Every folder of a small model, below `tests/golden`.

@@ -152,6 +152,14 @@ pub(crate) struct How {
     pub(crate) dropout_key: Option<u64>,
 }
 
+impl How {
+    /// Its pass, without gradient.
+    pub(crate) fn pass(self) -> Pass<'static> {
+        let How { checkpoint, dropout_key, .. } = self;
+        Pass { checkpoint, dropout_key, ..Pass::default() }
+    }
+}
+
 impl Rig {
     pub(crate) fn new(backend: Box<dyn Backend>, base: &Base, lora: &Lora) -> Self {
         let (config, values) = lora.clone();
@@ -211,8 +219,10 @@ impl Rig {
     /// Adds the gradient of the weighted log-probabilities; returns these.
     pub(crate) fn accumulate(&mut self, batch: &Batch, how: How) -> Vec<f32> {
         let backend = &mut *self.backend;
-        let How { checkpoint, one_pass, dropout_key } = how;
-        let pass = Pass { adapter: Some(&self.adapter), keep: true, checkpoint, dropout_key };
+        let (one_pass, adapter) = (how.one_pass, Some(&self.adapter));
+        let tokens = batch.tokens.iter().copied();
+        let lookups = self.decoder.begin_step(backend, adapter, tokens).unwrap();
+        let pass = Pass { adapter, keep: true, lookups: Some(&lookups), ..how.pass() };
         let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / 32.0).collect();
         let request = HeadRequest::logprobs();
         let mut hidden = self.decoder.forward(backend, batch, &pass).unwrap();
@@ -222,6 +232,7 @@ impl Rig {
         let gradients =
             HeadGradients { logprob: (!one_pass).then(|| weights.clone()), ..Default::default() };
         self.decoder.backward(backend, hidden, &gradients, None, &pass).unwrap();
+        lookups.finish(backend).unwrap();
         outputs.unwrap().logprob
     }
 

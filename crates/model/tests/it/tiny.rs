@@ -97,7 +97,7 @@ fn check_on(case: &Case, backend: &mut dyn Backend, checkpoint: bool, one_pass: 
     check_close(&format!("{kind} log-probs"), &outputs.logprob, &case.logprobs);
     hidden.release(backend);
 
-    let pass = Pass { adapter: Some(&adapter), keep: true, checkpoint, dropout_key: None };
+    let pass = Pass { adapter: Some(&adapter), keep: true, checkpoint, ..Pass::default() };
     let weights = gradient_weights(&case.batch);
     let mut hidden = decoder.forward(backend, &case.batch, &pass).unwrap();
     let linear = one_pass.then_some(weights.as_slice());

@@ -1,6 +1,6 @@
 //! Direct preference optimization, Rafailov et al. 2023.
 
-use super::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, sequence_logprobs};
+use super::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, Share, sequence_logprobs};
 use crate::step::StepPlan;
 
 /// `-log σ(β · (policy margin − reference margin))`, eq. 7, averaged over the step's pairs.
@@ -41,13 +41,14 @@ impl Dpo {
         let pairs = plan.totals.groups as f64;
         let mut outcome = Outcome::default();
         let mut by_sequence = vec![0.0; count];
-        let mut accuracy = 0.0;
+        let mut accuracy = Vec::new();
         for (chosen, rejected) in plan.pairs(micro.targets) {
             let margin = policy[chosen] - policy[rejected];
             let ref_margin = reference[chosen] - reference[rejected];
             let logit = self.beta * (margin - ref_margin);
-            outcome.loss += softplus(-logit) / pairs;
-            accuracy += f64::from(u8::from(logit > 0.0)) / pairs;
+            let share = |value: f64| Share { sequence: chosen, value: value / pairs };
+            outcome.loss.push(share(softplus(-logit)));
+            accuracy.push(share(f64::from(u8::from(logit > 0.0))));
             // d/dx of -log σ(x) is σ(x) - 1.
             let slope = self.beta * (sigmoid(logit) - 1.0) / pairs;
             by_sequence[chosen] = slope;

@@ -47,15 +47,27 @@ pub struct MicroOutputs<'a> {
     pub extra: &'a [HeadOutputs],
 }
 
+/// What one sequence adds to a figure of the step.
+///
+/// Figures are added up in the order of the step's sequences: that of micro-batches would make the sum
+/// depend on where these end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Of the step's sequences; of a group's, the one that stands for it.
+    pub sequence: usize,
+    /// What is added.
+    pub value: f64,
+}
+
 /// What an objective makes of a micro-batch.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Its share of the step's loss: the shares of all micro-batches add up to it.
-    pub loss: f64,
+    /// Shares of the step's loss: those of all micro-batches add up to it.
+    pub loss: Vec<Share>,
     /// d(step's loss)/d(output).
     pub gradients: HeadGradients,
-    /// Shares of further figures of the step, by name; they add up too.
-    pub metrics: Vec<(&'static str, f64)>,
+    /// Shares of further figures of the step, by name.
+    pub metrics: Vec<(&'static str, Vec<Share>)>,
 }
 
 /// A method's loss.
@@ -82,6 +94,12 @@ pub trait Objective {
     /// Loss and derivatives for the micro-batches that must be seen at once: one of them, or with
     /// [`Coupling::Step`] all of the step's.
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome>;
+}
+
+/// The sum of a figure of the step, by sequence and not by micro-batch.
+pub fn total(mut shares: Vec<Share>) -> f64 {
+    shares.sort_by_key(|share| share.sequence);
+    shares.iter().map(|share| share.value).sum()
 }
 
 /// Weighted log-probabilities summed by sequence of the step, `[sequences]`.

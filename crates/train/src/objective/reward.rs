@@ -3,7 +3,7 @@
 use model::{HeadGradients, HeadRequest, Want};
 
 use super::dpo::{sigmoid, softplus};
-use super::{Coupling, MicroOutputs, Objective, Outcome};
+use super::{Coupling, MicroOutputs, Objective, Outcome, Share};
 use crate::step::StepPlan;
 
 /// `-log σ(r_chosen − r_rejected)`, averaged over the step's pairs.
@@ -37,9 +37,10 @@ fn evaluate_micro(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
     let mut by_read = vec![0.0; rewards.len()];
     let mut outcome = Outcome::default();
     for (chosen, rejected) in plan.pairs(micro.targets) {
+        let sequence = chosen;
         let (chosen, rejected) = (last_read[chosen], last_read[rejected]);
         let margin = f64::from(rewards[chosen]) - f64::from(rewards[rejected]);
-        outcome.loss += softplus(-margin) / pairs;
+        outcome.loss.push(Share { sequence, value: softplus(-margin) / pairs });
         let slope = ((sigmoid(margin) - 1.0) / pairs) as f32;
         by_read[chosen] += slope;
         by_read[rejected] -= slope;

@@ -1,8 +1,10 @@
 //! Supervised fine-tuning: the weighted mean negative log-likelihood.
 
+use std::collections::BTreeMap;
+
 use text::Target;
 
-use super::{Coupling, MicroOutputs, Objective, Outcome};
+use super::{Coupling, MicroOutputs, Objective, Outcome, Share};
 use crate::step::StepPlan;
 
 /// `- Σ w_t log p(t) / Σ w_t`, both sums over the whole optimizer step.
@@ -24,9 +26,14 @@ impl Objective for Sft {
 
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
         let outcome = |micro: &MicroOutputs<'_>| {
-            let pairs = micro.targets.iter().zip(&micro.policy.logprob);
-            let sum: f64 = pairs.map(|(t, &lp)| f64::from(t.weight) * f64::from(lp)).sum();
-            let mut outcome = Outcome { loss: -sum / plan.totals.weight, ..Outcome::default() };
+            let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+            for (target, &logprob) in micro.targets.iter().zip(&micro.policy.logprob) {
+                let sum = sums.entry(target.sequence as usize).or_default();
+                *sum -= f64::from(target.weight) * f64::from(logprob);
+            }
+            let share = |(sequence, sum)| Share { sequence, value: sum / plan.totals.weight };
+            let loss = sums.into_iter().map(share).collect();
+            let mut outcome = Outcome { loss, ..Outcome::default() };
             outcome.gradients.logprob = self.linear(micro.targets, plan);
             outcome
         };

@@ -1,7 +1,7 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
 use compute::{Backend, DType, Device, Measure};
-use data::{Cursor, Micro, Order, Packing, Sequence, Sequences};
+use data::{Cursor, Order, Packing, Sequence, Sequences};
 use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
 use text::{Batch, Segment, Target};
 
@@ -89,9 +89,18 @@ impl Demand {
         Ok(Demand { trainee, measure, dropout, resident })
     }
 
-    /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself.
-    pub(super) fn worst(&self, tokens: usize, sequences: usize, checkpoint: bool) -> Result<Use> {
-        self.step(&worst_batch(tokens, sequences), checkpoint)
+    /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself. The step
+    /// that it is part of has at most `of_step` tokens, no two of them the same.
+    pub(super) fn worst(
+        &self,
+        tokens: usize,
+        sequences: usize,
+        of_step: usize,
+        checkpoint: bool,
+    ) -> Result<Use> {
+        let different = of_step.min(self.trainee.decoder.config.vocab_size) as u32;
+        let of_step: Vec<u32> = (0..different).collect();
+        self.step(&worst_batch(tokens, sequences), &of_step, checkpoint)
     }
 
     /// Tokens that the run's first steps compute where micro-batches are so large.
@@ -110,9 +119,14 @@ impl Demand {
         let packing = self.packing(rows, tokens);
         let mut most = Use::default();
         let steps = rows.first_steps()?;
-        let micros = steps.iter().flat_map(|step| StepPlan::new(step, &packing).micros);
-        for batch in largest(micros.map(|micro| micro.batch)) {
-            most = most.or(self.step(&batch, checkpoint)?);
+        let plans: Vec<_> = steps.iter().map(|step| StepPlan::new(step, &packing)).collect();
+        let different = plans.iter().map(|plan| different_tokens(plan).len()).max().unwrap_or(0);
+        let of_step: Vec<u32> = (0..different as u32).collect();
+        let micros = plans.into_iter().flat_map(|plan| plan.micros);
+        for mut batch in largest(micros.map(|micro| micro.batch)) {
+            // How many there are counts, not which.
+            batch.tokens.fill(0);
+            most = most.or(self.step(&batch, &of_step, checkpoint)?);
         }
         for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
             let micros = StepPlan::new(&chunk?, &packing).micros;
@@ -123,11 +137,11 @@ impl Demand {
         Ok(most)
     }
 
-    /// What some micro-batches take at most.
-    pub(super) fn most(&self, micros: &[Micro], checkpoint: bool) -> Result<Use> {
-        let mut most = Use::default();
-        for batch in largest(micros.iter().map(|micro| micro.batch.clone())) {
-            most = most.or(self.step(&batch, checkpoint)?);
+    /// What the micro-batches of a step take at most.
+    pub(super) fn most(&self, plan: &StepPlan, checkpoint: bool) -> Result<Use> {
+        let (mut most, of_step) = (Use::default(), different_tokens(plan));
+        for batch in largest(plan.micros.iter().map(|micro| micro.batch.clone())) {
+            most = most.or(self.step(&batch, &of_step, checkpoint)?);
         }
         Ok(most)
     }
@@ -162,8 +176,8 @@ impl Demand {
         (total, trained.iter().map(TrainedTensor::len).sum())
     }
 
-    fn step(&self, batch: &Batch, checkpoint: bool) -> Result<Use> {
-        Ok(used(&self.count(batch, checkpoint)?))
+    fn step(&self, batch: &Batch, of_step: &[u32], checkpoint: bool) -> Result<Use> {
+        Ok(used(&self.count(batch, of_step, checkpoint)?))
     }
 
     /// Useful floating point operations of forward and backward over a micro-batch.
@@ -176,15 +190,18 @@ impl Demand {
                 + report.flops_head
         };
         // Recomputation is not counted.
-        Ok(count(&self.count(batch, false)?) - count(&self.measure))
+        Ok(count(&self.count(batch, &batch.tokens, false)?) - count(&self.measure))
     }
 
-    fn count(&self, batch: &Batch, checkpoint: bool) -> Result<Measure> {
+    /// A micro-batch of a step with tokens `of_step`.
+    fn count(&self, batch: &Batch, of_step: &[u32], checkpoint: bool) -> Result<Measure> {
         let mut measure = self.measure.clone();
         let Trainee { decoder, adapter } = &self.trainee;
         let dropout_key = self.dropout.then_some(0);
-        let pass = Pass { adapter: adapter.as_ref(), keep: true, checkpoint, dropout_key };
-        let backend: &mut dyn Backend = &mut measure;
+        let (adapter, backend) = (adapter.as_ref(), &mut measure as &mut dyn Backend);
+        let lookups = decoder.begin_step(backend, adapter, of_step.iter().copied())?;
+        let lookups = Some(&lookups);
+        let pass = Pass { adapter, keep: true, checkpoint, dropout_key, lookups };
         let weights = vec![0.0; batch.targets.len()];
         let request = HeadRequest::logprobs();
         let targets = &batch.targets;
@@ -197,14 +214,21 @@ impl Demand {
     fn evaluation(&self, batch: &Batch) -> Result<Use> {
         let mut measure = self.measure.clone();
         let Trainee { decoder, adapter } = &self.trainee;
-        let pass =
-            Pass { adapter: adapter.as_ref(), keep: false, checkpoint: false, dropout_key: None };
+        let pass = Pass { adapter: adapter.as_ref(), ..Pass::default() };
         let request = HeadRequest::logprobs();
         let mut hidden = decoder.forward(&mut measure, batch, &pass)?;
         decoder.head(&mut measure, &mut hidden, &batch.targets, &request, None, None, &pass)?;
         hidden.release(&mut measure);
         Ok(used(&measure))
     }
+}
+
+/// The tokens of a step, each once.
+fn different_tokens(plan: &StepPlan) -> Vec<u32> {
+    let mut tokens: Vec<u32> = plan.tokens().collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 /// How a run's micro-batches are made.

@@ -91,6 +91,8 @@ pub(super) struct Wishes {
     pub(super) longest: usize,
     /// Most sequences of a step.
     pub(super) sequences: usize,
+    /// Most tokens of a step.
+    pub(super) of_step: usize,
     /// Bytes that the run may take.
     pub(super) limit: usize,
     /// Bytes of the program itself with its rows.
@@ -109,6 +111,7 @@ impl Wishes {
             },
             longest: 1,
             sequences: 1,
+            of_step: 1,
             limit: usize::MAX,
             process: 0,
         }
@@ -162,7 +165,8 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> R
     let mut smallest: Option<Plan> = None;
     for &checkpoint in modes {
         for &tokens in &sizes {
-            let worst = demand.worst(tokens, wishes.sequences, checkpoint)?.over(resident);
+            let (sequences, of_step) = (wishes.sequences, wishes.of_step);
+            let worst = demand.worst(tokens, sequences, of_step, checkpoint)?.over(resident);
             let plan = Plan { micro_batch_tokens: tokens, checkpoint, memory: worst, worst, limit };
             if smallest.is_none_or(|other| plan.fits() || worst.total() < other.worst.total()) {
                 smallest = Some(plan);

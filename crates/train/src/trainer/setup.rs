@@ -177,6 +177,10 @@ pub(super) fn decide(
     let wishes = Wishes {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
+        of_step: match recipe.step_size {
+            data::StepSize::Rows(rows) => rows.saturating_mul(longest),
+            data::StepSize::Tokens(tokens) => tokens.max(longest),
+        },
         longest,
         limit: job.memory_limit,
         process: process + blueprint.kept_bytes(),

@@ -71,7 +71,7 @@ impl Trial {
         let plan = StepPlan::new(rows, &packing);
         let counted =
             Demand::new(base, &blueprint, &optimizer, &backend.device(), backend.operand())?;
-        let used = counted.most(&plan.micros, config.checkpoint)?;
+        let used = counted.most(&plan, config.checkpoint)?;
         let mut flops = 0;
         for micro in &plan.micros {
             flops += counted.work(&micro.batch)?;

@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::{Engine, StepOutcome};
 use train::objective::{
-    Coupling, Dpo, MicroOutputs, Objective, Outcome, Reward, Sft, sequence_logprobs,
+    Coupling, Dpo, MicroOutputs, Objective, Outcome, Reward, Sft, Share, sequence_logprobs,
 };
 use train::step::StepPlan;
 
@@ -298,13 +298,16 @@ impl Objective for Spread {
         let outcome = |micro: &MicroOutputs<'_>| {
             let here =
                 |sequence: usize| micro.targets.iter().any(|t| t.sequence as usize == sequence);
-            let squares = (0..count).filter(|&s| here(s)).map(|s| (logprobs[s] - mean).powi(2));
+            let share = |sequence: usize| Share {
+                sequence,
+                value: (logprobs[sequence] - mean).powi(2) / count as f64,
+            };
+            let loss = (0..count).filter(|&sequence| here(sequence)).map(share).collect();
             let slope = |target: &text::Target| {
                 let deviation = logprobs[target.sequence as usize] - mean;
                 (2.0 * deviation / count as f64 * f64::from(target.weight)) as f32
             };
-            let mut outcome =
-                Outcome { loss: squares.sum::<f64>() / count as f64, ..Outcome::default() };
+            let mut outcome = Outcome { loss, ..Outcome::default() };
             outcome.gradients.logprob = Some(micro.targets.iter().map(slope).collect());
             outcome
         };

@@ -1,6 +1,7 @@
 //! Objectives and schedules against PyTorch, gradients of whole steps, and whole runs on a small
 //! model: finished, stopped, killed, resumed, refused.
 
+mod accumulated;
 mod breadth;
 mod engine;
 mod mistakes;

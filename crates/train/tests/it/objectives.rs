@@ -3,7 +3,7 @@
 use model::HeadOutputs;
 use serde_json::Value;
 use text::Target;
-use train::objective::{Dpo, MicroOutputs, Objective, Reward, Sft};
+use train::objective::{self, Dpo, MicroOutputs, Objective, Reward, Sft};
 use train::schedule::{Schedule, ScheduleKind};
 use train::step::{SequenceInfo, StepPlan, Totals};
 
@@ -58,7 +58,7 @@ fn evaluate_pairs(
         let (policy, extra) = (outputs(policy), [outputs(reference)]);
         let micro = MicroOutputs { targets: &targets, policy: &policy, extra: &extra };
         let outcome = objective.evaluate(&[micro], &plan).remove(0);
-        loss += outcome.loss;
+        loss += objective::total(outcome.loss.clone());
         derivatives.extend(of(&outcome));
     }
     (loss, derivatives)
@@ -136,7 +136,7 @@ fn sft_is_a_weighted_mean_over_the_whole_step() {
                 let policy = HeadOutputs { logprob: logprobs.to_vec(), ..HeadOutputs::default() };
                 let micro = MicroOutputs { targets: &targets, policy: &policy, extra: &[] };
                 let outcome = Sft.evaluate(&[micro], &plan).remove(0);
-                loss += outcome.loss;
+                loss += objective::total(outcome.loss.clone());
                 // What is handed over before the forward is what evaluation says after it.
                 assert_eq!(outcome.gradients.logprob, Sft.linear(&targets, &plan));
                 derivatives.extend(outcome.gradients.logprob.unwrap());

@@ -17,7 +17,7 @@ pub struct Metadata {
     pub config: Value,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The default chat template; a base model has none.
+    /// The chat template, which takes that named `tool_use` for conversations with tools; a base model has none.
     pub chat_template: Option<ChatTemplate>,
     /// Other chat templates by name (`tool_use`, `rag`, ...), sorted.
     pub named_templates: Vec<(String, ChatTemplate)>,
@@ -39,11 +39,12 @@ impl Metadata {
 
         let templates = folder::chat_templates(dir)?;
         let compile = |source: &String| ChatTemplate::new(source, &special, date);
-        let chat_template = templates.default.as_ref().map(compile).transpose()?;
+        let default = templates.default.as_ref().map(compile).transpose()?;
         let named = templates.named.iter();
-        let named_templates = named
+        let named_templates: Vec<_> = named
             .map(|(name, source)| Ok((name.clone(), compile(source)?)))
             .collect::<Result<_>>()?;
+        let chat_template = default.map(|template| with_tool_use(template, &named_templates));
 
         let mut eos_token_ids = token_ids(&generation_config["eos_token_id"]);
         if eos_token_ids.is_empty() {
@@ -66,12 +67,13 @@ impl Metadata {
         let tokenizer = Tokenizer::from_gguf(header)?;
         let special = tokenizer.special().clone();
         let template = header.str("tokenizer.chat_template")?;
-        let chat_template =
+        let default =
             template.map(|source| ChatTemplate::new(source, &special, date)).transpose()?;
         let mut named_templates = Vec::new();
         for (name, source) in header.named_templates()? {
             named_templates.push((name, ChatTemplate::new(&source, &special, date)?));
         }
+        let chat_template = default.map(|template| with_tool_use(template, &named_templates));
         let mut eos_token_ids = Vec::new();
         for name in ["eos_token_id", "eot_token_id"] {
             eos_token_ids.extend(header.token_id(name)?);
@@ -88,18 +90,27 @@ impl Metadata {
         })
     }
 
-    /// The chat template of that name; `default` is the default one.
-    pub fn template(&self, name: &str) -> Option<&ChatTemplate> {
+    /// The chat template of that name, for every conversation; `default` is the default one.
+    pub fn template(&self, name: &str) -> Option<ChatTemplate> {
         if name == "default" {
-            return self.chat_template.as_ref();
+            return self.chat_template.as_ref().map(ChatTemplate::alone);
         }
-        self.named_templates.iter().find(|(other, _)| other == name).map(|(_, template)| template)
+        let found = self.named_templates.iter().find(|(other, _)| other == name);
+        found.map(|(_, template)| template.clone())
     }
 }
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metadata").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// As transformers chooses: conversations with tools take the template `tool_use` where the model has one.
+fn with_tool_use(template: ChatTemplate, named: &[(String, ChatTemplate)]) -> ChatTemplate {
+    match named.iter().find(|(name, _)| name == "tool_use") {
+        Some((_, tool_use)) => template.with_tool_use(tool_use),
+        None => template,
     }
 }
 

@@ -3,34 +3,31 @@
 //! A template is Jinja as `transformers` runs it: the same block trimming, the
 //! same globals and filters, Python's methods on strings, lists and dicts.
 
-mod json;
-mod python;
-mod tags;
+mod markers;
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::{Map, Value};
 
 use crate::hash::sha256;
+use crate::jinja::{Failure, Template, Value as Jinja};
 use crate::{Date, Error, Message, Result, SpecialTokens, Tokenizer};
 
-const NAME: &str = "chat_template";
-
 /// A compiled chat template with the special tokens and the date it was made for.
+///
+/// It may come with a second one for conversations that offer tools: the template that a model names `tool_use`.
 #[derive(Clone)]
 pub struct ChatTemplate {
     inner: Arc<Inner>,
+    tool_use: Option<Arc<Inner>>,
 }
 
 struct Inner {
     source: String,
     special: SpecialTokens,
     date: Date,
-    environment: Environment<'static>,
+    template: Template,
 }
 
 /// What a template is given besides the messages.
@@ -49,24 +46,35 @@ pub struct RenderOptions<'a> {
 impl ChatTemplate {
     /// Compiles a template. `date` is what `strftime_now` tells it, whenever it is rendered.
     pub fn new(source: &str, special: &SpecialTokens, date: Date) -> Result<Self> {
-        let mut environment = environment(date);
-        for (name, token) in special.iter() {
-            environment.add_global(name.to_owned(), token);
-        }
-        environment
-            .add_template_owned(NAME, tags::plain_generation(source))
-            .map_err(|error| syntax_error(&error))?;
-        let inner = Inner { source: source.into(), special: special.clone(), date, environment };
-        Ok(ChatTemplate { inner: Arc::new(inner) })
+        let template = Template::parse(source).map_err(syntax_error)?;
+        let inner = Inner { source: source.into(), special: special.clone(), date, template };
+        Ok(ChatTemplate { inner: Arc::new(inner), tool_use: None })
     }
 
-    /// Renders a conversation.
+    /// The same, with another template for conversations that offer tools.
+    pub fn with_tool_use(self, template: &ChatTemplate) -> Self {
+        ChatTemplate { tool_use: Some(template.inner.clone()), ..self }
+    }
+
+    /// The template for conversations that offer tools, where it is another.
+    pub fn tool_use(&self) -> Option<Self> {
+        let inner = self.tool_use.clone()?;
+        Some(ChatTemplate { inner, tool_use: None })
+    }
+
+    /// The template alone, for conversations with tools too.
+    pub fn alone(&self) -> Self {
+        ChatTemplate { inner: self.inner.clone(), tool_use: None }
+    }
+
+    /// Renders a conversation: where it offers tools, with the template for that.
     ///
     /// An exception that the template raises comes back as
     /// [`Error::TemplateRaised`] with the template's message.
     pub fn render(&self, messages: &[Message], options: &RenderOptions<'_>) -> Result<String> {
-        let template = self.inner.environment.get_template(NAME).map_err(|e| render_error(&e))?;
-        template.render(context(messages, options)).map_err(|error| render_error(&error))
+        let has_tools = options.tools.is_some_and(|tools| !tools.is_null());
+        let tool_use = self.tool_use.as_ref().filter(|_| has_tools);
+        tool_use.unwrap_or(&self.inner).render(messages, options).map_err(render_error)
     }
 
     /// The template as its file holds it.
@@ -79,9 +87,18 @@ impl ChatTemplate {
         self.inner.date
     }
 
-    /// The SHA-256 of the source, in hex.
+    /// The SHA-256 of the source, in hex; of both sources where there is a template for tools.
     pub fn hash(&self) -> String {
-        sha256(self.source().as_bytes())
+        match &self.tool_use {
+            None => sha256(self.source().as_bytes()),
+            Some(tool_use) => sha256(format!("{}\0{}", self.source(), tool_use.source).as_bytes()),
+        }
+    }
+
+    /// Whether the template, or the one for tools, has this text in its source.
+    pub fn mentions(&self, text: &str) -> bool {
+        let tool_use = self.tool_use.iter();
+        self.source().contains(text) || tool_use.into_iter().any(|t| t.source.contains(text))
     }
 
     /// The special tokens that the template was made with.
@@ -95,10 +112,12 @@ impl ChatTemplate {
     /// A marker is what looks like `<|im_start|>`, or is the beginning- or
     /// end-of-sequence token where the template writes it.
     pub fn missing_tokens(&self, tokenizer: &Tokenizer) -> Vec<String> {
-        let mut markers = tags::markers(self.source());
+        let mut markers = markers::markers(self.source());
+        markers
+            .extend(self.tool_use.iter().flat_map(|template| markers::markers(&template.source)));
         for name in ["bos_token", "eos_token"] {
             if let Some(token) = self.special().get(name)
-                && (self.source().contains(name) || self.source().contains(token))
+                && (self.mentions(name) || self.mentions(token))
             {
                 markers.push(token.to_owned());
             }
@@ -121,53 +140,26 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-fn environment(date: Date) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .expect("Jinja's own delimiters are valid"),
-    );
-    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(python::method);
-    environment.add_filter("tojson", json::tojson);
-    environment.add_filter("indent", python::indent);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", move |format: &str| date.strftime(format));
-    environment
-}
-
-fn context(messages: &[Message], options: &RenderOptions<'_>) -> Jinja {
-    let messages: Jinja = messages.iter().map(|m| to_jinja(&with_reasoning(m))).collect();
-    let mut pairs = vec![
-        ("messages", messages),
-        ("tools", to_jinja(options.tools.unwrap_or(&Value::Null))),
-        ("documents", to_jinja(options.documents.unwrap_or(&Value::Null))),
-        ("add_generation_prompt", Jinja::from(options.add_generation_prompt)),
-    ];
-    for (name, value) in options.kwargs.into_iter().flatten() {
-        pairs.retain(|(other, _)| other != name);
-        pairs.push((name, to_jinja(value)));
-    }
-    Jinja::from_pairs(pairs)
-}
-
-fn to_jinja(value: &Value) -> Jinja {
-    match value {
-        Value::Null => Jinja::from(()),
-        Value::Bool(flag) => Jinja::from(*flag),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(integer), _) => Jinja::from(integer),
-            (None, Some(integer)) => Jinja::from(integer),
-            (None, None) => Jinja::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Value::String(text) => Jinja::from(text.as_str()),
-        Value::Array(items) => items.iter().map(to_jinja).collect(),
-        Value::Object(fields) => {
-            Jinja::from_pairs(fields.iter().map(|(name, field)| (name.as_str(), to_jinja(field))))
-        }
+impl Inner {
+    fn render(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions<'_>,
+    ) -> std::result::Result<String, Failure> {
+        let mut variables: Vec<(&str, Jinja)> =
+            self.special.iter().map(|(name, token)| (name, Jinja::text(token))).collect();
+        let messages = Value::Array(messages.iter().map(with_reasoning).collect());
+        let json = |value: Option<&Value>| value.map_or(Jinja::None, Jinja::from);
+        variables.extend([
+            ("messages", Jinja::from(&messages)),
+            // Where there are none, a template sees `none`: defined, and no list.
+            ("tools", json(options.tools)),
+            ("documents", json(options.documents)),
+            ("add_generation_prompt", Jinja::Bool(options.add_generation_prompt)),
+        ]);
+        let kwargs = options.kwargs.into_iter().flatten();
+        variables.extend(kwargs.map(|(name, value)| (name.as_str(), Jinja::from(value))));
+        self.template.render(&variables, self.date)
     }
 }
 
@@ -184,36 +176,15 @@ fn with_reasoning(message: &Message) -> Value {
     value
 }
 
-/// What a template said with `raise_exception`.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Raised(String);
-
-fn raise_exception(message: String) -> std::result::Result<Jinja, minijinja::Error> {
-    let error = minijinja::Error::new(ErrorKind::InvalidOperation, message.clone());
-    Err(error.with_source(Raised(message)))
+fn syntax_error(failure: Failure) -> Error {
+    Error::TemplateSyntax { line: failure.line.unwrap_or(1), message: failure.message }
 }
 
-fn syntax_error(error: &minijinja::Error) -> Error {
-    Error::TemplateSyntax { line: error.line().unwrap_or(1), message: describe(error) }
-}
-
-fn render_error(error: &minijinja::Error) -> Error {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(current) = cause {
-        if let Some(Raised(message)) = current.downcast_ref() {
-            return Error::TemplateRaised { message: message.clone() };
-        }
-        cause = current.source();
+fn render_error(failure: Failure) -> Error {
+    if failure.raised {
+        return Error::TemplateRaised { message: failure.message };
     }
-    Error::TemplateRender { line: error.line().unwrap_or(1), message: describe(error) }
-}
-
-fn describe(error: &minijinja::Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
+    Error::TemplateRender { line: failure.line.unwrap_or(1), message: failure.message }
 }
 
 #[cfg(test)]

@@ -241,7 +241,8 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from))? {
         let entry = entry.map_err(Error::io(from))?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if !from.is_file() {
+        if from.is_dir() {
+            link_files(&from, &to)?;
             continue;
         }
         remove_any(&to)?;

@@ -52,7 +52,10 @@ const KEYS: &[Key] = &[
         .doc("Hub id, folder, .gguf file, adapter folder or run folder."),
     Key::text("model.revision").doc("Branch, tag or commit of a hub model."),
     Key::text("model.chat_template")
-        .doc("File with a chat template, or the name of one: one of the model's own, or chatml."),
+        .doc(
+            "File with a chat template, or the name of one: one of the model's own, or chatml. \
+             Without it, rows with tools take the model's template tool_use, if there is one.",
+        ),
     Key::map("model.template_kwargs").doc("Variables for the chat template."),
     Key::choice("method", METHODS)
         .required()

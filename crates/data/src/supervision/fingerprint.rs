@@ -9,7 +9,7 @@ impl Supervisor {
     /// A text that is the same for two supervisors only if they make the same of every row.
     pub(crate) fn fingerprint(&self) -> String {
         // Where the template does not ask for the date, tomorrow's rows are today's.
-        let dated = |template: &&ChatTemplate| template.source().contains("strftime_now");
+        let dated = |template: &&ChatTemplate| template.mentions("strftime_now");
         let date = self.template.as_ref().filter(dated).map(|template| template.date().to_string());
         let special: Vec<_> = self.template.iter().flat_map(|t| t.special().iter()).collect();
         let parts = json!({

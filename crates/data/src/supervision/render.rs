@@ -82,9 +82,10 @@ impl Supervisor {
     /// Whether reasoning that the template leaves out is still what the model emits: the row writes it as the
     /// model does, or the template speaks of it.
     fn knows_reasoning(&self, turn: &Turn<'_>) -> bool {
-        let source = self.template.as_ref().map_or("", |template| template.source());
+        let mentions = |template: &ChatTemplate| template.mentions("think>");
         !calls_tools(turn.message)
-            && (turn.message.content.contains("</think>") || source.contains("think>"))
+            && (turn.message.content.contains("</think>")
+                || self.template.as_ref().is_some_and(mentions))
     }
 
     /// The rows of a dialogue as pieces: one row where every turn continues what the turn before has rendered,

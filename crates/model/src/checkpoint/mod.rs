@@ -185,8 +185,13 @@ impl Base {
             metadata.tokenizer = text::Tokenizer::from_folder(dir)?;
             metadata.special = metadata.tokenizer.special().clone();
         }
-        if let Some(source) = text::metadata::folder::chat_templates(dir)?.default {
-            let template = text::ChatTemplate::new(&source, &metadata.special, date)?;
+        let templates = text::metadata::folder::chat_templates(dir)?;
+        if let Some(source) = templates.default {
+            let compile = |source: &str| text::ChatTemplate::new(source, &metadata.special, date);
+            let mut template = compile(&source)?;
+            if let Some(source) = templates.named.get("tool_use") {
+                template = template.with_tool_use(&compile(source)?);
+            }
             metadata.chat_template = Some(template);
         }
         let generation = text::metadata::folder::generation_config(dir)?;

@@ -51,7 +51,10 @@ pub fn copy_companions(base: &Base, adapter: &Path, dir: &Path, date: Date) -> R
             copy_if_there(origin, dir, "chat_template.json")?;
             copy_folder(origin, dir, "additional_chat_templates")?;
         }
-        _ => copy_if_there(adapter, dir, "chat_template.jinja")?,
+        _ => {
+            copy_if_there(adapter, dir, "chat_template.jinja")?;
+            copy_folder(adapter, dir, "additional_chat_templates")?;
+        }
     }
     if let Some(folder) = first("generation_config.json") {
         copy_if_there(folder, dir, "generation_config.json")?;
@@ -88,6 +91,11 @@ fn write_from_header(base: &Base, dir: &Path, date: Date) -> Result<()> {
     write_synced(&dir.join("tokenizer_config.json"), config.as_bytes())?;
     if let Some(template) = &metadata.chat_template {
         write_synced(&dir.join("chat_template.jinja"), template.source().as_bytes())?;
+        if let Some(tool_use) = template.tool_use() {
+            let folder = dir.join("additional_chat_templates");
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            write_synced(&folder.join("tool_use.jinja"), tool_use.source().as_bytes())?;
+        }
     }
     let generation = pretty(&metadata.generation_config);
     write_synced(&dir.join("generation_config.json"), generation.as_bytes())

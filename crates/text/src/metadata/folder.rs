@@ -49,28 +49,30 @@ pub fn generation_config(dir: &Path) -> Result<Value> {
 
 /// The chat templates of a folder, wherever they stand.
 ///
-/// As in transformers, a file of templates goes before `tokenizer_config.json`:
-/// `chat_template.jinja` with `additional_chat_templates/*.jinja` or
-/// `chat_templates/*.jinja`, then `chat_template.json`, then the key
-/// `chat_template`, which is a string, a list of `{name, template}` or an object.
+/// As in transformers, files of templates go before `tokenizer_config.json`: where there is a `chat_template.jinja`,
+/// it and `additional_chat_templates/*.jinja` (or `chat_templates/*.jinja`) are all. Otherwise `chat_template.json`
+/// counts, then the key `chat_template`, which is a string, a list of `{name, template}` or an object.
 pub fn chat_templates(dir: &Path) -> Result<TemplateSources> {
-    let mut found = TemplateSources::default();
-    for (file, key) in
-        [("tokenizer_config.json", "chat_template"), ("chat_template.json", "chat_template")]
-    {
-        let path = dir.join(file);
-        if let Some(config) = read_json(&path)? {
-            read_templates(&config[key], &path, &mut found)?;
-        }
-    }
+    let mut files = TemplateSources::default();
     for folder in ["chat_templates", "additional_chat_templates"] {
         for (name, source) in jinja_files(&dir.join(folder))? {
-            found.insert(&name, source);
+            files.insert(&name, source);
         }
     }
     if let Some(source) = read_text(&dir.join("chat_template.jinja"))? {
-        found.default = Some(source);
+        files.default = Some(source);
     }
+    if files.default.is_some() {
+        return Ok(files);
+    }
+    let mut found = TemplateSources::default();
+    for file in ["tokenizer_config.json", "chat_template.json"] {
+        let path = dir.join(file);
+        if let Some(config) = read_json(&path)? {
+            read_templates(&config["chat_template"], &path, &mut found)?;
+        }
+    }
+    found.named.extend(files.named);
     Ok(found)
 }
 
@@ -188,6 +190,14 @@ mod tests {
             &[("rag", "r")],
         );
         check(&[("chat_templates/default.jinja", "d")], Some("d"), &[]);
+        let listed = (
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "default", "template": "a"},
+                                  {"name": "tool_use", "template": "t"}]}"#,
+        );
+        check(&[listed, ("chat_template.jinja", "new")], Some("new"), &[]);
+        let tools = ("additional_chat_templates/tool_use.jinja", "u");
+        check(&[listed, tools], Some("a"), &[("tool_use", "u")]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use text::{ChatTemplate, Date, Metadata, SpecialTokens, Tokenizer};
+use text::{ChatTemplate, Date, Metadata, RenderOptions, SpecialTokens, Tokenizer};
 
 const TEMPLATE: &str =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
@@ -95,6 +95,32 @@ fn what_is_written_beside_an_adapter_reads_back() {
     assert_eq!(again.encode_with_special("abc").unwrap(), [6, 5, 1]);
     assert_eq!(again.hash(), tokenizer.hash());
     assert_eq!(Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap().bos(), None);
+}
+
+#[test]
+fn conversations_with_tools_take_the_template_of_that_name() {
+    let dir = folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": [
+        {"name": "tool_use", "template": "T{{ tools | length }}"},
+        {"name": "rag", "template": "R"},
+        {"name": "default", "template": "D{{ tools is none }}"},
+    ]}));
+    let metadata = Metadata::from_folder(dir.path(), today()).unwrap();
+    let template = metadata.chat_template.clone().unwrap();
+    let (tools, none) = (json!([{"name": "f"}]), Value::Null);
+    let empty = json!([]);
+    let render = |template: &ChatTemplate, tools: Option<&Value>| {
+        template.render(&[], &RenderOptions { tools, ..RenderOptions::default() }).unwrap()
+    };
+    // As transformers: an empty list is a list of tools, and none is none.
+    assert_eq!(render(&template, Some(&tools)), "T1");
+    assert_eq!(render(&template, Some(&empty)), "T0");
+    assert_eq!(render(&template, Some(&none)), "DTrue");
+    assert_eq!(render(&template, None), "DTrue");
+    // A template that is named is used for every conversation.
+    assert_eq!(render(&metadata.template("default").unwrap(), Some(&tools)), "DFalse");
+    assert_eq!(render(&metadata.template("rag").unwrap(), Some(&tools)), "R");
+    assert_ne!(template.hash(), template.alone().hash());
+    assert_eq!(template.tool_use().unwrap().source(), "T{{ tools | length }}");
 }
 
 #[test]

@@ -3,5 +3,6 @@
 mod chat_templates;
 mod fast_path;
 mod folder;
+mod jinja;
 mod shared;
 mod tokenizer;

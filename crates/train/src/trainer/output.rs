@@ -85,6 +85,11 @@ fn write_companions(run: &Run, dir: &Path) -> Result<()> {
     write_atomic(&dir.join("tokenizer_config.json"), &text(&metadata.tokenizer.config_json()))?;
     if let Some(template) = &metadata.chat_template {
         write_atomic(&dir.join("chat_template.jinja"), template.source().as_bytes())?;
+        if let Some(tool_use) = template.tool_use() {
+            let folder = dir.join("additional_chat_templates");
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            write_atomic(&folder.join("tool_use.jinja"), tool_use.source().as_bytes())?;
+        }
     }
     let mut generation = metadata.generation_config.clone();
     if !generation.is_object() {
@@ -108,6 +113,12 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
     names.sort_by_key(|name| (is_weights(name), name.clone()));
     for name in names {
         let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            fs::create_dir_all(&to).map_err(Error::io(&to))?;
+            move_files(&from, &to)?;
+            fs::remove_dir(&from).map_err(Error::io(&from))?;
+            continue;
+        }
         let synced = fs::File::open(&from).and_then(|file| file.sync_all());
         synced.and_then(|()| fs::rename(&from, &to)).map_err(Error::io(&to))?;
     }

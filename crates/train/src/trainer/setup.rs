@@ -433,7 +433,7 @@ fn named_template(
     date: Date,
 ) -> Result<ChatTemplate> {
     if let Some(template) = metadata.template(name) {
-        return Ok(template.clone());
+        return Ok(template);
     }
     let problem = |message: String, hint: String| {
         Error::Recipe(document.problem("model.chat_template", message, Some(hint)).into())

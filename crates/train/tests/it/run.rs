@@ -13,7 +13,7 @@ use train::recipe::schema;
 use train::run::Occupied;
 use train::trainer::Control;
 
-use crate::support::{Fixture, How, ROWS, all_events, cpu, read_json, write_json};
+use crate::support::{CHATML, Fixture, How, ROWS, all_events, cpu, read_json, write_json};
 
 /// Answers a question with a run's adapter, its template and its stop tokens.
 fn answer(fixture: &Fixture, run: &str, question: &str) -> (String, bool) {
@@ -166,6 +166,23 @@ fn the_adapter_with_the_lowest_validation_loss_is_kept() {
     let stop = How { overrides: &overrides, ..How::default() };
     fixture.train_until("short", &stop, best.0).unwrap();
     assert_eq!(fixture.adapter_bytes("short"), fixture.adapter_bytes("run"));
+}
+
+#[test]
+fn the_template_for_tools_goes_with_the_adapter() {
+    // Each better adapter takes the place of the one before, with all of its files.
+    let fixture = Fixture::with_validation();
+    let folder = fixture.path("model/additional_chat_templates");
+    fs::create_dir(&folder).unwrap();
+    let for_tools = format!("{CHATML}{{# with tools #}}");
+    fs::write(folder.join("tool_use.jinja"), &for_tools).unwrap();
+    fixture.train("run", &How::default()).unwrap();
+    let adapter = fixture.path("run/adapter");
+    let written = adapter.join("additional_chat_templates/tool_use.jinja");
+    assert_eq!(fs::read_to_string(written).unwrap(), for_tools);
+    let date = Date::new(2026, 3, 1).unwrap();
+    let metadata = fixture.base().metadata_with(Some(&adapter), date).unwrap();
+    assert_eq!(metadata.chat_template.unwrap().tool_use().unwrap().source(), for_tools);
 }
 
 #[test]

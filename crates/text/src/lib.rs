@@ -31,4 +31,4 @@ pub use message::Message;
 pub use metadata::{Metadata, gguf};
 pub use special::SpecialTokens;
 pub use template::{ChatTemplate, RenderOptions};
-pub use tokenizer::{DecodeStream, Tokenizer};
+pub use tokenizer::{DecodeStream, Note, Tokenizer};

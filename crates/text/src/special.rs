@@ -28,16 +28,23 @@ impl SpecialTokens {
     }
 
     /// Takes every `*_token` of a `tokenizer_config.json` or a
-    /// `special_tokens_map.json`: a string, or an object with `content`.
+    /// `special_tokens_map.json`: a string, or an object with `content`;
+    /// and the names of an object `extra_special_tokens`.
     pub(crate) fn read(&mut self, config: &Value) {
         let entries = config.as_object().into_iter().flatten();
-        for (name, value) in entries.filter(|(name, _)| name.ends_with("_token")) {
-            let token = value.as_str().or_else(|| value.get("content")?.as_str());
-            if let Some(token) = token {
+        let extra = config.get("extra_special_tokens").and_then(Value::as_object);
+        let named = entries.filter(|(name, _)| name.ends_with("_token"));
+        for (name, value) in named.chain(extra.into_iter().flatten()) {
+            if let Some(token) = content(value) {
                 self.set(name, token);
             }
         }
     }
+}
+
+/// The text of a token that a file writes as a text, or as an object with `content`.
+pub(crate) fn content(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
 impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for SpecialTokens {

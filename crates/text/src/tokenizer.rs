@@ -3,6 +3,7 @@
 mod fast_path;
 mod files;
 mod from_gguf;
+mod notes;
 mod pre_tokenizer;
 mod stream;
 
@@ -15,13 +16,14 @@ use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Tokenizer as Backend};
 
 use self::fast_path::FastPath;
+pub use self::notes::Note;
 pub use self::stream::DecodeStream;
 use crate::hash::sha256;
-use crate::{Error, Result, SpecialTokens, gguf};
+use crate::{Error, Result, SpecialTokens, gguf, special};
 
 /// A tokenizer, cheap to clone.
 ///
-/// It never truncates and never pads, whatever its file asks for.
+/// It never truncates, never pads and draws nothing at random, whatever its file asks for.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
@@ -41,6 +43,7 @@ struct Inner {
     literal: BTreeMap<u32, String>,
     /// `tokenizer_config.json`, without the chat template.
     config: Map<String, Value>,
+    notes: Vec<Note>,
 }
 
 impl Tokenizer {
@@ -59,7 +62,7 @@ impl Tokenizer {
     /// Reads the bytes of a `tokenizer.json`. No special token has a name then.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
         let backend = files::parse("tokenizer.json", json)?;
-        Tokenizer::new(backend, SpecialTokens::default(), Map::new())
+        Tokenizer::new(backend, SpecialTokens::default(), Map::new(), Vec::new())
     }
 
     /// The same tokenizer with texts that become one token each, and their ids in order. One that is a token
@@ -73,8 +76,8 @@ impl Tokenizer {
         } else {
             backend.add_tokens(added).map_err(failed)?;
         }
-        let tokenizer =
-            Tokenizer::new(backend, self.inner.special.clone(), self.inner.config.clone())?;
+        let Inner { special: named, config, notes, .. } = &*self.inner;
+        let tokenizer = Tokenizer::new(backend, named.clone(), config.clone(), notes.clone())?;
         let ids = tokens.iter().map(|token| tokenizer.id(token));
         let ids = ids.map(|id| id.expect("the token was just added")).collect();
         Ok((tokenizer, ids))
@@ -84,7 +87,9 @@ impl Tokenizer {
         mut backend: Backend,
         special: SpecialTokens,
         config: Map<String, Value>,
+        mut notes: Vec<Note>,
     ) -> Result<Self> {
+        notes::without_dropout(&mut backend, &mut notes);
         backend.with_truncation(None).map_err(failed)?;
         backend.with_padding(None);
         backend.set_encode_special_tokens(false);
@@ -100,8 +105,17 @@ impl Tokenizer {
         let vocab_size = highest.map_or(0, |id| id as usize + 1);
         let fast_path = FastPath::new(&mut backend);
         let plain = OnceLock::new();
-        let inner =
-            Inner { backend, fast_path, plain, special, special_ids, vocab_size, literal, config };
+        let inner = Inner {
+            backend,
+            fast_path,
+            plain,
+            special,
+            special_ids,
+            vocab_size,
+            literal,
+            config,
+            notes,
+        };
         Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
@@ -173,6 +187,11 @@ impl Tokenizer {
         self.inner.backend.token_to_id(token)
     }
 
+    /// What its files disagree about, or ask for and do not get.
+    pub fn notes(&self) -> &[Note] {
+        &self.inner.notes
+    }
+
     /// The highest id plus one.
     pub fn vocab_size(&self) -> usize {
         self.inner.vocab_size
@@ -208,7 +227,10 @@ impl Tokenizer {
         let mut config = self.inner.config.clone();
         config.entry("tokenizer_class").or_insert_with(|| "PreTrainedTokenizerFast".into());
         for (name, token) in self.special().iter() {
-            config.entry(name).or_insert_with(|| token.into());
+            let written = config.get(name).and_then(special::content);
+            if written != Some(token) {
+                config.insert(name.into(), token.into());
+            }
         }
         Value::Object(config)
     }

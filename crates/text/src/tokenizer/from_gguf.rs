@@ -54,7 +54,7 @@ pub(super) fn from_gguf(metadata: &Metadata) -> Result<Tokenizer> {
     if bos.is_some() || eos.is_some() {
         surround(&mut backend, bos, eos)?;
     }
-    Tokenizer::new(backend, special, config(metadata)?)
+    Tokenizer::new(backend, special, config(metadata)?, Vec::new())
 }
 
 impl<'a> Vocabulary<'a> {

@@ -70,7 +70,10 @@ fn a_folder_is_read() {
     assert_eq!(tokenizer.token(6).as_deref(), Some("ab"));
 
     assert_eq!(tokenizer.encode("abc<|im_end|></s>ba").unwrap(), [6, 5, 7, 1, 4, 3]);
-    assert_eq!(tokenizer.encode_with_special("abc").unwrap(), [0, 6, 5]);
+    // `add_bos_token` asks for what the post-processor does not do: transformers 5 does as the latter.
+    assert_eq!(tokenizer.encode_with_special("abc").unwrap(), [6, 5]);
+    let notes: Vec<_> = tokenizer.notes().iter().map(|note| note.message.as_str()).collect();
+    assert!(notes.len() == 1 && notes[0].contains("`add_bos_token: true`"), "{notes:?}");
     assert_eq!(tokenizer.decode(&[0, 6, 5, 7], false).unwrap(), "<s>abc<|im_end|>");
     assert_eq!(tokenizer.decode(&[0, 6, 5, 7], true).unwrap(), "abc");
 
@@ -84,8 +87,15 @@ fn a_folder_is_read() {
 
 #[test]
 fn what_is_written_beside_an_adapter_reads_back() {
-    let dir = folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "add_eos_token": true,
-                             "chat_template": TEMPLATE}));
+    let dir = folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}));
+    let mut file = tokenizer_json();
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+    });
+    write(dir.path(), "tokenizer.json", &file);
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
     let copy = tempfile::tempdir().unwrap();
     fs::write(copy.path().join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
@@ -95,6 +105,28 @@ fn what_is_written_beside_an_adapter_reads_back() {
     assert_eq!(again.encode_with_special("abc").unwrap(), [6, 5, 1]);
     assert_eq!(again.hash(), tokenizer.hash());
     assert_eq!(Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap().bos(), None);
+}
+
+#[test]
+fn dropout_is_switched_off_and_said() {
+    let dir = folder(&json!({}));
+    let mut file = tokenizer_json();
+    file["model"]["dropout"] = json!(0.5);
+    write(dir.path(), "tokenizer.json", &file);
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    for _ in 0..50 {
+        assert_eq!(tokenizer.encode("abababab").unwrap(), [6, 6, 6, 6]);
+    }
+    let ids: Vec<_> = tokenizer.notes().iter().map(|note| note.id).collect();
+    assert_eq!(ids, ["tokenizer-dropout"]);
+    // What is written beside an adapter has no dropout either, and a dropout of zero is none.
+    let written: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+    assert_eq!(written["model"]["dropout"], Value::Null);
+    file["model"]["dropout"] = json!(0.0);
+    write(dir.path(), "tokenizer.json", &file);
+    let again = Tokenizer::from_folder(dir.path()).unwrap();
+    assert!(again.notes().is_empty());
+    assert_eq!(again.hash(), tokenizer.hash());
 }
 
 #[test]

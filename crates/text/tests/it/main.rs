@@ -6,3 +6,4 @@ mod folder;
 mod jinja;
 mod shared;
 mod tokenizer;
+mod tokenizer_files;

@@ -480,7 +480,15 @@ pub fn rows(
         _ => Supervisor::from_metadata(metadata, template_kwargs(document))?,
     };
     let supervisor = supervisor.with(data::recipe::supervision(document));
-    Ok(data::prepare(&config, &supervisor)?)
+    let mut prepared = data::prepare(&config, &supervisor)?;
+    prepared.findings.merge(metadata.tokenizer.notes().iter().map(tokenizer_note).collect());
+    Ok(prepared)
+}
+
+/// What is odd about the tokenizer's files, told with the findings of the data that it makes.
+fn tokenizer_note(note: &text::Note) -> Finding {
+    let (message, hint) = (note.message.clone(), note.hint.into());
+    Finding { id: note.id.into(), level: Level::Note, count: 1, places: Vec::new(), message, hint }
 }
 
 /// What is learned of a row.

@@ -186,6 +186,19 @@ fn the_template_for_tools_goes_with_the_adapter() {
 }
 
 #[test]
+fn odd_files_of_a_tokenizer_are_findings() {
+    let fixture = Fixture::new();
+    let path = fixture.path("model/tokenizer.json");
+    let mut file = read_json(&path);
+    file["model"]["dropout"] = 0.5.into();
+    write_json(&path, &file);
+    let how = How { overrides: &["train.max_steps=1"], ..How::default() };
+    let summary = fixture.train("run", &how).unwrap();
+    let ids: Vec<&str> = summary.findings.iter().map(|finding| &*finding.id).collect();
+    assert!(ids.contains(&"tokenizer-dropout"), "{ids:?}");
+}
+
+#[test]
 fn the_loss_counts_every_supervised_token_of_the_step_alike() {
     let fixture = Fixture::new();
     let first_loss = |run: &str, overrides: &[&str]| {

@@ -66,8 +66,18 @@ pub(crate) fn small_tokenizer() -> Tokenizer {
 /// The same, but it puts `<s>` before a raw text.
 pub(crate) fn tokenizer_with_bos() -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
-    let config = json!({"bos_token": SPECIAL[0], "eos_token": SPECIAL[1], "add_bos_token": true});
+    let config = json!({"bos_token": SPECIAL[0], "eos_token": SPECIAL[1]});
     write_tokenizer(folder.path(), &SPECIAL, &config);
+    let path = folder.path().join("tokenizer.json");
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let bos = json!({"SpecialToken": {"id": SPECIAL[0], "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing", "single": [bos, text],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {SPECIAL[0]: {"id": SPECIAL[0], "ids": [257], "tokens": [SPECIAL[0]]}},
+    });
+    std::fs::write(path, file.to_string()).unwrap();
     Tokenizer::from_folder(folder.path()).unwrap()
 }
 

@@ -134,8 +134,10 @@ class FrozenDatetime(datetime):
 def render(template, case):
     try:
         case = json.loads(json.dumps(case))
+        # As `apply_chat_template` does before it renders.
+        messages = [{k: v for k, v in m.items() if v is not None} for m in case.pop("messages")]
         rendered, _ = chat_template_utils.render_jinja_template(
-            [case.pop("messages")], chat_template=template, **case, **SPECIAL, **KWARGS
+            [messages], chat_template=template, **case, **SPECIAL, **KWARGS
         )
         return rendered[0]
     except (jinja2.exceptions.UndefinedError, jinja2.exceptions.SecurityError):

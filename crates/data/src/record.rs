@@ -15,6 +15,7 @@ mod field;
 mod kinds;
 mod literal;
 mod messages;
+mod nulls;
 mod preference;
 mod prompt;
 mod prompt_completion;

@@ -167,6 +167,7 @@ impl fmt::Debug for Reader {
 /// The word for what stands where an object should.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
+        value if ::text::integer::digits(value).is_some() => "a number",
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",

@@ -33,7 +33,7 @@ use self::ast::Statement;
 use self::interpreter::Interpreter;
 use self::value::Dict;
 pub(crate) use self::value::Value;
-use crate::Date;
+use crate::{Date, integer};
 
 /// What went wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +110,14 @@ impl From<&Json> for Value {
             Json::Number(number) => match (number.as_i64(), number.as_u64()) {
                 (Some(integer), _) => Value::Int(integer.into()),
                 (None, Some(integer)) => Value::Int(integer.into()),
-                (None, None) => long_number(number),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
             Json::String(text) => Value::text(text.as_str()),
             Json::Array(items) => Value::list(items.iter().map(Value::from).collect()),
             Json::Object(fields) => {
+                if let Some(digits) = integer::digits(json) {
+                    return long_integer(digits);
+                }
                 let mut dict = Dict::default();
                 for (name, field) in fields {
                     dict.push(Value::text(name.as_str()), Value::from(field));
@@ -125,16 +128,14 @@ impl From<&Json> for Value {
     }
 }
 
-/// A float, or a whole number of more than 64 bits where JSON was read to all its digits.
-fn long_number(number: &serde_json::Number) -> Value {
-    let text = number.to_string();
-    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
-        return match text.parse() {
-            Ok(integer) => Value::Int(integer),
-            Err(_) => Value::Big(text.into()),
-        };
-    }
-    Value::Float(number.as_f64().unwrap_or(f64::NAN))
+/// A whole number of more than 64 bits.
+fn long_integer(digits: &str) -> Value {
+    digits.parse().map_or_else(|_| Value::Big(digits.into()), Value::Int)
+}
+
+/// JSON as the filter `tojson` writes it unless it is told otherwise.
+pub(crate) fn to_json(value: &Value) -> Result<String> {
+    json::usual(value)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod tokenizer;
 pub mod date;
 mod error;
 mod hash;
+pub mod integer;
 mod jinja;
 mod message;
 mod special;

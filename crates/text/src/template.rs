@@ -3,12 +3,16 @@
 //! A template is Jinja as `transformers` runs it: the same block trimming, the
 //! same globals and filters, Python's methods on strings, lists and dicts.
 
+mod calls;
+mod context;
 mod markers;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
+
+use calls::CallForm;
 
 use crate::hash::sha256;
 use crate::jinja::{Failure, Template, Value as Jinja};
@@ -28,6 +32,8 @@ struct Inner {
     special: SpecialTokens,
     date: Date,
     template: Template,
+    /// In which form it takes tool calls, for the variables that it was rendered with.
+    call_forms: Mutex<Vec<(Map<String, Value>, CallForm)>>,
 }
 
 /// What a template is given besides the messages.
@@ -47,7 +53,13 @@ impl ChatTemplate {
     /// Compiles a template. `date` is what `strftime_now` tells it, whenever it is rendered.
     pub fn new(source: &str, special: &SpecialTokens, date: Date) -> Result<Self> {
         let template = Template::parse(source).map_err(syntax_error)?;
-        let inner = Inner { source: source.into(), special: special.clone(), date, template };
+        let inner = Inner {
+            source: source.into(),
+            special: special.clone(),
+            date,
+            template,
+            call_forms: Mutex::default(),
+        };
         Ok(ChatTemplate { inner: Arc::new(inner), tool_use: None })
     }
 
@@ -69,12 +81,19 @@ impl ChatTemplate {
 
     /// Renders a conversation: where it offers tools, with the template for that.
     ///
+    /// Fields of messages that are null are left out, as transformers does. Tool calls are shown in
+    /// the form that the template takes: arguments as an object or as JSON text.
+    ///
     /// An exception that the template raises comes back as
     /// [`Error::TemplateRaised`] with the template's message.
     pub fn render(&self, messages: &[Message], options: &RenderOptions<'_>) -> Result<String> {
         let has_tools = options.tools.is_some_and(|tools| !tools.is_null());
-        let tool_use = self.tool_use.as_ref().filter(|_| has_tools);
-        tool_use.unwrap_or(&self.inner).render(messages, options).map_err(render_error)
+        let inner = self.tool_use.as_ref().filter(|_| has_tools).unwrap_or(&self.inner);
+        let form = match messages.iter().any(calls::calls_tools) {
+            true => inner.call_form(options),
+            false => CallForm::USUAL,
+        };
+        inner.render(messages, options, form).map_err(render_error)
     }
 
     /// The template as its file holds it.
@@ -145,35 +164,13 @@ impl Inner {
         &self,
         messages: &[Message],
         options: &RenderOptions<'_>,
+        form: CallForm,
     ) -> std::result::Result<String, Failure> {
         let mut variables: Vec<(&str, Jinja)> =
             self.special.iter().map(|(name, token)| (name, Jinja::text(token))).collect();
-        let messages = Value::Array(messages.iter().map(with_reasoning).collect());
-        let json = |value: Option<&Value>| value.map_or(Jinja::None, Jinja::from);
-        variables.extend([
-            ("messages", Jinja::from(&messages)),
-            // Where there are none, a template sees `none`: defined, and no list.
-            ("tools", json(options.tools)),
-            ("documents", json(options.documents)),
-            ("add_generation_prompt", Jinja::Bool(options.add_generation_prompt)),
-        ]);
-        let kwargs = options.kwargs.into_iter().flatten();
-        variables.extend(kwargs.map(|(name, value)| (name.as_str(), Jinja::from(value))));
+        variables.extend(context::variables(messages, options, form));
         self.template.render(&variables, self.date)
     }
-}
-
-/// The message with its reasoning under the names that templates read.
-fn with_reasoning(message: &Message) -> Value {
-    let mut value = message.to_value();
-    let reasoning = ["reasoning_content", "thinking", "reasoning"]
-        .into_iter()
-        .find_map(|name| message.extra.get(name).filter(|value| !value.is_null()));
-    if let (Some(reasoning), Value::Object(fields)) = (reasoning, &mut value) {
-        fields.entry("thinking").or_insert_with(|| reasoning.clone());
-        fields.insert("reasoning_content".into(), reasoning.clone());
-    }
-    value
 }
 
 fn syntax_error(failure: Failure) -> Error {

@@ -388,7 +388,7 @@ fn column(fields: &Map<String, Value>, name: &str) -> Option<String> {
     match fields.get(name)? {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+        other => Some(text::integer::plain(other.to_string())),
     }
 }
 

@@ -153,7 +153,10 @@ fn transposed(value: &Value) -> Result<Option<Value>, String> {
 pub(super) fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::String(text) => text.trim().parse::<f64>().ok(),
-        other => other.as_f64(),
+        other => match text::integer::digits(other) {
+            Some(digits) => digits.parse().ok(),
+            None => other.as_f64(),
+        },
     };
     number.filter(|number| number.is_finite())
 }

@@ -2,7 +2,7 @@
 
 use text::Message;
 
-use super::{Answer, Preference, Record, calls_tools};
+use super::{Answer, Preference, Record, calls_tools, nulls};
 use crate::finding::Kind;
 use crate::{Findings, Level, Place, RowError};
 
@@ -48,6 +48,9 @@ pub(super) fn finish(
             }
         }
         Record::Text(_) | Record::Tokens(_) => {}
+    }
+    if nulls::in_tools(&record) {
+        findings.add(&NULL_IN_TOOLS, record.place());
     }
     Ok(record)
 }
@@ -186,6 +189,12 @@ const WITHOUT_REFERENCE: Kind = Kind {
     level: Level::Note,
     message: "the prompt has no reference answer",
     hint: "rewards that compare with one cannot score it; `columns: {answer: ...}` names its column",
+};
+const NULL_IN_TOOLS: Kind = Kind {
+    id: "null-in-tools",
+    level: Level::Note,
+    message: "tool calls or schemas of tools have fields that are null, which the model sees",
+    hint: "leave such a field out, unless null is its value; in a Parquet or Arrow file null is no value",
 };
 const IDENTICAL_PAIR: Kind = Kind {
     id: "identical-pair",

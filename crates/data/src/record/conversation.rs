@@ -27,7 +27,7 @@ pub struct Conversation {
 impl Conversation {
     /// A conversation in which all assistant turns count unless marked otherwise.
     pub(super) fn new(fields: &Fields<'_>, dialogue: Dialogue) -> Result<Self> {
-        let Dialogue { messages, weights: marks, tools } = dialogue;
+        let Dialogue { messages, weights: marks, tools, .. } = dialogue;
         let mut weights = Vec::with_capacity(messages.len());
         let mut supervised = Vec::with_capacity(messages.len());
         for (index, (message, mark)) in messages.iter().zip(marks).enumerate() {

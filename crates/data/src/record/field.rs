@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use text::Message;
 
 use super::cell;
+use super::turn::tools;
 use super::{Reading, Wanted};
 use crate::source::Trouble;
 use crate::{Place, RowError};
@@ -132,27 +133,10 @@ impl<'a> Fields<'a> {
         Ok(text.map(|text| Message::new("system", text)))
     }
 
-    /// The tools that a row offers: a list, or one as JSON text.
+    /// The tools that a row offers: `tools`, or `functions` as OpenAI had it first.
     pub(super) fn tools(&self) -> Result<Option<Value>> {
-        self.get("tools").map_or(Ok(None), |value| {
-            tools(value).map_err(|what| {
-                self.error(format!("`{}` is {what}, not a list", self.called("tools")))
-            })
-        })
-    }
-}
-
-/// A list of tools; on failure what there is instead.
-pub(super) fn tools(value: &Value) -> std::result::Result<Option<Value>, &'static str> {
-    let list = match value {
-        Value::Null => return Ok(None),
-        Value::String(text) if text.trim().is_empty() => return Ok(None),
-        Value::String(text) => serde_json::from_str(text).map_err(|_| "text that is no JSON")?,
-        other => other.clone(),
-    };
-    match list {
-        Value::Array(list) if list.is_empty() => Ok(None),
-        Value::Array(_) => Ok(Some(list)),
-        other => Err(crate::source::kind(&other)),
+        let Some(name) = self.first_of(&["tools", "functions"]) else { return Ok(None) };
+        let value = self.get(name).unwrap_or(&Value::Null);
+        tools(value).map_err(|what| self.error(format!("`{}` is {what}", self.called(name))))
     }
 }

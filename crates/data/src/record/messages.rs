@@ -9,7 +9,7 @@ use super::{Conversation, Record, Shape, Wanted};
 pub(super) const MESSAGES: Shape = Shape {
     name: "messages",
     layout: "`messages`: list of {`role`, `content`}",
-    columns: &[&["messages", "conversations", "conversation", "system", "tools"]],
+    columns: &[&["messages", "conversations", "conversation", "system", "tools", "functions"]],
     holds: "conversations",
     serves: &[Wanted::Conversations],
     signature: |row| Some(list(row).filter(|found| !found.is_sharegpt)?.signature.0),
@@ -19,7 +19,7 @@ pub(super) const MESSAGES: Shape = Shape {
 pub(super) const SHAREGPT: Shape = Shape {
     name: "sharegpt",
     layout: "`conversations`: list of {`from`, `value`}",
-    columns: &[&["conversations", "messages", "conversation", "system", "tools"]],
+    columns: &[&["conversations", "messages", "conversation", "system", "tools", "functions"]],
     holds: "conversations",
     serves: &[Wanted::Conversations],
     signature: |row| Some(list(row).filter(|found| found.is_sharegpt)?.signature.1),

@@ -28,7 +28,8 @@ pub(super) struct Parsed {
 }
 
 /// Parses one value, also with `NaN` and `Infinity` as Python writes them: null. `serde_json` alone keeps the
-/// last of two equal keys and says nothing.
+/// last of two equal keys and says nothing, and rounds integers of more than 64 bits: these are
+/// [`text::integer`]s.
 pub(super) fn value(text: &str) -> Result<Parsed, Fault> {
     let fault = match strict(text) {
         Ok(value) => return Ok(Parsed { value, infinite: Vec::new() }),
@@ -42,6 +43,14 @@ pub(super) fn value(text: &str) -> Result<Parsed, Fault> {
 }
 
 fn strict(text: &str) -> Result<Value, Fault> {
+    let value = parse(text)?;
+    match text::integer::marked(text) {
+        Some(marked) => parse(&marked),
+        None => Ok(value),
+    }
+}
+
+fn parse(text: &str) -> Result<Value, Fault> {
     serde_json::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| {
         let bare = bare_message(&error);
         let message = if error.is_data() { bare } else { format!("not JSON: {bare}") };

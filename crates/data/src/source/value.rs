@@ -113,9 +113,14 @@ fn list(items: &dyn Array) -> Result<Value> {
     items.map(Value::Array)
 }
 
+/// A struct has every field of every row, so that null is what stands where a row had none: such a
+/// field is left out.
 fn object(fields: &StructArray, at: usize) -> Result<Value> {
     let mut object = Map::new();
     for (name, column) in fields.column_names().into_iter().zip(fields.columns()) {
+        if column.is_null(at) {
+            continue;
+        }
         insert(&mut object, name.to_owned(), of(column, at)?)?;
     }
     Ok(Value::Object(object))

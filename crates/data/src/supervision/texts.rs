@@ -1,6 +1,6 @@
 //! Records as plain text, for audits.
 
-use text::Message;
+use text::{Message, integer};
 
 use super::Supervisor;
 use super::dialogue::is_system;
@@ -48,7 +48,7 @@ impl Supervisor {
                 let reference = prompt.reference.as_ref();
                 let answer = reference.map(|value| match value.as_str() {
                     Some(text) => text.to_owned(),
-                    None => value.to_string(),
+                    None => integer::plain(value.to_string()),
                 });
                 let answer = answer.unwrap_or_default();
                 AuditText { answer, ..self.audit_text(&prompt.messages, &[]) }
@@ -73,7 +73,7 @@ impl Supervisor {
     /// A message's content; of a turn that only calls tools, the calls as JSON.
     fn plain(&self, message: &Message) -> String {
         if message.content.is_empty() && calls_tools(message) {
-            return message.extra["tool_calls"].to_string();
+            return integer::plain(message.extra["tool_calls"].to_string());
         }
         if self.options.reasoning == Reasoning::Strip && message.role == "assistant" {
             let mut stripped = message.clone();

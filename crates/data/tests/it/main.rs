@@ -8,6 +8,7 @@ mod pipeline;
 mod prepared;
 mod records;
 mod records_kinds;
+mod records_tools;
 mod shared;
 mod sources;
 mod supervision;

@@ -109,13 +109,16 @@ fn messages() {
     check(&parts, "messages", "system: s | user: ab | assistant*: c");
 
     let tools = r#"{"conversations": [{"role": "user", "content": "a"},
-        {"role": "assistant", "content": null, "tool_calls": [1]},
+        {"role": "assistant", "content": null, "tool_calls": [{"name": "t"}]},
         {"role": "tool", "content": "r"}, {"role": "assistant", "content": "b"}],
         "tools": "[{\"name\": \"t\"}]"}"#
         .replace('\n', "");
-    check(&tools, "messages", "user: a | assistant*: [1] | tool: r | assistant*: b");
+    let call = r#"[{"type":"function","function":{"name":"t","arguments":{}}}]"#;
+    let expected = format!("user: a | assistant*: {call} | tool: r | assistant*: b");
+    check(&tools, "messages", &expected);
     let (_, conversations, _) = read(&tools, &Reading::default()).unwrap();
-    assert_eq!(conversations[0].tools, Some(serde_json::json!([{"name": "t"}])));
+    let wrapped = serde_json::json!([{"type": "function", "function": {"name": "t"}}]);
+    assert_eq!(conversations[0].tools, Some(wrapped));
 }
 
 #[test]
@@ -135,8 +138,8 @@ fn sharegpt() {
     check_error(
         r#"{"conversations": [{"from": "alien", "value": "a"}]}"#,
         "a.jsonl:1: message 0: unknown speaker `alien`; known are human, user, gpt, assistant, \
-         model, bot, chatgpt, bing, bard, function_call, system, developer, tool, observation, \
-         function_response, tool_response",
+         model, bot, chatgpt, bing, bard, function_call, tool_call, system, developer, tool, \
+         observation, function, function_response, tool_response",
         "",
     );
 }

@@ -38,12 +38,29 @@ pub(super) fn tojson(value: &Value, args: Args) -> Result<Value> {
     };
     let (ensure_ascii, sort_keys) = (is_set(ensure_ascii), is_set(sort_keys));
     let layout = Layout { ensure_ascii, indent, item_separator, key_separator, sort_keys };
-    let mut out = String::new();
-    layout.write(&mut out, value, 0)?;
-    Ok(Value::text(out))
+    layout.json(value).map(Value::text)
+}
+
+/// What the filter writes without arguments.
+pub(super) fn usual(value: &Value) -> Result<String> {
+    let (item_separator, key_separator) = (", ".into(), ": ".into());
+    let layout = Layout {
+        ensure_ascii: false,
+        indent: None,
+        item_separator,
+        key_separator,
+        sort_keys: false,
+    };
+    layout.json(value)
 }
 
 impl Layout {
+    fn json(&self, value: &Value) -> Result<String> {
+        let mut out = String::new();
+        self.write(&mut out, value, 0)?;
+        Ok(out)
+    }
+
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(Failure::new("the value is nested too deeply for JSON"));

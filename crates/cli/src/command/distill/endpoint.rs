@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use text::integer;
 use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -134,7 +135,7 @@ impl<'a> Endpoint<'a> {
     /// The answer to one ask, tried again where that may help; none where the work was stopped
     /// while waiting.
     fn ask(&self, ask: &Ask<'_>) -> Option<Result<Answer>> {
-        let body = self.body(ask).to_string();
+        let body = integer::plain(self.body(ask).to_string());
         let mut pause = PAUSE;
         for attempt in 1.. {
             let trouble = match self.post(&body) {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use text::Message;
+use text::{Message, integer};
 use train::claim::Claim;
 use train::run::write_atomic;
 
@@ -136,12 +136,12 @@ impl Files {
                 let row = json!({
                     "messages": messages, "answer": answer.text, "flaw": flaw, "row": place,
                 });
-                rejected.push_str(&format!("{row}\n"));
+                rejected.push_str(&row_line(&row));
                 tally.rejected += 1;
                 *tally.flaws.entry(flaw.to_owned()).or_default() += 1;
             } else {
                 messages.push(Message::new("assistant", answer.text.as_str()));
-                rows.push_str(&format!("{}\n", json!({"messages": messages})));
+                rows.push_str(&row_line(&json!({"messages": messages})));
                 tally.written += 1;
             }
         }
@@ -160,6 +160,11 @@ fn partial(output: &Path) -> PathBuf {
     let mut partial = output.as_os_str().to_owned();
     partial.push(".partial");
     partial.into()
+}
+
+/// A row as a line of JSON.
+fn row_line(row: &Value) -> String {
+    format!("{}\n", integer::plain(row.to_string()))
 }
 
 fn line(hash: &str, answer: &Answer) -> String {

@@ -1,8 +1,8 @@
 //! Content that is a list of parts.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::record::field;
+use super::{calls, tools};
 
 /// Replaces a list of parts by the fields that templates know. Returns the tools
 /// that stood among them.
@@ -10,7 +10,7 @@ pub(super) fn unfold(fields: &mut Map<String, Value>) -> Result<Option<Value>, S
     let Some(Value::Array(parts)) = fields.get("content") else { return Ok(None) };
     let parts = parts.clone();
     let (mut text, mut reasoning) = (None::<String>, None::<String>);
-    let (mut tool_calls, mut tools) = (Vec::new(), None);
+    let (mut tool_calls, mut offered) = (Vec::new(), None);
     for part in &parts {
         let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
         match kind {
@@ -18,14 +18,14 @@ pub(super) fn unfold(fields: &mut Map<String, Value>) -> Result<Option<Value>, S
             "reasoning" | "thinking" => {
                 reasoning.get_or_insert_default().push_str(&words(part, kind)?);
             }
-            "tool_call" => match calls(&words(part, kind)?)? {
-                Value::Array(calls) => tool_calls.extend(calls),
-                other => tool_calls.push(other),
-            },
+            "tool_call" => {
+                let (_, calls) = calls::of_content(&words(part, kind)?.into())?;
+                tool_calls.extend(calls);
+            }
             "tools" => {
                 let list = part.get("value").unwrap_or(&Value::Null);
-                let wrong = |what| format!("content part `tools` is {what}, not a list");
-                tools = field::tools(list).map_err(wrong)?;
+                let wrong = |what| format!("content part `tools` is {what}");
+                offered = tools::tools(list).map_err(wrong)?;
             }
             _ => return Err(format!("content part of type `{kind}`; only text is supported")),
         }
@@ -39,7 +39,7 @@ pub(super) fn unfold(fields: &mut Map<String, Value>) -> Result<Option<Value>, S
     if !tool_calls.is_empty() {
         fields.insert("tool_calls".into(), tool_calls.into());
     }
-    Ok(tools)
+    Ok(offered)
 }
 
 /// The text of a part. Values that are JSON and not text are taken as such.
@@ -54,21 +54,4 @@ fn words(part: &Value, kind: &str) -> Result<String, String> {
             _ => Err(format!("content part of type `{kind}` has no text")),
         },
     }
-}
-
-/// Calls in the form that templates take, from `{name, arguments}` or a list of such.
-pub(super) fn calls(text: &str) -> Result<Value, String> {
-    let calls = match serde_json::from_str(text) {
-        Ok(Value::Array(calls)) => calls,
-        Ok(call @ Value::Object(_)) => vec![call],
-        _ => return Err("a tool call is not JSON".into()),
-    };
-    if calls.is_empty() {
-        return Err("there is no tool call in the list of calls".into());
-    }
-    let wrap = |call: Value| match call.get("name") {
-        Some(Value::String(_)) => Ok(json!({"type": "function", "function": call})),
-        _ => Err("a tool call has no `name`".into()),
-    };
-    calls.into_iter().map(wrap).collect()
 }

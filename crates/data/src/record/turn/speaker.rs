@@ -23,7 +23,17 @@ pub(super) enum Speaker {
 
 const FUNCTION_CALL: &str = "function_call";
 
-const SPEAKERS: [(&str, &str); 16] = [
+/// Names that messages with `role` also use. What else stands there is checked later.
+const ROLES: [(&str, &str); 6] = [
+    (FUNCTION_CALL, FUNCTION_CALL),
+    ("tool_call", FUNCTION_CALL),
+    ("function", "tool"),
+    ("function_response", "tool"),
+    ("tool_response", "tool"),
+    ("observation", "tool"),
+];
+
+const SPEAKERS: [(&str, &str); 18] = [
     ("human", "user"),
     ("user", "user"),
     ("gpt", "assistant"),
@@ -34,10 +44,12 @@ const SPEAKERS: [(&str, &str); 16] = [
     ("bing", "assistant"),
     ("bard", "assistant"),
     (FUNCTION_CALL, FUNCTION_CALL),
+    ("tool_call", FUNCTION_CALL),
     ("system", "system"),
     ("developer", "developer"),
     ("tool", "tool"),
     ("observation", "tool"),
+    ("function", "tool"),
     ("function_response", "tool"),
     ("tool_response", "tool"),
 ];
@@ -66,8 +78,9 @@ impl Tags {
     pub(super) fn speaker(&self, name: &str, role_key: &str) -> Result<Speaker, String> {
         let lower = name.to_lowercase();
         let own = self.speakers.iter().find(|(own, _)| own == name).map(|(_, role)| *role);
-        let known = || SPEAKERS.iter().find(|(known, _)| *known == lower).map(|(_, role)| *role);
-        match own.or_else(|| if role_key == "role" { None } else { known() }) {
+        let names: &[(&str, &str)] = if role_key == "role" { &ROLES } else { &SPEAKERS };
+        let known = || names.iter().find(|(known, _)| *known == lower).map(|(_, role)| *role);
+        match own.or_else(known) {
             Some(FUNCTION_CALL) => Ok(Speaker::Calls),
             Some(role) => Ok(Speaker::Role(role.into())),
             None if role_key == "role" => Ok(Speaker::Role(name.into())),

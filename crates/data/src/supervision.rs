@@ -10,6 +10,10 @@
 //! must emit, the turn is a row of its own: `p`, the content as it is emitted,
 //! and the end-of-turn token. A turn of another role has as `p` the messages
 //! before it without the generation prompt.
+//!
+//! What is learned of a turn must then be the turn: its content, its reasoning, the names and the
+//! argument values of its calls, each of them and none twice. What a template leaves out is a
+//! finding, and an error where it is the answer.
 
 mod assemble;
 mod checks;
@@ -18,6 +22,7 @@ mod end_of_turn;
 mod findings;
 mod fingerprint;
 mod options;
+mod proof;
 mod records;
 mod render;
 mod split;

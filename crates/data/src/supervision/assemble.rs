@@ -41,6 +41,7 @@ impl Supervisor {
         let (mut tokens, mut weights) = (Vec::new(), Vec::new());
         let mut last_answer = 0;
         let (mut ended, mut open) = (0, 0);
+        let mut before = "";
         for piece in pieces {
             let ids = self.encode(&piece.text, place)?;
             let (learned, weight) = match piece.learned {
@@ -51,9 +52,13 @@ impl Supervisor {
                     let end = end.map_err(|error| RowError::new(place, error.to_string()))?;
                     *if end.is_some() { &mut ended } else { &mut open } += 1;
                     self.note_end(turn, end.map(|end| ids[end]), place, findings);
-                    (end.map_or(ids.len(), |end| end + 1), turn.weight)
+                    let learned = end.map_or(ids.len(), |end| end + 1);
+                    let text = self.text_of(&piece.text, self.emitted(&ids[..learned], turn));
+                    self.prove(turn, before, text, place, findings);
+                    (learned, turn.weight)
                 }
             };
+            before = &piece.text;
             weights.extend((0..ids.len()).map(|i| if i < learned { weight } else { 0.0 }));
             tokens.extend(ids);
         }
@@ -69,6 +74,31 @@ impl Supervisor {
             return Err(RowError::new(place, "no token of the answer is left to learn"));
         }
         Ok(sequence)
+    }
+
+    /// The tokens of an answer up to the first at which the model stops: what follows it cannot be
+    /// emitted. Where the turn itself has special tokens, which is noted, all count.
+    fn emitted<'t>(&self, ids: &'t [u32], turn: &Turn<'_>) -> &'t [u32] {
+        let stop = ids.iter().position(|id| self.eos_token_ids.contains(id));
+        match stop {
+            Some(stop) if !self.has_special(&turn.message.content) => &ids[..=stop],
+            _ => ids,
+        }
+    }
+
+    /// The beginning of a text that these tokens are, the last of which ends a turn.
+    fn text_of<'t>(&self, text: &'t str, ids: &[u32]) -> &'t str {
+        let Some((last, token)) =
+            ids.last().and_then(|last| Some((last, self.tokenizer.token(*last)?)))
+        else {
+            return text;
+        };
+        // Special tokens are cut out of a text before all else, so that each of them is found in it.
+        let count = ids.iter().filter(|id| *id == last).count();
+        match text.match_indices(token.as_str()).nth(count - 1) {
+            Some((at, _)) if self.tokenizer.is_special(*last) => &text[..at + token.len()],
+            _ => text,
+        }
     }
 
     fn note_end(&self, turn: &Turn<'_>, end: Option<u32>, place: &Place, findings: &mut Findings) {

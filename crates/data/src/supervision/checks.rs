@@ -30,9 +30,6 @@ impl Supervisor {
         if given.map(|message| message.content.trim()).any(|content| !full.contains(content)) {
             findings.add(&kind::MESSAGE_REWRITTEN, place);
         }
-        if turns.iter().any(|turn| turn.proven && turn.loses_reasoning()) {
-            findings.add(&kind::REASONING_LEFT_OUT, place);
-        }
         let opens = |turn: &Turn<'_>| turn.prompt.trim_end().ends_with("<think>");
         let closes = |turn: &Turn<'_>| match turn.rest() {
             Some(rest) if turn.proven => rest.contains("</think>"),

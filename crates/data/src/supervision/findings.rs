@@ -77,6 +77,36 @@ pub(super) const REASONING_LEFT_OUT: Kind = Kind {
     message: "the chat template does not show the reasoning of the turn, so that it is not learned",
     hint: "use a reasoning model's template, or say `reasoning: strip`",
 };
+pub(super) const REASONING_AFTER_CLOSED: Kind = Kind {
+    id: "reasoning-after-closed",
+    level: Level::Error,
+    message: "the generation prompt closes the reasoning, and the turn has reasoning behind it",
+    hint: "take it out with `data.reasoning: strip`, or leave thinking on (`enable_thinking: true`)",
+};
+pub(super) const ANSWER_NOT_LEARNED: Kind = Kind {
+    id: "answer-not-learned",
+    level: Level::Error,
+    message: "the chat template does not write the answer as the row has it, so that it is not learned",
+    hint: "look at the rendered row, and use the chat template that belongs to the model",
+};
+pub(super) const CALL_NOT_LEARNED: Kind = Kind {
+    id: "call-not-learned",
+    level: Level::Error,
+    message: "the chat template does not write a call as the row has it, so that it is not learned",
+    hint: "look at the rendered row, and use a model whose template knows `tool_calls`",
+};
+pub(super) const TEXT_LEFT_OUT: Kind = Kind {
+    id: "text-left-out",
+    level: Level::Warning,
+    message: "the chat template leaves out the text beside a call, so that it is not learned",
+    hint: "the model will call without a word; put the text into a turn of its own, or remove it",
+};
+pub(super) const LEARNED_TWICE: Kind = Kind {
+    id: "learned-twice",
+    level: Level::Warning,
+    message: "the chat template writes a part of the turn twice",
+    hint: "look at the rendered row, and use the chat template that belongs to the model",
+};
 pub(super) const REASONING_LEFT_OPEN: Kind = Kind {
     id: "reasoning-left-open",
     level: Level::Warning,

@@ -80,6 +80,11 @@ pub(super) fn reasoning(message: &Message) -> Option<&str> {
     field.or_else(inline).map(str::trim).filter(|text| !text.is_empty())
 }
 
+/// What a content says after its reasoning.
+pub(super) fn answer(content: &str) -> &str {
+    content.rsplit_once("</think>").map_or(content, |(_, answer)| answer)
+}
+
 /// Takes the reasoning out of a turn.
 pub(super) fn strip_reasoning(message: &mut Message) {
     for name in FIELDS {

@@ -57,8 +57,8 @@ impl Supervisor {
                 0 if !is_assistant => self.render(dialogue, 0, false).unwrap_or_default(),
                 _ => self.render(dialogue, index, is_assistant)?,
             };
-            let mut turn =
-                Turn { message, weight, proven: full.starts_with(&prompt), prompt, full };
+            let proven = full.starts_with(&prompt);
+            let mut turn = Turn { index, message, weight, proven, prompt, full };
             if let Some(calls) = turn.rendered_calls(&self.special) {
                 check_tool_calls(dialogue.place, message, calls)?;
             }

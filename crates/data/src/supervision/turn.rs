@@ -9,6 +9,8 @@ use crate::record::calls_tools;
 
 /// A turn that counts in the loss.
 pub(super) struct Turn<'a> {
+    /// Which of the messages it is.
+    pub(super) index: usize,
     pub(super) message: &'a Message,
     /// How much each of its tokens counts.
     pub(super) weight: f32,

@@ -12,6 +12,7 @@ mod records_tools;
 mod shared;
 mod sources;
 mod supervision;
+mod supervision_proof;
 mod supervision_properties;
 mod supervision_records;
 mod support;

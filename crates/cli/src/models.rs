@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use keys::{Locator, is_local_path};
 use model::adapter::PeftMetadata;
+use train::moved::Moved;
 use train::run::RunFolder;
 
 use crate::environment::Environment;
@@ -207,9 +208,11 @@ impl Resolved {
 ///
 /// The name alone may mean other weights by now: a hub id can be had as a folder and as a file.
 fn trained_on(adapter: &Path, base: &str) -> Option<PathBuf> {
-    let bytes = std::fs::read(adapter.parent()?.join("manifest.json")).ok()?;
+    let run = adapter.parent()?;
+    let bytes = std::fs::read(run.join("manifest.json")).ok()?;
     let manifest: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let path = PathBuf::from(manifest["model"].as_str()?);
+    let path = Moved::of(run).and_then(|moved| moved.path(&path)).unwrap_or(path);
     (manifest["model_name"] == base && path.exists()).then_some(path)
 }
 

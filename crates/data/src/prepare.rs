@@ -45,6 +45,8 @@ pub struct Prepared {
     pub left_out: Vec<RowError>,
     /// How rows were kept back.
     pub split: Option<Division>,
+    /// A hash of the passages that are put into prompts, where some are.
+    pub context: Option<String>,
     /// Whether nothing had to be made.
     pub was_cached: bool,
 }
@@ -123,6 +125,7 @@ pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
     made.append(validation);
     made.append(test);
     let mut prepared = made.finish(config)?;
+    prepared.context = context.as_ref().map(Context::hash);
     for file in context.iter().flat_map(Context::left_out) {
         let place = Place { file: file.as_path().into(), line: 1, element: None };
         prepared.findings.add(&NO_DOCUMENT, &place);
@@ -248,6 +251,7 @@ impl Made {
             files,
             left_out,
             split: division.split,
+            context: None,
             was_cached,
         })
     }

@@ -6,7 +6,10 @@ use crate::{
     schema::{Schema, is_index, parent},
     value::Value,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What a recipe may refer to outside of itself; the caller knows it, this crate does not look.
 pub struct Surroundings<'a> {
@@ -102,6 +105,14 @@ impl Document {
             Origin::Chosen(reason) => Some((path.as_str(), &setting.value, reason.as_str())),
             Origin::Given | Origin::Default => None,
         })
+    }
+
+    /// Puts other files and folders in the place of those that the document names, where `other` knows one.
+    pub fn relocate(&mut self, other: &dyn Fn(&Path) -> Option<PathBuf>) {
+        for setting in self.settings.values_mut() {
+            let values = std::iter::once(&mut setting.value).chain(&mut setting.written);
+            values.for_each(|value| relocate(value, other));
+        }
     }
 
     /// The keys of the document.
@@ -372,4 +383,21 @@ pub trait Settings {
 
 fn no_value(path: &str) -> ! {
     panic!("`{path}` has no value of the type asked for")
+}
+
+fn relocate(value: &mut Value, other: &dyn Fn(&Path) -> Option<PathBuf>) {
+    match value {
+        Value::Path(path) => {
+            if let Some(moved) = other(path) {
+                *path = moved;
+            }
+        }
+        Value::Locator(locator) if locator.is_path => {
+            if let Some(moved) = other(&locator.path) {
+                *locator = Locator::local(moved);
+            }
+        }
+        Value::List(items) => items.iter_mut().for_each(|item| relocate(item, other)),
+        _ => {}
+    }
 }

@@ -1,7 +1,11 @@
 //! Checkpoints: everything that a run needs to go on as if it had never stopped.
 //!
 //! A checkpoint of an adapter is a folder that PEFT can load, one of a whole model holds its tensors in
-//! f32; the optimizer's state and the run's stand beside. It is written under another name, synced, then renamed.
+//! f32; the optimizer's state and the run's stand beside, with recipe and manifest as they are at that moment.
+//! It is written under another name, synced, then renamed. Checksums of all files are compared before any of
+//! them is believed.
+
+mod sums;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,8 +19,9 @@ use model::tensor::HostTensor;
 use model::{Config, LoraConfig, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::run::{is_partial, pretty, remove_any, sync_folder};
+use crate::run::{MANIFEST, RECIPE, is_partial, pretty, remove_any, sync_folder};
 use crate::trainee::{Blueprint, Trainee};
 use crate::{Error, Result};
 
@@ -26,6 +31,8 @@ const BEST: &str = "best";
 const TRAINED: &str = "trained.safetensors";
 const BELOW: &str = "below";
 const INITIAL: &str = "initial";
+/// Files of this length are no cards or configs.
+const LINKED_BYTES: u64 = 1 << 20;
 const DAMAGED_HINT: &str =
     "the checkpoint is damaged: remove its folder and resume from the one before";
 
@@ -58,6 +65,38 @@ pub struct State {
     pub seconds: f64,
 }
 
+impl State {
+    /// A number that no run can come to.
+    fn impossible(&self) -> Option<String> {
+        let State { step, best, seconds, tokens, tokens_supervised, .. } = *self;
+        let numbers = [("seconds", Some(seconds)), ("best", best.map(|(_, loss)| loss))];
+        let losses = [
+            ("validation_last", self.validation_last),
+            ("loss_first", self.loss_first),
+            ("loss_last", self.loss_last),
+            ("grad_norm", self.grad_norm),
+        ];
+        let mut all = numbers.into_iter().chain(losses);
+        let strange = all.find(|(_, value)| value.is_some_and(|value| !value.is_finite()));
+        if let Some((name, Some(value))) = strange {
+            return Some(format!("`{name}` = {value}"));
+        }
+        let below_zero = [("seconds", Some(seconds)), ("grad_norm", self.grad_norm)];
+        for (name, value) in below_zero {
+            if let Some(value) = value.filter(|&value| value < 0.0) {
+                return Some(format!("`{name}` = {value}"));
+            }
+        }
+        match best {
+            Some((at, _)) if at > step => Some(format!("a best step {at} after step {step}")),
+            _ if tokens_supervised > tokens => {
+                Some(format!("{tokens_supervised} supervised tokens of {tokens}"))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a checkpoint is made of.
 pub struct Contents<'a> {
     /// What is trained.
@@ -66,6 +105,10 @@ pub struct Contents<'a> {
     pub blueprint: &'a Blueprint,
     /// What the adapter's file says beside its values.
     pub metadata: &'a PeftMetadata,
+    /// The resolved recipe.
+    pub recipe: &'a str,
+    /// The manifest.
+    pub manifest: &'a Value,
 }
 
 /// The checkpoints of a run.
@@ -85,6 +128,23 @@ impl Store {
         self.all().into_iter().next_back().map(|(_, path)| path)
     }
 
+    /// The newest checkpoint, all of whose files are as they were written.
+    pub fn latest_checked(&self) -> Result<Option<PathBuf>> {
+        let mut newest = self.all().into_values().rev();
+        let Some(path) = newest.next() else { return Ok(None) };
+        let Some(damage) = sums::find_damage(&path)? else { return Ok(Some(path)) };
+        let is_good = |path: &PathBuf| matches!(sums::find_damage(path), Ok(None));
+        let hint = match newest.find(is_good) {
+            Some(good) => format!(
+                "remove {} and resume from the one before: {} is good",
+                path.display(),
+                good.display()
+            ),
+            None => "no older checkpoint is good: begin a new run with `--overwrite`".to_owned(),
+        };
+        Err(Error::refused(damage, hint))
+    }
+
     /// Writes a checkpoint; older ones go only once it stands. `best` is the folder of the best
     /// adapter or model so far.
     pub fn save(
@@ -101,6 +161,7 @@ impl Store {
             if let Some(best) = best {
                 link_files(best, &beside.join(BEST))?;
             }
+            sums::write(&beside)?;
             sync_folder(&beside)?;
             remove_any(&path)?;
             fs::rename(&beside, &path).map_err(Error::io(&path))?;
@@ -130,11 +191,20 @@ impl Store {
     /// Puts what a checkpoint holds in the place of a blueprint's values.
     pub fn restore(path: &Path, blueprint: &mut Blueprint, model: &Config) -> Result<()> {
         let read = |dir: &Path| {
-            LoadedAdapter::read(dir, model)
-                .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))
+            let adapter = LoadedAdapter::read(dir, model)
+                .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))?;
+            let replaced = adapter.replaced.values().map(|(_, values)| values);
+            for values in adapter.values.iter().chain(replaced) {
+                check_numbers(dir, "a value of the adapter", values)?;
+            }
+            Ok::<_, Error>(adapter)
         };
         if !PeftMetadata::is_adapter(path) {
-            blueprint.replaced = read_tensors(&path.join(TRAINED))?;
+            let path = path.join(TRAINED);
+            blueprint.replaced = read_tensors(&path)?;
+            for (name, (_, values)) in &blueprint.replaced {
+                check_numbers(&path, name, values)?;
+            }
             return Ok(());
         }
         blueprint.adapter = Some(read(path)?);
@@ -154,6 +224,9 @@ impl Store {
         let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
         let state: State =
             serde_json::from_str(&text).map_err(|error| damaged(&state_path, error))?;
+        if let Some(what) = state.impossible() {
+            return Err(damaged(&state_path, format!("{what} cannot be")));
+        }
         read_optimizer(&path.join(OPTIMIZER), backend, &trainee.trained())?;
         Ok(state)
     }
@@ -195,7 +268,7 @@ fn write_checkpoint(
     state: &State,
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let Contents { trainee, blueprint, metadata } = run;
+    let Contents { trainee, blueprint, metadata, recipe, manifest } = run;
     let model = &trainee.decoder.config;
     match &trainee.adapter {
         None => write_trained(&dir.join(TRAINED), backend, trainee.decoder.trained())?,
@@ -217,9 +290,13 @@ fn write_checkpoint(
         save(INITIAL, adapter.config(), initial)?;
     }
     write_optimizer(&dir.join(OPTIMIZER), backend, &trainee.trained())?;
-    let path = dir.join(STATE);
-    let json = serde_json::to_value(state).expect("the state is JSON");
-    fs::write(&path, pretty(&json)).map_err(Error::io(&path))?;
+    let state = serde_json::to_value(state).expect("the state is JSON");
+    for (name, text) in
+        [(RECIPE, (*recipe).to_owned()), (MANIFEST, pretty(manifest)), (STATE, pretty(&state))]
+    {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(Error::io(&path))?;
+    }
     sync_files(dir)
 }
 
@@ -234,8 +311,8 @@ fn sync_files(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the files of a folder into another one, as links where the file system has them: what is
-/// written there is replaced as whole files, never changed.
+/// Puts the files of a folder into another one, large ones as links where the file system has them: they are
+/// replaced as whole files, never changed. Cards and configs, which people edit in place, are copied.
 pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).map_err(Error::io(to))?;
     for entry in fs::read_dir(from).map_err(Error::io(from))? {
@@ -245,11 +322,18 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
             link_files(&from, &to)?;
             continue;
         }
-        remove_any(&to)?;
-        if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).map_err(Error::io(&to))?;
-            File::open(&to).and_then(|file| file.sync_all()).map_err(Error::io(&to))?;
+        let beside = to.with_file_name(format!(".{}.partial", entry.file_name().display()));
+        remove_any(&beside)?;
+        let is_large = fs::metadata(&from).is_ok_and(|found| found.len() >= LINKED_BYTES)
+            || from.extension().is_some_and(|extension| extension == "safetensors");
+        if !is_large || fs::hard_link(&from, &beside).is_err() {
+            let copied = fs::copy(&from, &beside)
+                .and_then(|_| File::open(&beside).and_then(|file| file.sync_all()));
+            copied.map_err(Error::io(&to))?;
         }
+        // Of two links to the same file, renaming removes neither.
+        remove_any(&to)?;
+        fs::rename(&beside, &to).map_err(Error::io(&to))?;
     }
     sync_folder(to)
 }
@@ -344,12 +428,29 @@ fn read_optimizer(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTens
             }
             match (buffer.dtype, view.dtype()) {
                 (DType::U8, Dtype::U8) => backend.upload_u8(view.data(), buffer)?,
-                (DType::F32, Dtype::F32) => backend.upload(&floats(view.data()), buffer)?,
+                (DType::F32, Dtype::F32) => {
+                    let values = floats(view.data());
+                    check_numbers(path, &name, &values)?;
+                    let is_square = ["second_moment", "row_moment", "column_moment", "absmax"];
+                    let is_square = is_square.iter().any(|end| name.ends_with(end));
+                    if let Some(value) = values.iter().find(|&&value| is_square && value < 0.0) {
+                        return Err(damaged(path, format!("`{name}` holds {value}")));
+                    }
+                    backend.upload(&values, buffer)?;
+                }
                 _ => return Err(damaged(path, format!("`{name}` has another type"))),
             }
         }
     }
     Ok(())
+}
+
+/// Refuses what is no number: it would spread over all that is trained.
+fn check_numbers(path: &Path, name: &str, values: &[f32]) -> Result<()> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(damaged(path, format!("`{name}` holds {value}"))),
+        None => Ok(()),
+    }
 }
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {

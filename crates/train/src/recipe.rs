@@ -107,10 +107,10 @@ const TRAIN_KEYS: &[Key] = &[
         .above_min()
         .excludes(&["train.max_steps"])
         .default_by("method")
-        .on_resume(Resume::Free)
+        .on_resume(Resume::WithNote)
         .doc("Passes over the training rows."),
     Key::int("train.max_steps", 1, 1 << 40)
-        .on_resume(Resume::Free)
+        .on_resume(Resume::WithNote)
         .unit("steps")
         .doc("Optimizer steps, in place of epochs."),
     Key::int("train.batch_size", 1, 1 << 20)
@@ -273,16 +273,19 @@ const LAST_KEYS: &[Key] = &[
     Key::int("micro_batch_tokens", 16, 1 << 30)
         .or(&["auto"])
         .default("auto")
+        .on_resume(Resume::WithNote)
         .unit("tokens")
         .doc("Most tokens computed at a time; changes memory and no bit of the result, unless rows behind one beginning take more (1024 at most behind up to 186 shared tokens): these it cuts apart, which changes rounding. auto is 1024, more where rows share long beginnings, less where memory is short."),
     Key::bool("share_prefixes")
         .default("true")
+        .on_resume(Resume::WithNote)
         .doc("Compute what several rows begin with once; changes time and memory, not the result beyond rounding. With dropout they have one mask there."),
     Key::choice("precision", &["auto", "bf16", "f32"])
         .default("auto")
         .doc("Type that matrix products multiply in; auto is bf16."),
     Key::choice("activation_checkpointing", &["auto", "none", "block"])
         .default("auto")
+        .on_resume(Resume::WithNote)
         .doc("Keep only the stream between layers and compute the rest twice; changes no bit."),
 ];
 

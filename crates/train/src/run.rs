@@ -31,8 +31,8 @@ pub enum Occupied {
 
 /// What a run writes into its folder, and with the remains of writing it all that `--overwrite` removes.
 const CONTENT: [&str; 12] = [
-    "recipe.yaml",
-    "manifest.json",
+    RECIPE,
+    MANIFEST,
     "events.jsonl",
     "left_out.jsonl",
     "checkpoints",
@@ -45,10 +45,15 @@ const CONTENT: [&str; 12] = [
     "report.html",
 ];
 
+/// The resolved recipe.
+pub(crate) const RECIPE: &str = "recipe.yaml";
+/// What the run is made of.
+pub(crate) const MANIFEST: &str = "manifest.json";
+
 impl RunFolder {
     /// Whether `path` holds a run.
     pub fn is_run(path: &Path) -> bool {
-        path.join("manifest.json").is_file() || path.join("events.jsonl").is_file()
+        path.join(MANIFEST).is_file() || path.join("events.jsonl").is_file()
     }
 
     /// Claims `path` for a run that begins or goes on there: the folder is made, and other processes are
@@ -131,7 +136,7 @@ impl RunFolder {
 
     /// Writes the resolved recipe.
     pub fn write_recipe(&self, text: &str) -> Result<()> {
-        write_atomic(&self.path.join("recipe.yaml"), text.as_bytes())
+        write_atomic(&self.path.join(RECIPE), text.as_bytes())
     }
 
     /// Writes `left_out.jsonl`: every row that is neither trained nor validated on, and why.
@@ -150,16 +155,7 @@ impl RunFolder {
 
     /// Writes the manifest.
     pub fn write_manifest(&self, manifest: &Value) -> Result<()> {
-        write_atomic(&self.path.join("manifest.json"), pretty(manifest).as_bytes())
-    }
-
-    /// Reads the manifest.
-    pub fn read_manifest(&self) -> Result<Value> {
-        let path = self.path.join("manifest.json");
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::refused(format!("{}: not JSON: {error}", path.display()), "begin a new run")
-        })
+        write_atomic(&self.path.join(MANIFEST), pretty(manifest).as_bytes())
     }
 
     /// Marks every event after `step` as superseded: the run went on from there.
@@ -271,6 +267,15 @@ pub(crate) fn remove_any(path: &Path) -> Result<()> {
     removed.map_err(Error::io(path))
 }
 
+/// Reads the manifest of a run or of a checkpoint.
+pub(crate) fn read_manifest(dir: &Path) -> Result<Value> {
+    let path = dir.join(MANIFEST);
+    let text = fs::read(&path).map_err(Error::io(&path))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::refused(format!("{}: not JSON: {error}", path.display()), "begin a new run")
+    })
+}
+
 /// JSON as people read it, with a newline at the end.
 pub fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a JSON value can be written") + "\n"
@@ -327,7 +332,9 @@ mod tests {
         let error = RunFolder::claim(&path, Occupied::Refuse).unwrap_err();
         assert!(error.hint().unwrap().contains("--resume"), "{:?}", error.hint());
         std::fs::write(path.join("mine.txt"), "kept").unwrap();
-        CONTENT.map(|name| std::fs::write(path.join(name), "").unwrap());
+        for name in CONTENT {
+            std::fs::write(path.join(name), "").unwrap();
+        }
         let folder = RunFolder::claim(&path, Occupied::Overwrite).unwrap();
         assert!(RunFolder::is_run(&path));
         folder.begin().unwrap();

@@ -6,6 +6,7 @@ use clap::Args;
 use keys::{Document, Settings as _};
 use model::Base;
 use serde_json::Value;
+use train::moved::Moved;
 use train::recipe::{run_stem, schema};
 use train::run::{Occupied, RunFolder};
 use train::trainer::{Control, Job, Summary};
@@ -101,7 +102,10 @@ impl Order {
         }
         let is_run = self.recipe.is_dir() && RunFolder::is_run(&self.recipe);
         let path = if is_run { self.recipe.join("recipe.yaml") } else { self.recipe.clone() };
-        let document = read_recipe(context, &path, &overrides)?;
+        let mut document = read_recipe(context, &path, &overrides)?;
+        if let Some(moved) = Moved::of(&self.recipe).filter(|_| is_run) {
+            document.relocate(&|path| moved.path(path));
+        }
         // Before the model is looked for, which may take long.
         let folder = match document.opt_path("output") {
             Some(output) if document.is_given("output") && !is_run => {

@@ -13,6 +13,7 @@ mod help;
 mod hub;
 mod init;
 mod merge;
+mod moved;
 mod plan;
 mod quickstart;
 mod recipe;

@@ -252,8 +252,8 @@ fn sample(
 fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Event)) -> Result<()> {
     let output = run.output();
     let best = run.state.best.is_some().then_some(output.as_path());
-    let Run { trainee, blueprint, peft: metadata, .. } = &*run;
-    let contents = Contents { trainee, blueprint, metadata };
+    let Run { trainee, blueprint, peft: metadata, recipe_text: recipe, manifest, .. } = &*run;
+    let contents = Contents { trainee, blueprint, metadata, recipe, manifest };
     let path = run.store.save(backend, &contents, &run.state, best)?;
     let event = Event::Saved { step: run.state.step, path: path.display().to_string() };
     run.tell(&event, observer)

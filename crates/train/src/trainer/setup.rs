@@ -17,10 +17,12 @@ use text::{ChatTemplate, Date, Metadata};
 use super::blueprint::{Sources, blueprint, take_start};
 use super::demand::{self, Demand, Rows};
 use super::plan::{self, Plan, Wishes};
+use super::resume::Before;
 use super::stand_in::{self, StandIn};
-use super::{DataAccess, Job, output, resume};
+use super::{DataAccess, Job, output};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
+use crate::moved;
 use crate::recipe::{Recipe, check, fill_by_data, quantization, trainable, trains_base};
 use crate::run::{EventLog, Occupied, RunFolder};
 use crate::schedule::Schedule;
@@ -30,6 +32,9 @@ use crate::{Error, Result};
 /// A run that is ready for its next step.
 pub(super) struct Run {
     pub(super) recipe: Recipe,
+    /// The resolved recipe as it is written.
+    pub(super) recipe_text: String,
+    pub(super) manifest: Value,
     pub(super) folder: RunFolder,
     pub(super) log: EventLog,
     pub(super) store: Store,
@@ -103,11 +108,18 @@ pub(super) fn decide(
         Purpose::Train(folder) => folder,
         Purpose::Plan(_) => None,
     };
-    let manifest_before = resumed.map(RunFolder::read_manifest).transpose()?;
-    if let (Some(manifest), Some(folder)) = (&manifest_before, resumed) {
-        notes = resume::take_over(&mut document, folder)?;
-        let text = manifest["date"].as_str().unwrap_or_default();
-        date = text.parse().unwrap_or(date);
+    // What a checkpoint says of the run is checked, and nobody has edited it since.
+    let latest = match resumed {
+        Some(folder) => Store::new(folder.checkpoints(), 1).latest_checked()?,
+        None => None,
+    };
+    let before = match resumed {
+        Some(folder) => Some(Before::read(folder, latest.as_deref())?),
+        None => None,
+    };
+    if let Some(before) = &before {
+        notes = before.take_over(&mut document)?;
+        date = before.date()?;
     }
 
     trainable(&document)?;
@@ -142,14 +154,13 @@ pub(super) fn decide(
     let manifest = match shapes_only {
         true => Value::Null,
         false => {
-            let rows = (&data.files[..], data.split.as_ref());
+            let rows = (&data.files[..], data.split.as_ref(), data.context.as_deref());
             manifest(&document, &base, &metadata, &peft, rows, date, device, operand)?
         }
     };
-    if let (Some(before), Some(folder)) = (&manifest_before, resumed) {
-        resume::check_manifest(folder.path(), before, &manifest)?;
+    if let Some(before) = &before {
+        before.check(&manifest)?;
     }
-    let latest = resumed.and_then(|folder| Store::new(folder.checkpoints(), 1).latest());
     let sources = Sources {
         base: &base,
         start: start.as_deref(),
@@ -238,15 +249,24 @@ pub(super) fn prepare(
     let plan = prepared.plan;
     backend.reserve(plan.worst.activations)?;
     let total_steps = total_steps(&mut prepared.order, prepared.recipe.extent, &state);
+    if state.step > total_steps {
+        let message = format!("the run stands at step {}, behind its end", state.step);
+        let hint = "give it more steps, or take the adapter as it is".to_owned();
+        let problem = prepared.document.problem("train.max_steps", message, Some(hint));
+        return Err(Error::Recipe(problem.into()));
+    }
 
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
     let method = document.get_str("method").to_owned();
     folder.begin()?;
+    // Of a run that goes on, before its manifest is replaced.
+    prepared.manifest["place"] = moved::place(folder.path(), document);
     // The manifest first: a folder that has one is a run.
     folder.write_manifest(&prepared.manifest)?;
     folder.supersede_after(state.step)?;
-    folder.write_recipe(&document.to_yaml())?;
+    let recipe_text = document.to_yaml();
+    folder.write_recipe(&recipe_text)?;
     folder.write_left_out(&prepared.left_out)?;
     let quantization = match document.get_str("quantization") {
         "nf4" => Some("nf4"),
@@ -267,6 +287,8 @@ pub(super) fn prepare(
         quantization,
         threads,
         recipe: prepared.recipe,
+        recipe_text,
+        manifest: prepared.manifest,
         folder,
         base: prepared.base,
         metadata: prepared.metadata,
@@ -577,7 +599,7 @@ fn manifest(
     base: &Base,
     metadata: &Metadata,
     peft: &PeftMetadata,
-    (files, split): (&[FileSummary], Option<&Division>),
+    (files, split, context): (&[FileSummary], Option<&Division>, Option<&str>),
     date: Date,
     device: &Device,
     operand: DType,
@@ -595,6 +617,7 @@ fn manifest(
         "template_hash": template,
         "data": files,
         "split": split,
+        "context_hash": context,
         "seed": document.get_i64("seed"),
         "date": date.to_string(),
         // Bits are the same within one instruction set, whatever the number of threads.

@@ -3,6 +3,7 @@
 
 mod accumulated;
 mod breadth;
+mod damage;
 mod engine;
 mod mistakes;
 mod objectives;

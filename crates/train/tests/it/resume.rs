@@ -279,6 +279,66 @@ fn words_that_leave_a_choice_open_are_no_change() {
 }
 
 #[test]
+fn files_of_the_same_content_are_the_same_files() {
+    let fixture = Fixture::new();
+    fixture.train("whole", &How::default()).unwrap();
+    fixture.train_until("run", &How::default(), 4).unwrap();
+    fs::rename(fixture.path("rows.jsonl"), fixture.path("other.jsonl")).unwrap();
+    fs::rename(fixture.path("model"), fixture.path("base")).unwrap();
+    // What reads the model outside of the recipe finds it there, too.
+    std::os::unix::fs::symlink(fixture.path("base"), fixture.path("model")).unwrap();
+    check_resumed(&fixture, "run", "whole", &["data.train=other.jsonl", "model=./base"], 1);
+}
+
+#[test]
+fn how_a_run_is_computed_may_change_and_is_noted() {
+    let fixture = Fixture::new();
+    fixture.train("whole", &How::default()).unwrap();
+    fixture.train_until("run", &How::default(), 4).unwrap();
+    let overrides =
+        ["micro_batch_tokens=64", "share_prefixes=false", "activation_checkpointing=block"];
+    fixture.train("run", &How { overrides: &overrides, ..How::resumed() }).unwrap();
+    for (step, (now, before)) in fixture.steps("run").iter().zip(fixture.steps("whole")).enumerate()
+    {
+        assert!((now[1] - before[1]).abs() < 1e-4, "step {step}: {now:?}, {before:?}");
+    }
+    let notes = |run: &str| -> Vec<String> {
+        let events = fixture.events(run);
+        let notes = events.iter().filter(|event| event["id"] == "changed-on-resume");
+        notes.map(|note| note["hint"].as_str().unwrap().to_owned()).collect()
+    };
+    let expected = [
+        "`activation_checkpointing` was \"none\", now \"block\"; no result differs",
+        "`micro_batch_tokens` was 1024, now 64; results differ by rounding at most",
+        "`share_prefixes` was true, now false; results differ by rounding at most",
+    ];
+    assert_eq!(notes("run"), expected);
+    // A longer run bends the curve of the rate, unless that is level.
+    for (schedule, bends) in [("cosine", true), ("constant", false)] {
+        let (run, schedule) = (format!("run-{schedule}"), format!("train.schedule={schedule}"));
+        let begun = [schedule.as_str()];
+        fixture.train_until(&run, &How { overrides: &begun, ..How::default() }, 4).unwrap();
+        let longer = [schedule.as_str(), "train.max_steps=12"];
+        fixture.train(&run, &How { overrides: &longer, ..How::resumed() }).unwrap();
+        let follows = "; from here on the learning rate follows the curve of the new length";
+        let follows = if bends { follows } else { "" };
+        assert_eq!(notes(&run), [format!("`train.max_steps` was 10, now 12{follows}")]);
+    }
+}
+
+#[test]
+fn a_recipe_that_was_edited_in_the_run_is_compared_too() {
+    let fixture = Fixture::new();
+    fixture.train_until("run", &How::default(), 4).unwrap();
+    let path = fixture.path("run/recipe.yaml");
+    let edited = fs::read_to_string(&path).unwrap().replace("seed: 7", "seed: 8");
+    fs::write(&path, edited).unwrap();
+    let how = How { overrides: &["seed=8"], ..How::resumed() };
+    let error = fixture.train("run", &how).unwrap_err();
+    assert!(error.to_string().contains("`seed` was 7, now 8"), "{error}");
+}
+
+#[test]
 fn what_a_run_is_made_of_cannot_change() {
     let fixture = Fixture::new();
     fixture.train_until("run", &How::default(), 4).unwrap();
@@ -295,9 +355,8 @@ fn what_a_run_is_made_of_cannot_change() {
     check(&["train.batch_size=5"], "`train.batch_size` was 4, now 5");
     check(&["model.chat_template=chatml"], "`model.chat_template` was nothing, now \"chatml\"");
     check(&["adapter.dropout=0.5"], "`adapter.dropout` was 0");
-    let other = fixture.path("other.jsonl");
-    fs::copy(fixture.path("rows.jsonl"), &other).unwrap();
-    check(&["data.train=other.jsonl"], "`data.train.0.path` was");
+    fixture.write_rows("other.jsonl", &[("other", "rows"), ("of", "another file")]);
+    check(&["data.train=other.jsonl"], "another `data`");
 
     // Files that changed under their names.
     let touch = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>, message: &str| {

@@ -21,7 +21,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Result;
 
-pub(crate) use train::KEYS_HEAD;
+pub(crate) use train::{KEYS_HEAD, read_recipe};
 
 /// What is to be done.
 #[derive(Subcommand)]

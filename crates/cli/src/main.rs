@@ -5,6 +5,7 @@ mod context;
 mod environment;
 mod error;
 mod models;
+mod served;
 mod session;
 mod signals;
 mod terminal;

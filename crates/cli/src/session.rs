@@ -8,15 +8,18 @@ use std::time::Instant;
 use clap::Args;
 use compute::Quantization;
 use compute::cpu::{Cpu, Precision};
+use data::Supervisor;
+use data::record::Prompt;
 use model::adapter::{LoadedAdapter, PeftMetadata};
-use model::generate::{Finish, Flow, GenerateConfig, Prompt, generate};
+use model::generate::{self, Finish, Flow, GenerateConfig, generate};
 use model::{Adapter, Base, Decoder};
 use serde_json::{Map, Value};
-use text::{DecodeStream, Message, Metadata, RenderOptions};
+use text::{DecodeStream, Message, Metadata};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::models::Resolved;
+use crate::served::Served;
 use stop::StopScanner;
 
 /// How answers are sampled.
@@ -81,17 +84,28 @@ fn share(text: &str) -> std::result::Result<f32, String> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Question {
     /// A dialogue, whose next turn is the answer.
-    Dialogue(Vec<Message>),
+    Dialogue {
+        messages: Vec<Message>,
+        /// Tools that are offered.
+        tools: Option<Value>,
+        /// Whether the user says what the system message is. Otherwise the recipe of the model's run does.
+        own_system: bool,
+    },
     /// A text to be continued as it is.
     Text(String),
+    /// Ids that somebody else made of a text.
+    Tokens(Vec<u32>),
 }
 
 impl Question {
     /// What to show of it: the last turn, or the text.
-    pub(crate) fn last(&self) -> &str {
+    pub(crate) fn last(&self) -> String {
         match self {
-            Question::Dialogue(messages) => messages.last().map_or("", |last| &last.content),
-            Question::Text(text) => text,
+            Question::Dialogue { messages, .. } => {
+                messages.last().map_or(String::new(), |last| last.content.clone())
+            }
+            Question::Text(text) => text.clone(),
+            Question::Tokens(tokens) => format!("{} tokens", tokens.len()),
         }
     }
 }
@@ -124,7 +138,10 @@ pub(crate) struct Session {
     decoder: Decoder,
     adapter: Option<Adapter>,
     metadata: Metadata,
-    template_kwargs: Map<String, Value>,
+    /// Renders dialogues as training does; none without a chat template.
+    supervisor: Option<Supervisor>,
+    /// System message of dialogues that bring none.
+    system: Option<String>,
     /// `bf16`, `q4_1`, ...: how most weights of the base are stored.
     pub(crate) storage: String,
 }
@@ -132,12 +149,12 @@ pub(crate) struct Session {
 impl Session {
     /// Loads a model, with the template, its variables and the date that its adapter was
     /// trained with.
-    pub(crate) fn open(context: &Context, model: &Resolved) -> Result<Self> {
+    pub(crate) fn open(context: &Context, model: &Resolved, served: &Served) -> Result<Self> {
         let own = Trained::read(model.adapter.as_deref().unwrap_or(&model.path))?;
         let date = own.date.as_deref().and_then(|date| date.parse().ok());
         let date = date.unwrap_or_else(|| context.today());
         let base = Base::open(&model.path)?;
-        let metadata = base.metadata_with(model.adapter.as_deref(), date)?;
+        let mut metadata = base.metadata_with(model.adapter.as_deref(), date)?;
         let mut backend = context.cpu(Precision::Bf16)?;
         // As it was trained, so it is served.
         let quantization = own.quantization;
@@ -149,9 +166,17 @@ impl Session {
             }
             None => (Decoder::load(&base, &mut backend)?, None),
         };
-        let template_kwargs = own.template_kwargs;
-        let storage = base.storage_name()?;
-        Ok(Session { backend, decoder, adapter, metadata, template_kwargs, storage })
+        let mut kwargs = own.template_kwargs;
+        if let Some(recipe) = &served.recipe {
+            train::trainer::use_template(recipe, &mut metadata, date)?;
+            kwargs = train::trainer::template_kwargs(recipe);
+        }
+        let supervisor = metadata
+            .chat_template
+            .is_some()
+            .then(|| Supervisor::for_prompts(&metadata, kwargs).with(served.options.clone()));
+        let (system, storage) = (served.system().map(str::to_owned), base.storage_name()?);
+        Ok(Session { backend, decoder, adapter, metadata, supervisor, system, storage })
     }
 
     /// Whether there is an adapter over the base.
@@ -164,7 +189,10 @@ impl Session {
         let tokenizer = &self.metadata.tokenizer;
         let tokens = match question {
             Question::Text(text) => tokenizer.encode_with_special(text)?,
-            Question::Dialogue(messages) => tokenizer.encode(&self.render(messages)?)?,
+            Question::Tokens(tokens) => tokens.clone(),
+            Question::Dialogue { messages, tools, own_system } => {
+                self.prompt(messages, tools.as_ref(), *own_system)?
+            }
         };
         let config = &self.decoder.config;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
@@ -183,17 +211,26 @@ impl Session {
         }
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String> {
-        let template = self.metadata.chat_template.as_ref().ok_or_else(|| {
+    /// The tokens of a dialogue, from the code that makes the rows of training.
+    fn prompt(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        own_system: bool,
+    ) -> Result<Vec<u32>> {
+        let supervisor = self.supervisor.as_ref().ok_or_else(|| {
             Failure::wrong("chat_template", "the model has no chat template")
                 .hint("`--raw` continues the text as it is")
         })?;
-        let options = RenderOptions {
-            add_generation_prompt: true,
-            kwargs: Some(&self.template_kwargs),
-            ..RenderOptions::default()
+        let mut prompt = Prompt::of_messages(messages.to_vec(), tools.cloned());
+        let tokens = match own_system {
+            true => supervisor.clone().with_own_system().prompt_tokens(&prompt),
+            false => {
+                prompt.add_system(self.system.as_deref());
+                supervisor.prompt_tokens(&prompt)
+            }
         };
-        Ok(template.render(messages, &options)?)
+        tokens.map_err(|error| Failure::new("chat_template", error.message).or_hint(error.hint))
     }
 
     /// Answers all prompts; `on_text` sees every piece of text as (prompt, piece) and may end
@@ -207,12 +244,12 @@ impl Session {
     ) -> Result<Answers> {
         let begun = Instant::now();
         let longest = self.decoder.config.max_position_embeddings;
-        let prompt = |(index, tokens): (usize, &Vec<u32>)| Prompt {
+        let prompt = |(index, tokens): (usize, &Vec<u32>)| generate::Prompt {
             tokens: tokens.clone(),
             max_new_tokens: (sampling.max_new_tokens as usize).min(longest - tokens.len()),
             key: index as u64,
         };
-        let asked: Vec<Prompt> = prompts.iter().enumerate().map(prompt).collect();
+        let asked: Vec<generate::Prompt> = prompts.iter().enumerate().map(prompt).collect();
         let config = GenerateConfig {
             temperature: sampling.temperature,
             top_k: sampling.top_k,

@@ -59,6 +59,8 @@ pub struct Shape {
     /// By which columns a row is known to be of this shape; rows of one file agree.
     signature: fn(&Map<String, Value>) -> Option<&'static str>,
     read: fn(&Fields<'_>) -> field::Result<Record>,
+    /// The turns before the answers of a row, which may lack them.
+    asked: fn(&Fields<'_>) -> field::Result<prompt::Asked>,
 }
 
 impl Shape {
@@ -73,10 +75,13 @@ impl Shape {
     }
 
     /// Whether a file of this shape gives what is wanted. Prompts can be taken
-    /// out of conversations.
+    /// out of every shape that has turns.
     fn fits(&self, wanted: Wanted) -> bool {
-        let has_prompts = self.serves.contains(&Wanted::Conversations) && self.name != "tokens";
-        self.serves.contains(&wanted) || (wanted == Wanted::Prompts && has_prompts)
+        self.serves.contains(&wanted) || (wanted == Wanted::Prompts && self.has_turns())
+    }
+
+    fn has_turns(&self) -> bool {
+        !["text", "tokens"].contains(&self.name)
     }
 }
 
@@ -113,6 +118,36 @@ pub struct Reading {
     pub key: String,
     /// Names that the turns use.
     pub tags: Tags,
+}
+
+/// What every row of a file asks: a [`Record::Prompt`] with the turns that training shows before the answer,
+/// and where a row has no turns a [`Record::Text`], or [`Record::Tokens`] up to what is learned.
+///
+/// Rows may be of several shapes, and need no answers. All rows that cannot be read are named in the error.
+pub fn prompts(rows: Vec<Row>, reading: &Reading, findings: &mut Findings) -> Result<Vec<Record>> {
+    columns::check(&rows, reading)?;
+    let (mut prompts, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let reader = match Reader::asking(&row, reading) {
+            Ok(reader) => reader,
+            Err(Error::File { message, hint, .. }) => {
+                bad.push(RowError { hint, ..RowError::new(&row.place, message) });
+                continue;
+            }
+            Err(Error::Rows { rows, .. }) => {
+                bad.extend(rows);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match reader.read(row, findings) {
+            Ok(Record::Tokens(row)) => prompts.push(Record::Tokens(row.unlearned())),
+            Ok(record) => prompts.push(record),
+            Err(error) => bad.push(error),
+        }
+    }
+    Error::from_rows(bad)?;
+    Ok(prompts)
 }
 
 /// Converts all rows of a file, which are conversations of one shape.

@@ -30,9 +30,9 @@ mod texts;
 mod turn;
 
 use serde_json::{Map, Value};
-use text::{ChatTemplate, Metadata, Tokenizer};
+use text::{ChatTemplate, Message, Metadata, Tokenizer};
 
-use crate::record::Conversation;
+use crate::record::{Conversation, Prompt};
 use crate::{Error, Findings, Result, RowError, Sequence};
 use dialogue::Dialogue;
 use findings as kind;
@@ -101,6 +101,32 @@ impl Supervisor {
     /// and [`Record::Tokens`](crate::record::Record::Tokens), and has an error for any other record.
     pub fn for_text(metadata: &Metadata) -> Self {
         Self::without_template(&metadata.tokenizer, &metadata.eos_token_ids)
+    }
+
+    /// A supervisor of prompts alone: a model answers whatever its template makes of special tokens.
+    pub fn for_prompts(metadata: &Metadata, kwargs: Map<String, Value>) -> Self {
+        let template = metadata.chat_template.clone();
+        Supervisor { template, kwargs, ..Self::for_text(metadata) }
+    }
+
+    /// The same with system messages as they are.
+    pub fn with_own_system(mut self) -> Self {
+        self.options.system = System::Keep;
+        self
+    }
+
+    /// The tokens of a prompt, as they stand before the answer in a row of training.
+    pub fn prompt_tokens(&self, prompt: &Prompt) -> std::result::Result<Vec<u32>, RowError> {
+        self.opened(&prompt.place, &prompt.messages, prompt.tools.as_ref())
+    }
+
+    /// The messages of a prompt, as the options have them.
+    pub fn shown(
+        prompt: &Prompt,
+        options: &SupervisionOptions,
+    ) -> std::result::Result<Vec<Message>, RowError> {
+        let dialogue = Dialogue::continued(&prompt.place, &prompt.messages, &[], None, options)?;
+        Ok(dialogue.messages)
     }
 
     /// The same with other options.

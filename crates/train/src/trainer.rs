@@ -29,7 +29,7 @@ use crate::run::RunFolder;
 pub use audit::{Audit, audit};
 pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
-pub use setup::rows;
+pub use setup::{rows, template_kwargs, use_template};
 pub use stand_in::StandIn;
 pub use trial::{Trial, TrialConfig};
 

@@ -11,6 +11,7 @@ use text::Message;
 use super::generate::over;
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::served::Served;
 use crate::session::{Question, Sampling, Session};
 use crate::signals::{Asked, Signals};
 
@@ -47,7 +48,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
             .hint("`tunesmith generate --json` answers prompts"));
     }
     let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
-    let session = Session::open(context, &model)?;
+    let served = Served::of_model(context, &model)?;
+    let session = Session::open(context, &model, &served)?;
     let signals = Signals::install()?;
     let dialogue = Dialogue::new(arguments.system.clone());
     let mut chat = Chat { context, session, sampling: &arguments.sampling, signals, dialogue };
@@ -112,7 +114,11 @@ impl Dialogue {
 
     fn question(&self) -> Question {
         let system = self.system.iter().map(|system| Message::new("system", system.as_str()));
-        Question::Dialogue(system.chain(self.messages.iter().cloned()).collect())
+        Question::Dialogue {
+            messages: system.chain(self.messages.iter().cloned()).collect(),
+            tools: None,
+            own_system: self.system.is_some(),
+        }
     }
 }
 
@@ -241,7 +247,7 @@ mod tests {
         let mut dialogue = Dialogue::new(Some("s".into()));
         assert_eq!(dialogue.line("  ", true), Line::Nothing);
         assert_eq!(dialogue.line("hi", true), Line::Question);
-        let Question::Dialogue(messages) = dialogue.question() else { panic!("a dialogue") };
+        let Question::Dialogue { messages, .. } = dialogue.question() else { panic!("a dialogue") };
         let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user"]);
         assert_eq!(dialogue.line("/base", true), Line::Said("adapter off".into()));

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::models::Resolved;
+use crate::served::Served;
 use crate::session::{Answer, Answers, Question, Sampling, Session};
 use crate::terminal::table::one_line;
-use questions::Asked;
+use questions::{Asked, Asking};
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -39,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
 
-    /// JSON Lines with `messages`, `prompt` or `text`
+    /// Rows of any format that `data.train` knows; answers in them are not shown
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
 
@@ -60,14 +61,19 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
-    let asked = Asked { raw: arguments.raw, system: arguments.system.as_deref() };
-    let questions = match &arguments.prompts {
-        Some(file) => asked.of_file(file)?,
-        None if arguments.prompt.is_empty() => vec![asked.of_stdin(context)?],
-        None => arguments.prompt.iter().map(|prompt| asked.of_text(prompt)).collect(),
+    let asking = Asking { raw: arguments.raw, system: arguments.system.as_deref() };
+    let typed = match &arguments.prompts {
+        Some(_) => Vec::new(),
+        None if arguments.prompt.is_empty() => vec![asking.of_stdin(context)?],
+        None => arguments.prompt.iter().map(|prompt| asking.of_text(prompt)).collect(),
     };
     let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
-    let mut session = Session::open(context, &model)?;
+    let served = Served::of_model(context, &model)?;
+    let questions = match &arguments.prompts {
+        Some(file) => asking.of_file(file, &served, context)?,
+        None => typed,
+    };
+    let mut session = Session::open(context, &model, &served)?;
     if arguments.compare && !session.has_adapter() {
         let message =
             format!("model `{}` has no adapter to compare its base with", arguments.model);
@@ -97,12 +103,15 @@ pub(super) fn over(context: &Context, model: &str, adapter: Option<&str>) -> Res
 struct Work<'a> {
     arguments: &'a Arguments,
     context: &'a Context,
-    questions: Vec<Question>,
+    questions: Vec<Asked>,
 }
 
 impl Work<'_> {
     fn carry_out(&self, session: &mut Session) -> Result<()> {
-        let encode = |question| session.encode(question);
+        let encode = |asked: &Asked| {
+            session.encode(&asked.question).map_err(|failure| asked.at_place(failure))
+        };
+        // All of them, before any time is spent on the first.
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(encode).collect::<Result<_>>()?;
         let Arguments { sampling, compare, .. } = self.arguments;
         let terminal = &self.context.terminal;
@@ -135,8 +144,8 @@ impl Work<'_> {
         base: Option<&'a Answers>,
     ) -> impl Iterator<Item = Value> + 'a {
         let pairs = self.questions.iter().zip(&answers.answers).enumerate();
-        pairs.map(move |(index, (question, answer))| {
-            let mut result = result(question, answer);
+        pairs.map(move |(index, (asked, answer))| {
+            let mut result = result(asked, answer);
             if let Some(base) = base {
                 result["base_answer"] = base.answers[index].text.clone().into();
             }
@@ -155,8 +164,8 @@ impl Work<'_> {
             return;
         }
         let style = terminal.style;
-        for (index, (question, answer)) in self.questions.iter().zip(&answers.answers).enumerate() {
-            let prompt = one_line(question.last(), 90);
+        for (index, (asked, answer)) in self.questions.iter().zip(&answers.answers).enumerate() {
+            let prompt = one_line(&asked.question.last(), 90);
             terminal.say(&style.bold(&format!("[{}] {prompt}", index + 1)));
             if let Some(base) = base {
                 terminal.say(&format!("{}\n{}", style.dim("base:"), base.answers[index].text));
@@ -182,14 +191,25 @@ impl Work<'_> {
     }
 }
 
-fn result(question: &Question, answer: &Answer) -> Value {
-    let prompt = match question {
-        Question::Dialogue(messages) if messages.len() > 1 => json!(messages),
+fn result(asked: &Asked, answer: &Answer) -> Value {
+    let prompt = match &asked.question {
+        Question::Dialogue { messages, .. } if messages.len() > 1 => json!(messages),
+        Question::Tokens(tokens) => json!(tokens),
         question => json!(question.last()),
     };
     let Answer { text, tokens, finish, prompt_tokens } = answer;
-    json!({
+    let mut result = json!({
         "prompt": prompt, "answer": text, "tokens": tokens, "finish": finish,
         "prompt_tokens": prompt_tokens,
-    })
+    });
+    if let Question::Dialogue { tools: Some(tools), .. } = &asked.question {
+        result["tools"] = tools.clone();
+    }
+    if let Some(reference) = &asked.reference {
+        result["reference"] = reference.clone();
+    }
+    if !asked.columns.is_empty() {
+        result["columns"] = json!(asked.columns);
+    }
+    result
 }

@@ -249,7 +249,7 @@ impl Outcome {
 }
 
 /// Reads a recipe, named as the user knows it.
-pub(super) fn read_recipe(
+pub(crate) fn read_recipe(
     context: &Context,
     path: &Path,
     overrides: &[String],

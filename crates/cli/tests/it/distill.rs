@@ -325,3 +325,28 @@ fn what_cannot_be_done_is_told() {
          `distill.output=distilled.jsonl`, or say it in the recipe\n",
     );
 }
+
+#[test]
+fn a_teacher_sees_what_training_shows() {
+    let house = house();
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}});
+    let row = json!({"system": "Own.", "question": "a", "answer": "x", "id": 7, "tools": [tool]});
+    house.write("asks.jsonl", &format!("{row}\n"));
+    let recipe = RECIPE.replace("  system: Long.\n  keep_system: Short.\n", "");
+    house.write("r.yaml", &recipe);
+    let server = Server::start(echo);
+    run(&house, &server, &[]).done();
+    let body = server.requests()[0].json();
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    assert_eq!(body["messages"], json!([turn("system", "Own."), turn("user", "a")]));
+    assert_eq!(body["tools"], json!([tool]));
+    let expected = json!({
+        "messages": [turn("user", "a"), turn("assistant", "A")], "tools": [tool],
+        "reference": "x", "columns": {"id": 7},
+    });
+    assert_eq!(rows(&house, "out.jsonl")[0], expected);
+    run(&house, &server, &["--resume"]).done();
+    assert_eq!(server.requests().len(), 0);
+    run(&house, &server, &["--overwrite", "data.system.set=Set."]).done();
+    assert_eq!(server.requests()[0].json()["messages"][0], turn("system", "Set."));
+}

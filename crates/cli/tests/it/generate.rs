@@ -134,3 +134,106 @@ fn what_cannot_be_answered_is_told() {
         1,
     );
 }
+
+/// As [`House::with_model`], with a template that shows tools.
+fn house_with_tools() -> House {
+    let house = House::with_model();
+    house.write(
+        "tiny/chat_template.jinja",
+        "{% for t in tools or [] %}t:{{ t.function.name }}<|end|>{% endfor %}\
+         {% for m in messages %}{{ m.role[0] }}:{{ m.content }}<|end|>{% endfor %}\
+         {% if add_generation_prompt %}a:{% endif %}",
+    );
+    house
+}
+
+/// Tokens before what is learned of the first row, as `check` shows it.
+fn unlearned(house: &House, recipe: &str) -> usize {
+    house.write("r.yaml", recipe);
+    let report = house.run(&["check", "r.yaml", "--json", "--samples", "1"]).done().result();
+    let tokens = report["samples"][0]["tokens"].as_array().unwrap();
+    tokens.iter().position(|token| token["weight"] != 0.0).unwrap()
+}
+
+#[test]
+fn prompts_of_every_format_are_shown_as_check_shows_them() {
+    let house = house_with_tools();
+    let tools = r#"[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]"#;
+    let turns = r#"[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#;
+    let mut seen = Vec::new();
+    for row in [
+        format!(r#"{{"messages": {turns}}}"#),
+        format!(r#"{{"messages": {turns}, "system": "Be brief."}}"#),
+        format!(r#"{{"messages": {turns}, "tools": {tools}}}"#),
+        r#"{"conversations": [{"from": "human", "value": "qq"}, {"from": "gpt", "value": "a"}]}"#.into(),
+        r#"{"instruction": "qq", "input": "x", "output": "a"}"#.into(),
+        r#"{"prompt": [{"role": "user", "content": "qqqq"}], "completion": [{"role": "assistant", "content": "a"}]}"#.into(),
+    ] {
+        house.write("one.jsonl", &format!("{row}\n"));
+        let recipe = "model: ./tiny\nmethod: sft\ndata: {train: one.jsonl}\n";
+        let expected = unlearned(&house, recipe);
+        let asked = ["generate", "tiny", "--prompts", "one.jsonl", "--max-new-tokens", "2", "--json"];
+        let result = house.run(&asked).done().result();
+        let one = &result["results"][0];
+        assert_eq!(one["prompt_tokens"], expected, "{row}");
+        seen.push(expected);
+        if !row.contains("messages") {
+            continue;
+        }
+        assert_eq!((&one["reference"], &one["columns"]), (&"a".into(), &Value::Null));
+    }
+    // Each of them says something of its own.
+    assert_eq!(seen.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{seen:?}");
+}
+
+#[test]
+fn a_run_asks_as_its_recipe_says() {
+    let house = House::with_model();
+    house.write("ask.csv", "ask,reply,id\nq,a,7\nr,b,8\n");
+    let train = "train: {max_steps: 1, batch_size: 2}\nadapter: {rank: 2}\n";
+    let recipe = |data: &str| {
+        let columns = "columns: {prompt: ask, completion: reply}";
+        format!(
+            "model: ./tiny\nmethod: sft\n{train}data: {{train: [{{path: ask.csv, {columns}{data}\n"
+        )
+    };
+    let tokens = |run: &str, more: &[&str]| -> (usize, Value) {
+        let asked = [&["generate", run, "--max-new-tokens", "2", "--json"], more].concat();
+        let result = house.run(&asked).done().result();
+        let one = result["results"][0].clone();
+        (one["prompt_tokens"].as_u64().unwrap() as usize, one)
+    };
+    for (number, data, system) in
+        [(1, ", system: Own.}]}", "Own."), (2, "}], system: {set: Set.}}", "Set.")]
+    {
+        let expected = unlearned(&house, &recipe(data));
+        house.run(&["train", "r.yaml"]).done();
+        let run = format!("runs/r-00{number}");
+        let (found, one) = tokens(&run, &["--prompts", "ask.csv"]);
+        assert_eq!(found, expected, "{data}");
+        assert_eq!((&one["reference"], &one["columns"]["id"]), (&"a".into(), &"7".into()));
+        // A prompt that is typed is asked like the rows of training, unless its system message is said.
+        assert_eq!(tokens(&run, &["--prompt", "q"]).0, expected);
+        let said = tokens(&run, &["--prompt", "q", "--system", "Said so."]).0;
+        assert_eq!(said, expected + "Said so.".len() - system.len());
+        // Rows of another file are read as they are.
+        house.write("other.jsonl", "{\"prompt\": \"q\"}\n");
+        assert_eq!(tokens(&run, &["--prompts", "other.jsonl"]).0, expected);
+    }
+}
+
+#[test]
+fn bad_rows_of_prompts_are_named() {
+    let house = House::with_model();
+    house.write("p.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n{\"id\": 1}\n");
+    let ended = house.run(&["generate", "tiny", "--prompts", "p.jsonl"]);
+    let expected = "error: p.jsonl:2: `prompt` is a number, not text\n\
+                    p.jsonl:3: unknown format: the rows have `id`\n\
+                    hint: write it as a string\n";
+    assert_eq!((ended.stderr.as_str(), ended.code), (expected, 1));
+    let long = "x".repeat(80);
+    house.write("p.jsonl", &format!("{{\"prompt\": \"a\"}}\n{{\"prompt\": \"{long}\"}}\n"));
+    let ended = house.run(&["generate", "tiny", "--prompts", "p.jsonl"]);
+    let expected = "p.jsonl:2: the prompt has 85 tokens, and the model takes 64 with the answer\n";
+    assert!(ended.stderr.ends_with(expected), "{}", ended.stderr);
+}

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use text::Message;
 
 use super::field::{Fields, Result};
+use super::prompt::Asked;
 use super::turn::Dialogue;
 use super::{Conversation, Record, Shape, Wanted};
 use crate::RowError;
@@ -27,6 +28,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Conversations],
     signature,
     read: |fields| conversation(fields).map(Record::Conversation),
+    asked,
 };
 
 /// Columns that stand for instruction, input and output, and how a row with them
@@ -56,15 +58,23 @@ fn signature(row: &Map<String, Value>) -> Option<&'static str> {
 }
 
 pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
-    let (instruction, input, output, _) = layout(fields.value).unwrap_or(LAYOUTS[0]);
+    let (.., output, _) = layout(fields.value).unwrap_or(LAYOUTS[0]);
     let mut dialogue = Dialogue::default();
-    for message in history(fields)? {
+    for message in asked(fields)?.messages {
         dialogue.push(message, None);
     }
-    dialogue.push(Message::new("user", request(fields, instruction, input)?), None);
     dialogue.push(Message::new("assistant", fields.text(output)?), None);
-    dialogue.put_first(fields.system()?);
     Conversation::new(fields, dialogue)
+}
+
+/// The turns before the answer.
+fn asked(fields: &Fields<'_>) -> Result<Asked> {
+    let (instruction, input, ..) = layout(fields.value).unwrap_or(LAYOUTS[0]);
+    let mut messages: Vec<Message> = fields.system()?.into_iter().collect();
+    messages.extend(history(fields)?);
+    messages.push(Message::new("user", request(fields, instruction, input)?));
+    let columns = vec![instruction, input, "system", "history", "tools"];
+    Ok(Asked { messages, tools: fields.tools()?, columns })
 }
 
 /// The user's turn: the instruction, a blank line, the input.

@@ -9,7 +9,7 @@ use super::literal;
 use crate::source::{Trouble, json_text};
 
 /// Columns that hold lists or objects in every format: their text is parsed.
-const LISTS: [&str; 19] = [
+const LISTS: [&str; 20] = [
     "messages",
     "conversations",
     "conversation",
@@ -17,6 +17,7 @@ const LISTS: [&str; 19] = [
     "rejected_messages",
     "history",
     "tools",
+    "functions",
     "responses",
     "completions",
     "answers",
@@ -104,7 +105,7 @@ fn parse(name: &str, text: &str, is_list: bool) -> Parsed {
     });
     match value {
         Ok(value) if is_list || is_turns(&value) => Parsed::Value(value),
-        Err(fault) if is_list && name != "tools" => {
+        Err(fault) if is_list && !["tools", "functions"].contains(&name) => {
             Parsed::Fault(format!("is text that cannot be read: {fault}"))
         }
         _ => Parsed::No,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
-use super::{Feedback, Record, SHAPES, Shape, Wanted, cell};
+use super::{Feedback, Record, SHAPES, Shape, Wanted, cell, prompt};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "feedback",
@@ -32,6 +32,10 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Feedback],
     signature,
     read,
+    asked: |fields| match dialogue(fields.value) {
+        Some(shape) => (shape.asked)(fields),
+        None => prompt::asked(fields),
+    },
 };
 
 const LABELS: [(&str, &str); 2] =

@@ -1,9 +1,11 @@
 //! What a row is, whatever its shape: the kinds of record that methods learn from.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 use text::Message;
 
-use super::Conversation;
+use super::{Conversation, check};
 use crate::Place;
 
 /// One row, read.
@@ -128,6 +130,33 @@ pub struct Prompt {
     pub columns: Map<String, Value>,
     /// Tools offered to the assistant.
     pub tools: Option<Value>,
+}
+
+impl Prompt {
+    /// A prompt that stands in no file.
+    pub fn of_messages(messages: Vec<Message>, tools: Option<Value>) -> Prompt {
+        let place = Place { file: Path::new("prompt").into(), line: 1, element: None };
+        Prompt { place, messages, reference: None, columns: Map::new(), tools }
+    }
+
+    /// Puts a system message in front where there is none.
+    pub fn add_system(&mut self, text: Option<&str>) {
+        check::add_system(&mut self.messages, text);
+    }
+}
+
+impl Tokens {
+    /// The ids before the last run of those that are learned; all of them where nothing is context.
+    pub(super) fn unlearned(mut self) -> Tokens {
+        let learned = |weight: &f32| *weight != 0.0;
+        let end = self.weights.iter().rposition(learned).map_or(0, |last| last + 1);
+        // The first is never learned, for it follows nothing.
+        let context = self.weights[..end].iter().rposition(|weight| !learned(weight));
+        let len = context.filter(|&last| last > 0).map_or(self.tokens.len(), |last| last + 1);
+        self.tokens.truncate(len);
+        self.weights.truncate(len);
+        self
+    }
 }
 
 /// What a method learns from.

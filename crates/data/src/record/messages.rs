@@ -4,6 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
+use super::prompt::Asked;
+use super::turn::Dialogue;
 use super::{Conversation, Record, Shape, Wanted};
 
 pub(super) const MESSAGES: Shape = Shape {
@@ -14,6 +16,7 @@ pub(super) const MESSAGES: Shape = Shape {
     serves: &[Wanted::Conversations],
     signature: |row| Some(list(row).filter(|found| !found.is_sharegpt)?.signature.0),
     read,
+    asked,
 };
 
 pub(super) const SHAREGPT: Shape = Shape {
@@ -24,6 +27,7 @@ pub(super) const SHAREGPT: Shape = Shape {
     serves: &[Wanted::Conversations],
     signature: |row| Some(list(row).filter(|found| found.is_sharegpt)?.signature.1),
     read,
+    asked,
 };
 
 /// Where the list may stand, and how a row with it there is described.
@@ -70,7 +74,17 @@ fn column(fields: &Fields<'_>) -> &'static str {
 }
 
 pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
+    Conversation::new(fields, dialogue(fields)?)
+}
+
+fn dialogue(fields: &Fields<'_>) -> Result<Dialogue> {
     let mut dialogue = fields.dialogue(column(fields))?;
     dialogue.put_first(fields.system()?);
-    Conversation::new(fields, dialogue)
+    Ok(dialogue)
+}
+
+fn asked(fields: &Fields<'_>) -> Result<Asked> {
+    let Dialogue { messages, tools, .. } = dialogue(fields)?;
+    let columns = vec![column(fields), "system", "tools"];
+    Ok(Asked { messages, tools: fields.tools()?.or(tools), columns })
 }

@@ -30,6 +30,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Preferences, Wanted::Rewards],
     signature,
     read,
+    asked: |fields| parts(fields).map(|parts| parts.0),
 };
 
 /// Where the answers stand, and how a row with them is described.
@@ -51,18 +52,7 @@ fn signature(row: &Map<String, Value>) -> Option<&'static str> {
 }
 
 fn read(fields: &Fields<'_>) -> Result<Record> {
-    let list = LISTS.iter().find(|(name, _)| fields.get(name).is_some_and(Value::is_array));
-    let pair = PAIRS.iter().find(|(chosen, ..)| fields.has(chosen));
-    let (asked, chosen, rejected) = match (pair, list) {
-        (None, Some((name, _))) => {
-            let [chosen, rejected] = two_answers(fields, name)?;
-            (prompt::asked(fields)?, chosen, rejected)
-        }
-        (pair, _) => {
-            let (chosen, rejected, _) = pair.unwrap_or(&PAIRS[0]);
-            answers(fields, chosen, rejected)?
-        }
-    };
+    let (asked, chosen, rejected) = parts(fields)?;
     Ok(Record::Preference(Preference {
         place: fields.place.clone(),
         prompt: asked.messages,
@@ -71,6 +61,22 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
         margin: margin(fields)?,
         tools: asked.tools,
     }))
+}
+
+/// The prompt, the better and the worse answer.
+fn parts(fields: &Fields<'_>) -> Result<(Asked, Turns, Turns)> {
+    let list = LISTS.iter().find(|(name, _)| fields.get(name).is_some_and(Value::is_array));
+    let pair = PAIRS.iter().find(|(chosen, ..)| fields.has(chosen));
+    match (pair, list) {
+        (None, Some((name, _))) => {
+            let [chosen, rejected] = two_answers(fields, name)?;
+            Ok((prompt::asked(fields)?, chosen, rejected))
+        }
+        (pair, _) => {
+            let (chosen, rejected, _) = pair.unwrap_or(&PAIRS[0]);
+            answers(fields, chosen, rejected)
+        }
+    }
 }
 
 type Turns = Vec<Message>;
@@ -107,7 +113,7 @@ fn answers(fields: &Fields<'_>, chosen: &str, rejected: &str) -> Result<(Asked, 
     if messages[0].role != "system" {
         messages.splice(0..0, fields.system()?);
     }
-    let asked = Asked::new(messages, fields.tools()?);
+    let asked = Asked { messages, tools: fields.tools()?, columns: vec!["system", "tools"] };
     Ok((asked, better[shared..].to_vec(), worse[shared..].to_vec()))
 }
 

@@ -4,7 +4,10 @@ use serde_json::{Map, Value};
 use text::Message;
 
 use super::field::{Fields, Result};
-use super::{Prompt, Record, Shape, Wanted, alpaca, messages, prompt_completion};
+use super::{
+    Prompt, Record, SHAPES, Shape, Wanted, alpaca, by_name, calls_tools, messages,
+    prompt_completion,
+};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "prompt",
@@ -14,6 +17,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Prompts],
     signature,
     read,
+    asked,
 };
 
 /// What the turns before an answer are read from.
@@ -24,6 +28,7 @@ pub(super) const COLUMNS: &[&str] = &[
     "conversation",
     "instruction",
     "input",
+    "context",
     "question",
     "query",
     "problem",
@@ -61,19 +66,19 @@ fn signature(row: &Map<String, Value>) -> Option<&'static str> {
     PROMPTS.into_iter().find(|(name, _)| row.contains_key(*name)).map(|(_, signature)| signature)
 }
 
+/// The shape of a row that has turns and answers.
+pub(super) fn answered(row: &Map<String, Value>) -> Option<&'static Shape> {
+    let has_answers = |shape: &&Shape| shape.has_turns() && shape.name != "prompt";
+    let mut shapes = SHAPES.into_iter().filter(has_answers);
+    shapes.find(|shape| (shape.signature)(row).is_some())
+}
+
 /// The turns before an answer, and the columns that they stand in.
 pub(super) struct Asked {
     pub(super) messages: Vec<Message>,
     /// Tools that stand among the turns.
     pub(super) tools: Option<Value>,
-    columns: Vec<&'static str>,
-}
-
-impl Asked {
-    /// Turns that were found elsewhere.
-    pub(super) fn new(messages: Vec<Message>, tools: Option<Value>) -> Self {
-        Asked { messages, tools, columns: Vec::new() }
-    }
+    pub(super) columns: Vec<&'static str>,
 }
 
 /// Reads the turns before an answer, wherever they stand.
@@ -82,7 +87,7 @@ pub(super) fn asked(fields: &Fields<'_>) -> Result<Asked> {
     let column = found.ok_or_else(|| fields.missing("prompt"))?;
     let mut columns = vec![column, "system", "history", "tools"];
     let addition = match column {
-        "instruction" => Some("input"),
+        "instruction" => fields.first_of(&["input", "context"]),
         "prompt" => Some("query"),
         _ => None,
     };
@@ -107,15 +112,25 @@ pub(super) fn asked(fields: &Fields<'_>) -> Result<Asked> {
     Ok(asked)
 }
 
-/// A prompt, its reference answer, and all other columns.
+/// A prompt as rows of the same form are trained on, its reference answer, and all other columns.
 pub(super) fn read(fields: &Fields<'_>) -> Result<Record> {
-    let Asked { mut messages, tools, mut columns } = asked(fields)?;
-    let is_answered = messages.last().is_some_and(|message| message.role == "assistant");
+    let named = fields.reading.format.as_deref().and_then(by_name);
+    let shape = named.or_else(|| answered(fields.value));
+    let Asked { mut messages, tools, mut columns } = match shape {
+        Some(shape) => (shape.asked)(fields)?,
+        None => asked(fields)?,
+    };
     // What a dialogue ends with is an answer: the prompt is what stands before it.
-    let last = if is_answered { messages.pop().map(|message| message.content) } else { None };
+    let mut last = None;
+    while let Some(answer) = messages.pop_if(|message| message.role == "assistant") {
+        last = Some(match calls_tools(&answer) {
+            true => answer.extra["tool_calls"].clone(),
+            false => answer.content.into(),
+        });
+    }
     let column = REFERENCES.into_iter().find(|name| fields.get(name).is_some());
     columns.extend(column);
-    let reference = column.and_then(|name| fields.get(name)).cloned().or(last.map(Value::from));
+    let reference = column.and_then(|name| fields.get(name)).cloned().or(last);
     let is_other = |name: &str| {
         !columns.contains(&name) && fields.troubles.iter().all(|trouble| trouble.column != name)
     };

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use text::Message;
 
 use super::field::{Fields, Result};
+use super::prompt::Asked;
 use super::turn::Dialogue;
 use super::{Conversation, Record, Shape, Wanted};
 
@@ -27,6 +28,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Conversations],
     signature,
     read: |fields| conversation(fields).map(Record::Conversation),
+    asked,
 };
 
 /// Columns that stand for prompt and completion, and how a row with them is described.
@@ -53,17 +55,22 @@ fn pairs(row: &Map<String, Value>) -> Vec<(&'static str, &'static str, &'static 
     if found.first().is_some_and(|pair| pair.2 == PAIRS[0].2) { vec![PAIRS[0]] } else { found }
 }
 
-pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
-    let (prompt, completion) = match pairs(fields.value)[..] {
-        [(prompt, completion, _)] => (prompt, completion),
-        [] => ("prompt", "completion"),
+/// The columns of the prompt and of the completion.
+fn pair(fields: &Fields<'_>) -> Result<(&'static str, &'static str)> {
+    match pairs(fields.value)[..] {
+        [(prompt, completion, _)] => Ok((prompt, completion)),
+        [] => Ok(("prompt", "completion")),
         [first, second, ..] => {
             let message = format!("row has {} and also {}", first.2, second.2);
             let hint =
                 "say which is meant, such as `columns: {prompt: question, completion: answer}`";
-            return Err(fields.error(message).with_hint(hint));
+            Err(fields.error(message).with_hint(hint))
         }
-    };
+    }
+}
+
+pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
+    let (prompt, completion) = pair(fields)?;
     let mut dialogue = part(fields, prompt, "user")?;
     for (message, weight) in dialogue.messages.iter().zip(&mut dialogue.weights) {
         if message.role == "assistant" {
@@ -76,6 +83,15 @@ pub(super) fn conversation(fields: &Fields<'_>) -> Result<Conversation> {
     dialogue.tools = dialogue.tools.or(rest.tools);
     dialogue.put_first(fields.system()?);
     Conversation::new(fields, dialogue)
+}
+
+/// The turns before the completion.
+fn asked(fields: &Fields<'_>) -> Result<Asked> {
+    let (prompt, _) = pair(fields)?;
+    let mut dialogue = part(fields, prompt, "user")?;
+    dialogue.put_first(fields.system()?);
+    let tools = fields.tools()?.or(dialogue.tools);
+    Ok(Asked { messages: dialogue.messages, tools, columns: vec![prompt, "system", "tools"] })
 }
 
 /// A text as a turn of that role, or turns as they are.

@@ -17,6 +17,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Rewards, Wanted::Preferences],
     signature,
     read,
+    asked: prompt::asked,
 };
 
 const ANSWERS: [(&str, &str); 3] = [

@@ -27,6 +27,31 @@ impl Reader {
     /// Finds the shape of a file by its first rows and what they are wanted for.
     pub fn find(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<Reader> {
         columns::check(sample, reading)?;
+        Reader::of(sample, reading, wanted)
+    }
+
+    /// The reader of what one row asks, whatever its shape.
+    pub(super) fn asking(row: &Row, reading: &Reading) -> Result<Reader> {
+        let sample = std::slice::from_ref(row);
+        if let Some(name) = &reading.format {
+            let is_text = by_name(name).is_some_and(|shape| !shape.has_turns());
+            return Reader::of(
+                sample,
+                reading,
+                if is_text { Wanted::Texts } else { Wanted::Prompts },
+            );
+        }
+        let prepared = columns::prepared(row.value.clone(), &row.troubles, reading);
+        if prompt::answered(&prepared.value).is_some() {
+            let (shape, wanted) = (&prompt::SHAPE, Wanted::Prompts);
+            let (reading, why) = (reading.clone(), "the row has turns".to_owned());
+            return Ok(Reader { shape, signature: None, why, reading, wanted });
+        }
+        Reader::of(sample, reading, Wanted::Prompts)
+            .or_else(|error| Reader::of(sample, reading, Wanted::Texts).map_err(|_| error))
+    }
+
+    fn of(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<Reader> {
         let reader = |shape, signature, why| Reader {
             shape,
             signature,

@@ -13,6 +13,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Rewards],
     signature,
     read,
+    asked: prompt::asked,
 };
 
 fn signature(row: &Map<String, Value>) -> Option<&'static str> {

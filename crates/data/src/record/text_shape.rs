@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
-use super::{Record, Shape, Text, Wanted};
+use super::{Record, Shape, Text, Wanted, prompt};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "text",
@@ -13,6 +13,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Texts],
     signature,
     read,
+    asked: prompt::asked,
 };
 
 const COLUMNS: [(&str, &str); 3] =

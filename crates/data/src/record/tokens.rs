@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Fields, Result};
-use super::{Record, Shape, Tokens, Wanted};
+use super::{Record, Shape, Tokens, Wanted, prompt};
 
 pub(super) const SHAPE: Shape = Shape {
     name: "tokens",
@@ -13,6 +13,7 @@ pub(super) const SHAPE: Shape = Shape {
     serves: &[Wanted::Conversations, Wanted::Texts],
     signature: |row: &Map<String, Value>| row.contains_key("input_ids").then_some("`input_ids`"),
     read,
+    asked: prompt::asked,
 };
 
 /// The label of a token that is not learned, as Hugging Face has it.

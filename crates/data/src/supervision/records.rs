@@ -229,7 +229,7 @@ impl Supervisor {
     }
 
     /// The tokens that serving feeds for a prompt.
-    fn opened(
+    pub(super) fn opened(
         &self,
         place: &Place,
         prompt: &[Message],

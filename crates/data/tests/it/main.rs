@@ -1,5 +1,6 @@
 //! The data pipeline from outside: files in, sequences and forests out.
 
+mod asking;
 mod audit;
 mod context;
 mod forests;

@@ -414,10 +414,16 @@ pub(super) fn with_tokens_and_template(
         metadata.tokenizer = tokenizer;
         added.extend(ids);
     }
-    if let Some(name) = document.opt_str("model.chat_template") {
-        metadata.chat_template = Some(named_template(document, &metadata, name, date)?);
-    }
+    use_template(document, &mut metadata, date)?;
     Ok((metadata, added))
+}
+
+/// Puts the template that a recipe names in place of the model's own.
+pub fn use_template(document: &Document, metadata: &mut Metadata, date: Date) -> Result<()> {
+    if let Some(name) = document.opt_str("model.chat_template") {
+        metadata.chat_template = Some(named_template(document, metadata, name, date)?);
+    }
+    Ok(())
 }
 
 /// A base that is quantised in its file, and shall be quantised again or be trained itself.
@@ -525,7 +531,8 @@ fn longest(sequences: &Sequences) -> usize {
     sequences.longest().map_or(0, |(_, tokens)| tokens)
 }
 
-fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
+/// Variables that a recipe gives to the chat template.
+pub fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
     let entries = document.opt_map("model.template_kwargs").unwrap_or_default();
     entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use text::integer;
+use text::{Message, integer};
 use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -160,7 +160,7 @@ impl<'a> Endpoint<'a> {
         let short = |number: f32| number.to_string().parse::<f64>().unwrap_or_default();
         let mut body = json!({
             "model": self.model,
-            "messages": for_teacher(self.order, ask.prompt),
+            "messages": messages(for_teacher(self.order, ask.prompt)),
             "temperature": short(*temperature),
             "max_tokens": max_new_tokens,
             // Servers differ in how large a seed they take; all take 31 bits.
@@ -168,6 +168,9 @@ impl<'a> Endpoint<'a> {
         });
         if *top_p < 1.0 {
             body["top_p"] = short(*top_p).into();
+        }
+        if let Some(tools) = &ask.prompt.tools {
+            body["tools"] = tools.clone();
         }
         body
     }
@@ -256,6 +259,19 @@ impl Trouble {
     fn network(message: String) -> Self {
         Trouble { status: 0, message, wait: None }
     }
+}
+
+/// Messages as the interface has them: the arguments of a call are JSON text.
+fn messages(messages: Vec<Message>) -> Value {
+    let mut messages = json!(messages);
+    let turns = messages.as_array_mut().into_iter().flatten();
+    let calls = turns.filter_map(|turn| turn.get_mut("tool_calls")?.as_array_mut()).flatten();
+    for arguments in calls.filter_map(|call| call.get_mut("function")?.get_mut("arguments")) {
+        if !arguments.is_string() {
+            *arguments = arguments.to_string().into();
+        }
+    }
+    messages
 }
 
 fn retry_after(response: &Response<Body>) -> Option<Duration> {

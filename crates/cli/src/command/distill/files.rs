@@ -133,15 +133,18 @@ impl Files {
             let mut messages = for_student(order, ask.prompt);
             if let Some(flaw) = answer.flaw() {
                 let place = ask.prompt.place.to_string();
-                let row = json!({
+                let mut row = json!({
                     "messages": messages, "answer": answer.text, "flaw": flaw, "row": place,
                 });
+                add_rest(&mut row, ask.prompt);
                 rejected.push_str(&row_line(&row));
                 tally.rejected += 1;
                 *tally.flaws.entry(flaw.to_owned()).or_default() += 1;
             } else {
                 messages.push(Message::new("assistant", answer.text.as_str()));
-                rows.push_str(&row_line(&json!({"messages": messages})));
+                let mut row = json!({"messages": messages});
+                add_rest(&mut row, ask.prompt);
+                rows.push_str(&row_line(&row));
                 tally.written += 1;
             }
         }
@@ -165,6 +168,21 @@ fn partial(output: &Path) -> PathBuf {
 /// A row as a line of JSON.
 fn row_line(row: &Value) -> String {
     format!("{}\n", integer::plain(row.to_string()))
+}
+
+/// What a row has beside its turns: the tools that training shows, and what came with the prompt.
+fn add_rest(row: &mut Value, prompt: &Prompt) {
+    let columns = Some(&prompt.columns).filter(|columns| !columns.is_empty());
+    let rest = [
+        ("tools", prompt.tools.clone()),
+        ("reference", prompt.reference.clone()),
+        ("columns", columns.map(|columns| json!(columns))),
+    ];
+    for (name, value) in rest {
+        if let Some(value) = value {
+            row[name] = value;
+        }
+    }
 }
 
 fn line(hash: &str, answer: &Answer) -> String {

@@ -21,7 +21,7 @@ pub(super) struct Local<'a> {
 
 impl<'a> Local<'a> {
     pub(super) fn open(model: &Resolved, order: &'a Order, context: &Context) -> Result<Self> {
-        Ok(Local { session: Session::open(context, model)?, order })
+        Ok(Local { session: Session::open(context, model, &order.served(context, model)?)?, order })
     }
 
     /// Answers round by round until all is answered or a signal comes.
@@ -57,7 +57,11 @@ impl<'a> Local<'a> {
     }
 
     fn encode(&self, ask: &Ask<'_>) -> Result<Vec<u32>> {
-        let question = Question::Dialogue(for_teacher(self.order, ask.prompt));
+        let question = Question::Dialogue {
+            messages: for_teacher(self.order, ask.prompt),
+            tools: ask.prompt.tools.clone(),
+            own_system: true,
+        };
         self.session.encode(&question).map_err(|failure| {
             let place = &ask.prompt.place;
             let message = format!("{place}: {}", failure.message);

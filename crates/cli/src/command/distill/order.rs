@@ -12,6 +12,7 @@ use super::super::train::at_key;
 use crate::context::Context;
 use crate::error::{Failure, Result, WRONG};
 use crate::models::Resolved;
+use crate::served::Served;
 
 /// Who answers.
 pub(super) enum Teacher {
@@ -38,6 +39,8 @@ pub(super) struct Order {
     pub(super) concurrency: u16,
     pub(super) seed: u64,
     pub(super) output: PathBuf,
+    /// The recipe, where its own model teaches: with its template and variables.
+    recipe: Option<Document>,
 }
 
 impl Order {
@@ -73,7 +76,15 @@ impl Order {
             concurrency: section.opt_usize("concurrency").unwrap_or(8) as u16,
             seed: document.get_i64("seed") as u64,
             output: output.to_owned(),
+            recipe: (!document.is_given("distill.teacher")).then(|| document.clone()),
         })
+    }
+
+    /// How a teacher on this machine is shown its prompts.
+    pub(super) fn served(&self, context: &Context, model: &Resolved) -> Result<Served> {
+        let mut served = Served::of_model(context, model)?;
+        served.recipe = self.recipe.clone();
+        Ok(served)
     }
 
     /// Where answers go that are no targets.

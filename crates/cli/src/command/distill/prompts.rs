@@ -1,9 +1,9 @@
 //! The prompts of the training rows, with or without answers behind them.
 
-use data::source::{self, Row};
-use data::{Findings, Place, Reading, Source, record};
+use data::record::{self, Record};
+use data::{Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, source};
 use keys::Document;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use text::Message;
 
@@ -15,27 +15,39 @@ use crate::error::{Failure, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Prompt {
     pub(super) place: Place,
-    /// The row's own system message.
+    /// The system message that training shows.
     pub(super) system: Option<String>,
-    /// Its other turns, the last of them the user's.
+    /// Its other turns, the last of them not the assistant's.
     pub(super) messages: Vec<Message>,
-    /// A hash of all this: equal prompts have equal hashes.
+    /// Tools that are offered.
+    pub(super) tools: Option<Value>,
+    /// The answer of the row, which nobody is shown.
+    pub(super) reference: Option<Value>,
+    /// The row's other columns.
+    pub(super) columns: Map<String, Value>,
+    /// A hash of all that is shown: equal prompts have equal hashes.
     pub(super) hash: String,
     /// A hash of the turns alone, which is what a written row still tells.
     pub(super) turns_hash: String,
 }
 
-/// Columns of rows without answers.
-const NAMES: [&str; 5] = ["prompt", "question", "query", "instruction", "input"];
-
-/// The prompts of `data.train`, in its order.
+/// The prompts of `data.train`, in its order, as training shows them.
 pub(super) fn read(document: &Document, context: &Context, order: &Order) -> Result<Vec<Prompt>> {
     let config = data::recipe::config(document, order.seed, context.threads());
     let config = config.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
-    let mut prompts = Vec::new();
-    for source in &config.train {
-        refuse_output(source, order)?;
-        prompts.extend(of_source(source)?);
+    let options = data::recipe::supervision(document);
+    let (mut prompts, mut findings) = (Vec::new(), Findings::default());
+    for mut source in config.train {
+        if let Location::Hub(set) = &source.location {
+            source.location = Location::Files(context.models().data_set(set)?);
+        }
+        refuse_output(&source, order)?;
+        prompts.extend(of_source(&source, &options, &mut findings)?);
+    }
+    for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
+        let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
+        let (message, count, hint) = (&finding.message, finding.count, &finding.hint);
+        context.terminal.warn(&format!("{place}{message} ({count} rows); {hint}"));
     }
     Ok(prompts)
 }
@@ -54,91 +66,84 @@ fn refuse_output(source: &Source, order: &Order) -> Result<()> {
     Ok(())
 }
 
-fn of_source(source: &Source) -> Result<Vec<Prompt>> {
+fn of_source(
+    source: &Source,
+    options: &SupervisionOptions,
+    findings: &mut Findings,
+) -> Result<Vec<Prompt>> {
     let (files, reading) = source.files()?;
-    let mut rows = Vec::new();
+    let mut prompts = Vec::new();
     for file in &files {
-        rows.extend(source::read(file)?);
-    }
-    rows.truncate(source.limit.unwrap_or(usize::MAX));
-    // Rows that only ask have no shape of a conversation.
-    let asked = rows.iter().map(|row| bare(row, &reading)).collect::<Option<Vec<_>>>();
-    let dialogues: Vec<(Place, Vec<Message>)> = match asked {
-        Some(asked) => rows.into_iter().map(|row| row.place).zip(asked).collect(),
-        None => {
-            let mut findings = Findings::default();
-            let (_, read) = record::conversations(rows, &reading, &mut findings)?;
-            read.into_iter().map(|dialogue| (dialogue.place, dialogue.messages)).collect()
+        let mut rows = source::read(file)?;
+        rows.truncate(source.limit.unwrap_or(usize::MAX).saturating_sub(prompts.len()));
+        for record in record::prompts(rows, &reading, findings)? {
+            prompts.push(prompt(record, options)?);
         }
-    };
-    let default = source.reading.system.as_deref();
-    let prompts = dialogues.into_iter().map(|(place, turns)| prompt(place, turns, default));
-    prompts.collect()
+    }
+    Ok(prompts)
 }
 
-/// The turns of a row that says what it asks and not how it is answered.
-fn bare(row: &Row, reading: &Reading) -> Option<Vec<Message>> {
-    let column = |name: &str| {
-        let renamed = reading.columns.iter().find(|(ours, _)| ours == name);
-        row.value.get(renamed.map_or(name, |(_, theirs)| theirs))
+/// What a row asks, with the options of training.
+fn prompt(record: Record, options: &SupervisionOptions) -> Result<Prompt> {
+    let place = record.place().clone();
+    let refused = |message: &str, hint: &str| {
+        let failure = Failure::new("data_rows", format!("{place}: {message}")).at(&place.file);
+        Failure { line: Some(place.line), ..failure }.hint(hint)
     };
-    if let Some(Value::Array(turns)) = column("messages") {
-        return turns.iter().map(|turn| Message::from_value(turn.clone()).ok()).collect();
-    }
-    if ["conversations", "history", "system"].iter().any(|name| column(name).is_some()) {
-        return None;
-    }
-    let mut asked = NAMES.iter().filter_map(|name| column(name));
-    match (asked.next()?, asked.next()) {
-        (Value::String(text), None) => Some(vec![Message::new("user", text.as_str())]),
-        (Value::Array(turns), None) => {
-            turns.iter().map(|turn| Message::from_value(turn.clone()).ok()).collect()
-        }
-        _ => None,
-    }
-}
-
-/// A dialogue up to its last question.
-fn prompt(place: Place, mut turns: Vec<Message>, default: Option<&str>) -> Result<Prompt> {
-    let asks =
-        turns.iter().rposition(|turn| turn.role == "user" && !turn.content.trim().is_empty());
-    let Some(last) = asks else {
-        let failure = Failure::new("data_rows", format!("{place}: row asks nothing"));
-        return Err(Failure { line: Some(place.line), ..failure.at(&place.file) });
+    let Record::Prompt(asked) = record else {
+        let hint = "name the column that asks: `columns: {prompt: ...}`";
+        return Err(refused("row is text or tokens and asks nothing", hint));
     };
-    turns.truncate(last + 1);
-    let own = turns.iter().find(|turn| turn.role == "system").map(|turn| turn.content.clone());
+    let turns = Supervisor::shown(&asked, options);
+    let mut turns = turns.map_err(|error| data::Error::Rows { rows: vec![error], hint: None })?;
+    let asks = |turn: &Message| turn.role == "user" && !turn.content.trim().is_empty();
+    if !turns.iter().any(asks) {
+        return Err(refused("row asks nothing", "fill in its prompt, or remove the row"));
+    }
+    let system = turns.iter().find(|turn| turn.role == "system").map(|turn| turn.content.clone());
     turns.retain(|turn| turn.role != "system");
-    let system = own.or_else(|| default.map(str::to_owned));
     let turns_hash = hash(&turns);
     let whole = system.iter().map(|text| Message::new("system", text.as_str()));
-    let hash = hash(&whole.chain(turns.clone()).collect::<Vec<_>>());
-    Ok(Prompt { place, system, messages: turns, hash, turns_hash })
+    let mut hash = hash(&whole.chain(turns.clone()).collect::<Vec<_>>());
+    if let Some(tools) = &asked.tools {
+        hash = hash_text(&json!([hash, tools]).to_string());
+    }
+    let record::Prompt { tools, reference, columns, .. } = asked;
+    Ok(Prompt { place, system, messages: turns, tools, reference, columns, hash, turns_hash })
 }
 
 /// A hash of turns.
 pub(super) fn hash(turns: &[Message]) -> String {
-    let json = serde_json::to_string(turns).expect("messages are JSON");
-    hex(&Sha256::digest(json)[..16])
+    hash_text(&serde_json::to_string(turns).expect("messages are JSON"))
+}
+
+fn hash_text(text: &str) -> String {
+    hex(&Sha256::digest(text)[..16])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use data::Reading;
+    use data::supervision::System;
 
     use super::*;
 
-    /// `role:content` of every prompt of a file.
-    fn asked(rows: &str, reading: Reading) -> Vec<String> {
+    fn prompts(rows: &str, reading: Reading, options: &SupervisionOptions) -> Result<Vec<Prompt>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("p.jsonl"), rows).unwrap();
         let source = Source { reading, ..Source::of_path(dir.path().join("p.jsonl")) };
+        of_source(&source, options, &mut Findings::default())
+    }
+
+    /// `role:content` of every prompt of a file.
+    fn asked(rows: &str, reading: Reading) -> Vec<String> {
         let turn = |turn: &Message| format!("{}:{}", &turn.role[..1], turn.content);
         let line = |prompt: Prompt| {
             let turns: Vec<String> = prompt.messages.iter().map(turn).collect();
             format!("{}|{}", prompt.system.unwrap_or_default(), turns.join(" "))
         };
-        of_source(&source).unwrap().into_iter().map(line).collect()
+        let prompts = prompts(rows, reading, &SupervisionOptions::default()).unwrap();
+        prompts.into_iter().map(line).collect()
     }
 
     #[track_caller]
@@ -182,12 +187,37 @@ mod tests {
     }
 
     #[test]
+    fn what_training_shows_is_shown() {
+        let row = r#"{"system": "own", "messages": [{"role": "user", "content": "a"}], "tools": [{"name": "f"}], "answer": "b", "id": 1}"#;
+        let set = SupervisionOptions {
+            system: System::Set("set".into()),
+            ..SupervisionOptions::default()
+        };
+        for (options, system) in [(SupervisionOptions::default(), "own"), (set, "set")] {
+            let prompt = prompts(row, Reading::default(), &options).unwrap().remove(0);
+            assert_eq!(prompt.system.as_deref(), Some(system));
+            assert!(prompt.tools.is_some());
+            assert_eq!(prompt.reference, Some(json!("b")));
+            assert_eq!(Value::Object(prompt.columns), json!({"id": 1}));
+        }
+        // A tool's result stands before the answer.
+        let row = r#"{"messages": [{"role": "user", "content": "a"},
+            {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]},
+            {"role": "tool", "content": "r"}, {"role": "assistant", "content": "b"}]}"#;
+        check(&row.replace('\n', " "), "|u:a a: t:r");
+    }
+
+    #[test]
     fn a_row_that_asks_nothing_is_named() {
-        let place = Place { file: Path::new("p.jsonl").into(), line: 3, element: None };
-        let failure = prompt(place, vec![Message::new("assistant", "a")], None).unwrap_err();
-        assert_eq!(
-            (failure.message.as_str(), failure.line),
-            ("p.jsonl:3: row asks nothing", Some(3))
-        );
+        for (row, expected) in [
+            (r#"{"messages": [{"role": "user", "content": " "}]}"#, "p.jsonl:1: row asks nothing"),
+            (r#"{"text": "a"}"#, "p.jsonl:1: row is text or tokens and asks nothing"),
+            (r#"{"id": "a"}"#, "p.jsonl:1: unknown format: the rows have `id`"),
+        ] {
+            let options = SupervisionOptions::default();
+            let failure = prompts(row, Reading::default(), &options).unwrap_err();
+            assert!(failure.message.ends_with(expected), "{}", failure.message);
+            assert_eq!(failure.line, Some(1));
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! How much shorter the prompts became.
 
+use data::{Supervisor, record};
 use keys::{Document, Settings as _};
 use model::Base;
-use text::{Message, RenderOptions};
+use text::Message;
+use train::trainer::{template_kwargs, use_template};
 
 use super::order::{Order, Teacher};
 use super::prompts::Prompt;
@@ -21,17 +23,24 @@ pub(super) fn of_prompts(
 ) -> Result<Option<(u64, u64)>> {
     let Some(student) = student(order, document, context) else { return Ok(None) };
     let base = Base::open(&student.path)?;
-    let metadata = base.metadata_with(student.adapter.as_deref(), context.today())?;
-    let Some(template) = &metadata.chat_template else { return Ok(None) };
-    let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
-    let count = |messages: Vec<Message>| -> Result<u64> {
-        let text = template.render(&messages, &options)?;
-        Ok(metadata.tokenizer.encode(&text)?.len() as u64)
+    let mut metadata = base.metadata_with(student.adapter.as_deref(), context.today())?;
+    use_template(document, &mut metadata, context.today())?;
+    if metadata.chat_template.is_none() {
+        return Ok(None);
+    }
+    let supervisor = Supervisor::for_prompts(&metadata, template_kwargs(document));
+    let count = |messages: Vec<Message>, prompt: &Prompt| -> Result<u64> {
+        let tokens = supervisor.prompt_tokens(&record::Prompt {
+            place: prompt.place.clone(),
+            ..record::Prompt::of_messages(messages, prompt.tools.clone())
+        });
+        let tokens = tokens.map_err(|error| data::Error::Rows { rows: vec![error], hint: None })?;
+        Ok(tokens.len() as u64)
     };
     let (mut teacher, mut own) = (0, 0);
     for prompt in prompts {
-        teacher += count(for_teacher(order, prompt))?;
-        own += count(for_student(order, prompt))?;
+        teacher += count(for_teacher(order, prompt), prompt)?;
+        own += count(for_student(order, prompt), prompt)?;
     }
     Ok(Some((teacher, own)))
 }

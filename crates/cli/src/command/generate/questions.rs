@@ -3,33 +3,60 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use data::source::{self, Row};
-use serde_json::Value;
+use data::record::{self, Prompt, Record};
+use data::{Findings, Level, Place, source};
+use serde_json::{Map, Value};
 use text::Message;
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::served::Served;
 use crate::session::Question;
 
-/// How texts become questions.
-pub(super) struct Asked<'a> {
+/// How prompts become questions.
+pub(super) struct Asking<'a> {
     /// Texts are continued as they are.
     pub(super) raw: bool,
     /// System message of dialogues that bring none.
     pub(super) system: Option<&'a str>,
 }
 
-impl Asked<'_> {
+/// A question, and what its row has beyond it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) question: Question,
+    /// Where its row stands.
+    place: Option<Place>,
+    /// The answer of the row.
+    pub(super) reference: Option<Value>,
+    /// Columns of the row that are no part of the question.
+    pub(super) columns: Map<String, Value>,
+}
+
+impl Asked {
+    fn new(question: Question) -> Self {
+        Asked { question, place: None, reference: None, columns: Map::new() }
+    }
+
+    /// A failure with the row that led to it.
+    pub(super) fn at_place(&self, failure: Failure) -> Failure {
+        let Some(place) = &self.place else { return failure };
+        let message = format!("{place}: {}", failure.message);
+        Failure { message, line: Some(place.line), ..failure.at(&place.file) }
+    }
+}
+
+impl Asking<'_> {
     /// A text of the command line.
-    pub(super) fn of_text(&self, text: &str) -> Question {
-        if self.raw {
-            return Question::Text(text.to_owned());
-        }
-        self.dialogue(vec![Message::new("user", text)])
+    pub(super) fn of_text(&self, text: &str) -> Asked {
+        Asked::new(match self.raw {
+            true => Question::Text(text.to_owned()),
+            false => self.dialogue(vec![Message::new("user", text)], None),
+        })
     }
 
     /// All of standard input.
-    pub(super) fn of_stdin(&self, context: &Context) -> Result<Question> {
+    pub(super) fn of_stdin(&self, context: &Context) -> Result<Asked> {
         if context.environment.stdin_is_terminal {
             return Err(Failure::wrong("no_prompt", "there is no prompt")
                 .hint("give `--prompt TEXT`, `--prompts FILE`, or a text on standard input"));
@@ -47,73 +74,100 @@ impl Asked<'_> {
         Ok(self.of_text(text))
     }
 
-    /// The rows of a file.
-    pub(super) fn of_file(&self, file: &Path) -> Result<Vec<Question>> {
-        source::read(file)?.iter().map(|row| self.of_row(row)).collect()
+    /// The rows of a file, read as training reads them.
+    pub(super) fn of_file(
+        &self,
+        file: &Path,
+        served: &Served,
+        context: &Context,
+    ) -> Result<Vec<Asked>> {
+        let mut findings = Findings::default();
+        let asked = self.of_rows(file, served, &mut findings)?;
+        for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
+            let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
+            let (message, count, hint) = (&finding.message, finding.count, &finding.hint);
+            context.terminal.warn(&format!("{place}{message} ({count} rows); {hint}"));
+        }
+        Ok(asked)
     }
 
-    fn of_row(&self, row: &Row) -> Result<Question> {
-        let text = |name: &str| row.value.get(name).and_then(Value::as_str);
-        if let Some(messages) = row.value.get("messages") {
-            return self.of_messages(row, messages);
+    fn of_rows(&self, file: &Path, served: &Served, findings: &mut Findings) -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        for file in source::expand(file)? {
+            let rows = source::read(&file)?;
+            let mut reading = served.reading(&file, &rows);
+            if let Some(system) = self.system {
+                reading.system = Some(system.to_owned());
+            }
+            for record in record::prompts(rows, &reading, findings)? {
+                asked.push(self.of_record(record)?);
+            }
         }
-        if let Some(text) = text("text") {
-            return Ok(Question::Text(text.to_owned()));
-        }
-        let Some(prompt) = text("prompt") else {
-            return Err(refused(row, "row has no `messages`, `prompt` or `text`".into()));
+        Ok(asked)
+    }
+
+    fn of_record(&self, record: Record) -> Result<Asked> {
+        let place = Some(record.place().clone());
+        let (question, reference, columns) = match record {
+            Record::Text(text) => (Question::Text(text.text), None, Map::new()),
+            Record::Tokens(row) => (Question::Tokens(row.tokens), None, Map::new()),
+            Record::Prompt(Prompt { messages, tools, reference, columns, .. }) => {
+                (self.of_turns(messages, tools), reference, columns)
+            }
+            other => unreachable!("{} is no prompt", other.place()),
         };
-        if self.raw {
-            return Ok(Question::Text(prompt.to_owned()));
+        let asked = Asked { question, place, reference, columns };
+        match &asked.question {
+            Question::Dialogue { messages, .. } if self.raw => {
+                let failure = Failure::new(
+                    "data_rows",
+                    format!(
+                        "the row has {} messages, and `--raw` continues a text",
+                        messages.len()
+                    ),
+                );
+                Err(asked.at_place(failure).hint("leave `--raw` out"))
+            }
+            _ => Ok(asked),
         }
-        let system = text("system").map(|system| Message::new("system", system));
-        let messages = system.into_iter().chain([Message::new("user", prompt)]);
-        Ok(self.dialogue(messages.collect()))
     }
 
-    /// A dialogue up to its last question: answers that follow are what a test set holds.
-    fn of_messages(&self, row: &Row, messages: &Value) -> Result<Question> {
-        let list = messages.as_array().cloned().unwrap_or_default();
-        let parsed: std::result::Result<Vec<Message>, String> =
-            list.into_iter().map(Message::from_value).collect();
-        let mut messages = parsed.map_err(|message| refused(row, message))?;
-        while messages.last().is_some_and(|last| last.role == "assistant") {
-            messages.pop();
+    fn of_turns(&self, messages: Vec<Message>, tools: Option<Value>) -> Question {
+        match &messages[..] {
+            [only] if self.raw && tools.is_none() => Question::Text(only.content.clone()),
+            _ => self.dialogue(messages, tools),
         }
-        if messages.is_empty() {
-            return Err(refused(row, "`messages` asks nothing".into()));
-        }
-        Ok(self.dialogue(messages))
     }
 
-    fn dialogue(&self, mut messages: Vec<Message>) -> Question {
+    fn dialogue(&self, mut messages: Vec<Message>, tools: Option<Value>) -> Question {
         let has_system = messages.first().is_some_and(|first| first.role == "system");
         if let Some(system) = self.system.filter(|_| !has_system) {
             messages.insert(0, Message::new("system", system));
         }
-        Question::Dialogue(messages)
-    }
-}
-
-fn refused(row: &Row, message: String) -> Failure {
-    Failure {
-        line: Some(row.place.line),
-        ..Failure::new("data_rows", format!("{}: {message}", row.place)).at(&row.place.file)
+        Question::Dialogue { messages, tools, own_system: self.system.is_some() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn questions(rows: &str, asked: &Asked<'_>) -> Result<Vec<Question>> {
+    fn asked(rows: &str, asking: &Asking<'_>) -> Result<Vec<Asked>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("p.jsonl"), rows).unwrap();
-        asked.of_file(&dir.path().join("p.jsonl"))
+        let path = dir.path().join("p.jsonl");
+        asking.of_rows(&path, &Served::default(), &mut Findings::default())
     }
 
-    fn dialogue(turns: &[(&str, &str)]) -> Question {
-        Question::Dialogue(turns.iter().map(|&(role, text)| Message::new(role, text)).collect())
+    fn questions(rows: &str, asking: &Asking<'_>) -> Vec<Question> {
+        asked(rows, asking).unwrap().into_iter().map(|asked| asked.question).collect()
+    }
+
+    fn dialogue(turns: &[(&str, &str)], own_system: bool) -> Question {
+        let messages = turns.iter().map(|&(role, text)| Message::new(role, text)).collect();
+        Question::Dialogue { messages, tools: None, own_system }
     }
 
     #[test]
@@ -122,30 +176,53 @@ mod tests {
 {"prompt": "b"}
 {"prompt": "c", "system": "own"}
 {"text": "d"}
+{"conversations": [{"from": "human", "value": "e"}]}
+{"input_ids": [5, 6]}
 "#;
-        let asked = Asked { raw: false, system: Some("s") };
+        let asking = Asking { raw: false, system: Some("s") };
         let expected = [
-            dialogue(&[("system", "s"), ("user", "a")]),
-            dialogue(&[("system", "s"), ("user", "b")]),
-            dialogue(&[("system", "own"), ("user", "c")]),
+            dialogue(&[("system", "s"), ("user", "a")], true),
+            dialogue(&[("system", "s"), ("user", "b")], true),
+            dialogue(&[("system", "own"), ("user", "c")], true),
             Question::Text("d".into()),
+            dialogue(&[("system", "s"), ("user", "e")], true),
+            Question::Tokens(vec![5, 6]),
         ];
-        assert_eq!(questions(rows, &asked).unwrap(), expected);
-        let raw = Asked { raw: true, system: None };
-        assert_eq!(questions("{\"prompt\": \"b\"}", &raw).unwrap(), [Question::Text("b".into())]);
+        assert_eq!(questions(rows, &asking), expected);
+        let raw = Asking { raw: true, system: None };
+        assert_eq!(questions("{\"prompt\": \"b\"}", &raw), [Question::Text("b".into())]);
+    }
+
+    #[test]
+    fn what_a_row_has_beyond_its_question_goes_with_it() {
+        let asking = Asking { raw: false, system: None };
+        let row = r#"{"prompt": "a", "completion": "x", "id": 7, "tools": [{"name": "f"}]}"#;
+        let found = asked(row, &asking).unwrap().remove(0);
+        assert_eq!(found.reference, Some(json!("x")));
+        assert_eq!(Value::Object(found.columns), json!({"id": 7}));
+        let Question::Dialogue { messages, tools, .. } = found.question else {
+            panic!("a dialogue")
+        };
+        assert_eq!(messages, [Message::new("user", "a")]);
+        assert!(tools.is_some());
     }
 
     #[test]
     fn a_row_that_asks_nothing_is_named() {
-        let asked = Asked { raw: false, system: None };
+        let asking = Asking { raw: false, system: None };
         for (row, expected) in [
-            (r#"{"question": "a"}"#, "p.jsonl:2: row has no `messages`, `prompt` or `text`"),
-            (r#"{"messages": []}"#, "p.jsonl:2: `messages` asks nothing"),
-            (r#"{"messages": [{"content": "a"}]}"#, "p.jsonl:2: message has no `role`"),
+            (r#"{"id": "a"}"#, "p.jsonl:2: unknown format: the rows have `id`"),
+            (r#"{"messages": []}"#, "p.jsonl:2: prompt has no user turn"),
+            (r#"{"messages": [{"content": "a"}]}"#, "p.jsonl:2: message 0: message has no `role`"),
         ] {
-            let failure = questions(&format!("{{\"text\": \"a\"}}\n{row}\n"), &asked).unwrap_err();
+            let failure = asked(&format!("{{\"text\": \"a\"}}\n{row}\n"), &asking).unwrap_err();
             assert!(failure.message.ends_with(expected), "{}", failure.message);
             assert_eq!(failure.line, Some(2));
         }
+        let raw = Asking { raw: true, system: None };
+        let turns = r#"{"prompt": [{"role": "user", "content": "a"}], "system": "s"}"#;
+        let failure = asked(turns, &raw).unwrap_err();
+        let expected = "p.jsonl:1: the row has 2 messages, and `--raw` continues a text";
+        assert!(failure.message.ends_with(expected), "{}", failure.message);
     }
 }

@@ -40,6 +40,11 @@ pub struct LoraConfig {
     pub modules_to_save: Vec<String>,
 }
 
+/// The embedding's tensor.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head's tensor.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 impl LoraConfig {
     /// The same rank and alpha on `modules` of all layers.
     pub fn uniform(

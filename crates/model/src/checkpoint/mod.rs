@@ -89,6 +89,17 @@ pub(crate) struct FileTensor<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+/// Something about a model's files that contradicts itself and was decided as transformers decides it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Stable name.
+    pub id: &'static str,
+    /// What was found, and what is taken.
+    pub message: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
 /// A base model as it lies on disk: its shape read, its tensors mapped, nothing loaded.
 pub struct Base {
     /// The folder or file that it was opened from.
@@ -97,6 +108,8 @@ pub struct Base {
     pub format: &'static str,
     /// The decoder's shape.
     pub config: Config,
+    /// What is odd about the files, and how it was decided.
+    pub remarks: Vec<Remark>,
     tensors: Box<dyn Tensors>,
     files: Vec<PathBuf>,
 }
@@ -124,10 +137,21 @@ impl Base {
         let json: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| Error::file(&config_path, format!("not JSON: {error}")))?;
         // The shape first: a model that cannot be used is refused before its weights are read.
-        let config = Self::check_config(&json, &config_path)?;
+        let mut config = Self::check_config(&json, &config_path)?;
         let tensors = safetensors::Folder::open(path)?;
-        let files = tensors.files();
-        Ok(Base { path: path.into(), format: "folder", config, tensors: Box::new(tensors), files })
+        let mut remarks: Vec<Remark> = tensors.stale_index().into_iter().collect();
+        if config.tie_word_embeddings && tensors.has_other_head()? {
+            config.tie_word_embeddings = false;
+            remarks.push(Remark {
+                id: "untied-head",
+                message: "`config.json` ties the head to the embedding, but the files hold a head with \
+                          other values: that one is used"
+                    .into(),
+                hint: "set `tie_word_embeddings` to false, or remove `lm_head.weight` from the files",
+            });
+        }
+        let (files, tensors) = (tensors.files(), Box::new(tensors));
+        Ok(Base { path: path.into(), format: "folder", config, remarks, tensors, files })
     }
 
     /// Reads a folder's `config.json` and refuses what cannot be loaded, before there are any
@@ -144,7 +168,8 @@ impl Base {
         let config = Self::check_config(json, path)?;
         let tensors = shapes::Shapes::new(json, &config, path.parent().unwrap_or(path))?;
         let tensors = Box::new(tensors);
-        Ok(Base { path: path.into(), format: "config", config, tensors, files: Vec::new() })
+        let (remarks, files) = (Vec::new(), Vec::new());
+        Ok(Base { path: path.into(), format: "config", config, remarks, tensors, files })
     }
 
     /// A base of a shape with made-up numbers, for measuring: linear layers stored as `storage` (bf16, Q8_0,
@@ -159,7 +184,8 @@ impl Base {
         let path = Path::new(name);
         let config = Self::check_config(json, path)?;
         let tensors = Box::new(synthetic::Synthetic::new(json, &config, name, storage, scratch)?);
-        Ok(Base { path: path.into(), format: "synthetic", config, tensors, files: Vec::new() })
+        let (remarks, files) = (Vec::new(), Vec::new());
+        Ok(Base { path: path.into(), format: "synthetic", config, remarks, tensors, files })
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -171,6 +197,7 @@ impl Base {
             path: path.into(),
             format: "gguf",
             config,
+            remarks: Vec::new(),
             tensors: Box::new(tensors),
             files: vec![path.into()],
         })

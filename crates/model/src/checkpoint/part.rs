@@ -9,6 +9,9 @@ use safetensors::Dtype;
 use super::{Base, Stored, Tensor};
 use crate::{Error, Result};
 
+/// Rows that are compared at a time.
+const COMPARED_ROWS: usize = 512;
+
 /// Rows of a matrix.
 pub struct Part<'a> {
     rows: usize,
@@ -96,6 +99,21 @@ impl Tensor<'_> {
         let mut values = vec![0.0; rows.len() * cols];
         self.dequantize(rows, &mut values)?;
         Ok(values)
+    }
+
+    /// Whether shape or numbers of another tensor are others.
+    pub(super) fn differs_from(&self, other: &Tensor<'_>) -> Result<bool> {
+        if self.shape != other.shape {
+            return Ok(true);
+        }
+        let count = self.shape.first().copied().unwrap_or(1);
+        for start in (0..count).step_by(COMPARED_ROWS) {
+            let rows = start..count.min(start + COMPARED_ROWS);
+            if self.values(rows.clone())? != other.values(rows)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Gives back the memory of the file's pages that hold the tensor; they are read again when it is.

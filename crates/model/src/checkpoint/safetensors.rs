@@ -1,4 +1,5 @@
-//! A Hugging Face folder: one `model.safetensors`, or several with an index.
+//! A Hugging Face folder: one `model.safetensors`, or several with an index. Where it has both the one is
+//! taken, as transformers does.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use text::Date;
 
-use super::{FileTensor, Mapping, Stored, Tensor, Tensors, bitsandbytes, plain_name};
+use super::{FileTensor, Mapping, Remark, Stored, Tensor, Tensors, bitsandbytes, plain_name};
+use crate::adapter::{EMBEDDING, HEAD};
 use crate::{Error, Result};
 
 /// Where a tensor lies.
@@ -29,6 +31,9 @@ pub(super) struct FilePart<'a> {
     mapping: &'a Mapping,
 }
 
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
 pub(super) struct Folder {
     dir: PathBuf,
     files: Vec<(PathBuf, Mapping)>,
@@ -38,22 +43,21 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let mut folder = Folder { dir: dir.into(), files: Vec::new(), entries: BTreeMap::new() };
-        let index_path = dir.join("model.safetensors.index.json");
-        if !index_path.is_file() {
-            let path = dir.join("model.safetensors");
-            if !path.is_file() {
-                let error = Error::file(dir, "no `model.safetensors` and no index of several");
-                let has_bin = dir.join("pytorch_model.bin").is_file();
-                return Err(if has_bin {
-                    error.with_hint(
-                        "there is a `pytorch_model.bin`: save the model with `safe_serialization`",
-                    )
-                } else {
-                    error
-                });
-            }
-            folder.add(path)?;
+        let (whole, index_path) = (dir.join(WHOLE), dir.join(INDEX));
+        if whole.is_file() {
+            folder.add(whole)?;
             return Ok(folder);
+        }
+        if !index_path.is_file() {
+            let error = Error::file(dir, "no `model.safetensors` and no index of several");
+            let has_bin = dir.join("pytorch_model.bin").is_file();
+            return Err(if has_bin {
+                error.with_hint(
+                    "there is a `pytorch_model.bin`: save the model with `safe_serialization`",
+                )
+            } else {
+                error
+            });
         }
         let bytes = std::fs::read(&index_path).map_err(Error::io(&index_path))?;
         let index: serde_json::Value = serde_json::from_slice(&bytes)
@@ -79,6 +83,33 @@ impl Folder {
             ));
         }
         Ok(folder)
+    }
+
+    /// An index of other files beside a whole model: of shards from an earlier save, most likely.
+    pub(super) fn stale_index(&self) -> Option<Remark> {
+        if !self.dir.join(WHOLE).is_file() {
+            return None;
+        }
+        let bytes = std::fs::read(self.dir.join(INDEX)).ok()?;
+        let index: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let names = index["weight_map"].as_object().map(|map| map.values());
+        let is_of_it = names.is_some_and(|mut names| names.all(|name| name == WHOLE));
+        (!is_of_it).then(|| Remark {
+            id: "stale-index",
+            message: format!("the folder holds `{WHOLE}` and `{INDEX}`: the first is used"),
+            hint: "remove the index and its files if they are left over, or `model.safetensors` if it is",
+        })
+    }
+
+    /// Whether there are a head and an embedding, and their numbers differ.
+    pub(super) fn has_other_head(&self) -> Result<bool> {
+        let (Some(head), Some(embedding)) = (self.get(HEAD)?, self.get(EMBEDDING)?) else {
+            return Ok(false);
+        };
+        let differ = head.differs_from(&embedding)?;
+        head.release();
+        embedding.release();
+        Ok(differ)
     }
 
     pub(super) fn files(&self) -> Vec<PathBuf> {

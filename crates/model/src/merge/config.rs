@@ -18,10 +18,12 @@ pub(super) fn config_json(base: &Base, merged: &Config, dtype: Dtype) -> Result<
     }
     set_type(&mut json, dtype);
     set(&mut json, "vocab_size", merged.vocab_size.into());
-    if merged.tie_word_embeddings != base.config.tie_word_embeddings {
+    let mut written = Config::from_json(&json, &base.path)?;
+    if merged.tie_word_embeddings != written.tie_word_embeddings {
+        // The file's own word may be wrong: see `Base::open`.
         set(&mut json, "tie_word_embeddings", merged.tie_word_embeddings.into());
+        written = Config::from_json(&json, &base.path)?;
     }
-    let written = Config::from_json(&json, &base.path)?;
     if same(&written, merged) {
         return Ok(json);
     }

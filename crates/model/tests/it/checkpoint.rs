@@ -64,6 +64,61 @@ fn write_shards(dir: &Path) {
     std::fs::write(dir.join("config.json"), config("gqa").to_string()).unwrap();
 }
 
+/// The one file goes before an index of others, as in transformers, whether or not those are there.
+#[test]
+fn a_whole_model_goes_before_a_stale_index() {
+    let dir = tempfile::tempdir().unwrap();
+    write_shards(dir.path());
+    let path = dir.path();
+    assert_eq!(Base::open(path).unwrap().remarks, []);
+    // Shards of another model.
+    let shard = path.join("model-00003-of-00003.safetensors");
+    let mut last = std::fs::read(&shard).unwrap();
+    *last.last_mut().unwrap() ^= 1;
+    std::fs::write(&shard, last).unwrap();
+    write_folder(path, &config("gqa"), &weights("gqa"));
+    let check = || {
+        let base = Base::open(path).unwrap();
+        let ids: Vec<&str> = base.remarks.iter().map(|remark| remark.id).collect();
+        assert_eq!(ids, ["stale-index"]);
+        check_equal("gqa", path, &golden("tiny_llama/gqa"));
+    };
+    check();
+    std::fs::remove_file(shard).unwrap();
+    check();
+    let index = path.join("model.safetensors.index.json");
+    std::fs::write(&index, "{not JSON").unwrap();
+    check();
+    // An index of that very file contradicts nothing.
+    let of_it = json!({"weight_map": {"model.norm.weight": "model.safetensors"}});
+    std::fs::write(&index, of_it.to_string()).unwrap();
+    assert_eq!(Base::open(path).unwrap().remarks, []);
+}
+
+/// A head of its own beside a config that ties it is taken, as in transformers; a copy of the embedding is
+/// only a copy.
+#[test]
+fn a_head_in_the_files_goes_before_the_config() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (config, mut tensors) = (config("tied"), weights("tied"));
+    let embedding = tensors["model.embed_tokens.weight"].clone();
+    tensors.insert("lm_head.weight".into(), embedding);
+    write_folder(dir.path(), &config, &tensors);
+    let base = Base::open(dir.path()).unwrap();
+    assert!(base.config.tie_word_embeddings && base.remarks.is_empty(), "{:?}", base.remarks);
+    check_equal("tied", dir.path(), &golden("tiny_llama/tied"));
+
+    tensors.get_mut("lm_head.weight").unwrap().values[7] += 1.0;
+    write_folder(dir.path(), &config, &tensors);
+    let base = Base::open(dir.path()).unwrap();
+    let ids: Vec<&str> = base.remarks.iter().map(|remark| remark.id).collect();
+    assert_eq!((base.config.tie_word_embeddings, &ids[..]), (false, &["untied-head"][..]));
+    let mut untied = config.clone();
+    untied["tie_word_embeddings"] = false.into();
+    write_folder(other.path(), &untied, &tensors);
+    check_equal("tied", dir.path(), other.path());
+}
+
 /// Rows of q and k come back to Hugging Face's order, so an adapter fits.
 #[test]
 fn a_gguf_file_equals_its_folder() {

@@ -8,7 +8,7 @@ use text::Metadata;
 
 use super::Job;
 use super::demand::packing;
-use super::setup::{beyond_the_model, rows, with_tokens_and_template};
+use super::setup::{beyond_the_model, remarks, rows, with_tokens_and_template};
 use crate::Result;
 use crate::recipe::{check, fill_by_data};
 
@@ -41,6 +41,7 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     for sequences in [&prepared.train, &prepared.validation] {
         prepared.findings.merge(beyond_the_model(&config, sequences)?.into_iter().collect());
     }
+    prepared.findings.merge(remarks(&base).into_iter().collect());
     prepared.findings.sort();
     fill_by_data(&mut document, prepared.train.len(), base.config.parameter_count());
     let step_size = match document.opt_usize("train.tokens_per_step") {

@@ -141,6 +141,7 @@ pub(super) fn decide(
     let mut findings: Vec<Finding> = data.findings.iter().cloned().collect();
     refuse_errors(&findings)?;
     findings.extend(quantised_base(&document, &base)?);
+    findings.extend(remarks(&base));
     let (train, validation, left_out) = (data.train, data.validation, data.left_out);
     let process = (job.resident_bytes)();
 
@@ -424,6 +425,19 @@ pub fn use_template(document: &Document, metadata: &mut Metadata, date: Date) ->
         metadata.chat_template = Some(named_template(document, metadata, name, date)?);
     }
     Ok(())
+}
+
+/// What is odd about the files of the base.
+pub(super) fn remarks(base: &Base) -> Vec<Finding> {
+    let finding = |remark: &model::checkpoint::Remark| Finding {
+        id: remark.id.into(),
+        level: Level::Warning,
+        count: 1,
+        places: Vec::new(),
+        message: format!("{}: {}", base.path.display(), remark.message),
+        hint: remark.hint.into(),
+    };
+    base.remarks.iter().map(finding).collect()
 }
 
 /// A base that is quantised in its file, and shall be quantised again or be trained itself.

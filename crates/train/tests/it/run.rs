@@ -9,6 +9,7 @@ use keys::Surroundings;
 use model::adapter::LoadedAdapter;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use text::{Date, Message, RenderOptions};
+use train::events::Event;
 use train::recipe::schema;
 use train::run::Occupied;
 use train::trainer::Control;
@@ -293,4 +294,23 @@ fn an_occupied_output_is_overwritten_only_when_told_and_only_the_run() {
     fixture.train("run", &how).unwrap();
     assert_eq!(fixture.steps("run").len(), 1);
     assert_eq!(fs::read_to_string(fixture.path("run/notes.txt")).unwrap(), "mine");
+}
+
+/// What is odd about the files of a model is said before the first step.
+#[test]
+fn remarks_on_the_files_are_findings() {
+    let fixture = Fixture::new();
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
+    fs::write(fixture.path("model/model.safetensors.index.json"), index).unwrap();
+    let mut found = Vec::new();
+    let mut watch = |event: &Event| {
+        if let Event::Finding { id, level, hint, .. } = event {
+            found.push((id.clone(), level.clone(), hint.clone()));
+        }
+    };
+    let how = How { overrides: &["train.max_steps=1"], ..How::default() };
+    fixture.watch("run", &how, &mut watch, &mut |_| Control::Continue).unwrap();
+    let (_, level, hint) = found.iter().find(|(id, ..)| id == "stale-index").unwrap();
+    assert_eq!(level, "warning");
+    assert!(hint.contains("the first is used"), "{hint}");
 }

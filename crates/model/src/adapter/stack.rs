@@ -17,18 +17,11 @@ struct Pair {
 }
 
 impl LoraConfig {
-    /// The one adapter that computes what `below` and `self` over it compute together: matrices side by
-    /// side, so that ranks add up.
+    /// Refuses to put this adapter over `below` where the two could not be saved as one.
     ///
     /// # Errors
     /// DoRA's magnitudes depend on what they stand on and cannot be put together.
-    pub fn merged_with(
-        &self,
-        values: &[Vec<f32>],
-        below: &LoraConfig,
-        below_values: &[Vec<f32>],
-        config: &Config,
-    ) -> Result<(LoraConfig, Vec<Vec<f32>>)> {
+    pub fn check_over(&self, below: &LoraConfig) -> Result<()> {
         if self.dora || below.dora || !below.tokens.is_empty() || !below.modules_to_save.is_empty()
         {
             return Err(Error::Input {
@@ -38,6 +31,22 @@ impl LoraConfig {
                 hint: Some("merge the lower one into the base first: `tunesmith merge`".into()),
             });
         }
+        Ok(())
+    }
+
+    /// The one adapter that computes what `below` and `self` over it compute together: matrices side by
+    /// side, so that ranks add up.
+    ///
+    /// # Errors
+    /// Those of [`check_over`](LoraConfig::check_over).
+    pub fn merged_with(
+        &self,
+        values: &[Vec<f32>],
+        below: &LoraConfig,
+        below_values: &[Vec<f32>],
+        config: &Config,
+    ) -> Result<(LoraConfig, Vec<Vec<f32>>)> {
+        self.check_over(below)?;
         let mut pairs = below.pairs(below_values, config);
         for (key, own) in self.pairs(values, config) {
             let whole = pairs.entry(key).or_default();

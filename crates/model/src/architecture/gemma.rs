@@ -81,10 +81,14 @@ fn dtype<'a>(keys: &Keys<'a>) -> Result<Option<&'a str>> {
     Ok(keys.text("dtype")?.or(keys.text("torch_dtype")?))
 }
 
-/// The square root of C, rounded to the type of the weights, as it is where Gemma was trained.
+/// The square root of C, rounded to the type of the weights, as transformers does.
 fn embedding_scale(hidden_size: usize, dtype: Option<&str>) -> f32 {
     let scale = (hidden_size as f32).sqrt();
-    if dtype == Some("bfloat16") { half::bf16::from_f32(scale).to_f32() } else { scale }
+    match dtype {
+        Some("bfloat16") => half::bf16::from_f32(scale).to_f32(),
+        Some("float16") => half::f16::from_f32(scale).to_f32(),
+        _ => scale,
+    }
 }
 
 /// A soft cap; null turns it off.

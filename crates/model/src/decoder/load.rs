@@ -191,11 +191,7 @@ impl Loader<'_> {
                 check_shape(self.base, name, shape, &[rows, cols])?;
                 values.clone()
             }
-            None => {
-                let before = self.base.config.vocab_size;
-                let tensor = self.base.tensor(file_name, &[before, cols])?;
-                extended(tensor.values(0..before)?, before, rows, cols)
-            }
+            None => self.base.vocabulary(file_name, rows)?.1,
         };
         self.matrix_of(&site, &values)
     }
@@ -335,6 +331,15 @@ impl Loader<'_> {
         let parameter = tensor.parameter;
         self.trained.push(tensor);
         Ok(parameter)
+    }
+}
+
+impl Base {
+    /// Embedding or head with so many rows; those beyond the file's are the mean of the file's.
+    pub fn vocabulary(&self, name: &str, rows: usize) -> Result<HostTensor> {
+        let (before, cols) = (self.config.vocab_size, self.config.hidden_size);
+        let tensor = self.tensor(name, &[before, cols])?;
+        Ok((vec![rows, cols], extended(tensor.values(0..before)?, before, rows, cols)))
     }
 }
 

@@ -104,6 +104,9 @@ fn express_divisors(json: &mut Value) {
 }
 
 /// Whether two configs describe the same model; rotary frequencies may differ by rounding.
+///
+/// So may the factor on the embedding: Gemma rounds it to the type that the weights are in, and that type is
+/// what a merge chooses.
 fn same(a: &Config, b: &Config) -> bool {
     let close = |a: &[f32], b: &[f32]| {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs())
@@ -118,7 +121,10 @@ fn same(a: &Config, b: &Config) -> bool {
                 && close(&[a.attention_scale], &[b.attention_scale])
                 && (a.rotary_dim, a.max_positions) == (b.rotary_dim, b.max_positions)
         });
-    same_ropes && Config { ropes: b.ropes.clone(), ..a.clone() } == *b
+    let (scale, expected) = (a.embedding_scale, b.embedding_scale);
+    let same_scale = (scale - expected).abs() <= expected.abs() / 256.0;
+    let own = Config { ropes: b.ropes.clone(), embedding_scale: expected, ..a.clone() };
+    same_ropes && same_scale && own == *b
 }
 
 #[cfg(test)]
@@ -148,6 +154,25 @@ mod tests {
         assert_eq!(json["rope_scaling"], scaling);
         assert!(same(&config(&json), &expected));
         assert!(!same(&config(&json), &plain));
+    }
+
+    /// Gemma's factor follows from the type of the weights; any other difference is another model.
+    #[test]
+    fn the_rounding_of_a_factor_is_no_difference() {
+        let gemma = |dtype: &str| {
+            let json =
+                json!({"model_type": "gemma3_text", "hidden_size": 1152, "torch_dtype": dtype});
+            Config::from_json(&json, Path::new("config.json")).unwrap()
+        };
+        let (exact, half, rounded) = (gemma("float32"), gemma("float16"), gemma("bfloat16"));
+        assert_eq!(rounded.embedding_scale, 34.0);
+        assert!(exact.embedding_scale != rounded.embedding_scale);
+        for (a, b) in [(&exact, &rounded), (&rounded, &exact), (&half, &rounded)] {
+            assert!(same(a, b));
+        }
+        let other = Config { embedding_scale: 1.0, ..exact.clone() };
+        assert!(!same(&other, &exact) && !same(&exact, &other));
+        assert!(!same(&Config { rms_norm_eps: 1e-5, ..exact.clone() }, &exact));
     }
 
     #[test]

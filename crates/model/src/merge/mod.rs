@@ -9,12 +9,14 @@ mod outputs;
 mod rows;
 mod shards;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::adapter::LoadedAdapter;
+use crate::adapter::{HEAD, LoadedAdapter, LoraKind};
+use crate::tensor::HostTensor;
 use crate::{Base, LoadOptions, LoraConfig, Result};
 use outputs::Output;
 
@@ -50,20 +52,42 @@ pub struct Merge<'a> {
 impl<'a> Merge<'a> {
     /// Plans the merge: refuses what cannot be expressed before anything is written.
     pub fn new(base: &'a Base, mut adapter: LoadedAdapter, dtype: MergedType) -> Result<Self> {
+        let vocab_size = adapter.vocab_size(&base.config);
         // Whole tensors may be large: they are moved, not copied.
         let replaced = std::mem::take(&mut adapter.replaced);
-        let mut options = adapter.options(base, None, None)?;
-        options.replaced = replaced;
+        let options = adapter.options(base, None, None)?;
+        let options = LoadOptions { replaced, vocab_size, ..options };
+        Self::planned(base, adapter.config, adapter.values, options, dtype)
+    }
+
+    /// Plans to write the base with other values for some of its tensors, and `vocab_size` rows of embedding
+    /// and head where it has tokens that the base has not. What would be refused later is refused now,
+    /// whatever the values will be.
+    pub fn of_tensors(
+        base: &'a Base,
+        replaced: BTreeMap<String, HostTensor>,
+        vocab_size: Option<usize>,
+        dtype: MergedType,
+    ) -> Result<Self> {
+        let none = LoraConfig::uniform(&base.config, LoraKind::Lora, 1, 1.0, 0.0, &[]);
+        let options = LoadOptions { replaced, vocab_size, ..LoadOptions::default() };
+        Self::planned(base, none, Vec::new(), options, dtype)
+    }
+
+    fn planned(
+        base: &'a Base,
+        adapter: LoraConfig,
+        values: Vec<Vec<f32>>,
+        options: LoadOptions,
+        dtype: MergedType,
+    ) -> Result<Self> {
         let mut config = base.config.clone();
-        let embedding = options.replaced.get("model.embed_tokens.weight");
-        let brought = embedding.and_then(|(shape, _)| shape.first().copied());
-        config.vocab_size = options.vocab_size.or(brought).unwrap_or(config.vocab_size);
+        config.vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
         // A head of its own parts from the embedding.
-        config.tie_word_embeddings &= !options.replaced.contains_key("lm_head.weight");
+        config.tie_word_embeddings &= !options.replaced.contains_key(HEAD);
         let main = main_type(base, dtype)?;
         let config_json = config::config_json(base, &config, main)?;
         let outputs = outputs::outputs(base, &config, &options, dtype, main)?;
-        let LoadedAdapter { config: adapter, values, .. } = adapter;
         Ok(Merge { base, adapter, values, options, config_json, dtype: main, outputs })
     }
 

@@ -1,6 +1,7 @@
 //! Merged folders: equal to base and adapter, equal to what PEFT merges, and streamed into files that
 //! every reader of safetensors takes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use compute::cpu::Precision;
@@ -101,6 +102,45 @@ fn merged_models_equal_what_peft_merges() {
         let adapted = of_adapter(&folder("base"), &folder("adapter"), &tokens);
         check_close(&format!("{name} as the adapter"), &actual, &adapted);
     }
+}
+
+/// Gemma rounds a factor to the type of its weights. Another type is no reason to refuse it, and the tensors
+/// of a base can always be written as they are.
+#[test]
+fn gemma_is_written_in_every_type() {
+    let half = tempfile::tempdir().unwrap();
+    let write = |path: &Path, dtype, dir: &Path| {
+        let base = Base::open(path).unwrap();
+        let merge = Merge::of_tensors(&base, BTreeMap::new(), None, dtype).unwrap();
+        merge.write(dir, NO_LIMIT, 1, &mut |_| ()).unwrap();
+        let written = Base::open(dir).unwrap().config;
+        let scale = (written.embedding_scale / base.config.embedding_scale - 1.0).abs();
+        assert!(scale < 1.0 / 256.0, "{scale}");
+    };
+    write(&golden("architectures/gemma3_text"), MergedType::Bf16, half.path());
+    let mut bases = vec![half.path().to_owned()];
+    for case in ["gemma2", "gemma3_text"] {
+        bases.push(golden(&format!("architectures/{case}")));
+        bases.push(golden(&format!("gguf/{case}.gguf")));
+    }
+    for path in bases {
+        for dtype in [MergedType::Auto, MergedType::Bf16, MergedType::F16, MergedType::F32] {
+            let dir = tempfile::tempdir().unwrap();
+            write(&path, dtype, dir.path());
+        }
+    }
+}
+
+/// What a config cannot say is refused before there are values.
+#[test]
+fn a_model_without_a_config_is_refused_at_once() {
+    let mut base = Base::open(&golden("tiny_llama/gqa")).unwrap();
+    assert!(Merge::of_tensors(&base, BTreeMap::new(), None, MergedType::Auto).is_ok());
+    base.config.rms_norm_eps *= 2.0;
+    let Err(error) = Merge::of_tensors(&base, BTreeMap::new(), None, MergedType::Auto) else {
+        panic!("not refused");
+    };
+    assert!(error.to_string().ends_with("cannot say all that this file says"), "{error}");
 }
 
 /// Fused modules, biases, norms around, names with a prefix, tied heads: from folder and from GGUF file.

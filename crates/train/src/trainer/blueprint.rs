@@ -122,10 +122,6 @@ pub(super) fn blueprint(
         }
         None => fresh(document, recipe, sources, &mut blueprint)?,
     }
-    if let (Some(own), Some(_)) = (&blueprint.adapter, &blueprint.below) {
-        // What cannot be put together at the end is refused at the start.
-        blueprint.exported(&config, own.values.clone())?;
-    }
     Ok(blueprint)
 }
 

@@ -6,19 +6,44 @@ use std::fs;
 use std::path::Path;
 
 use compute::Backend;
-use model::LoraConfig;
-use model::adapter::{LoadedAdapter, LoraKind};
+use data::{Finding, Level};
+use model::adapter::LoraKind;
 use model::merge::{Merge, MergedType};
+use model::{Base, LoraConfig};
 use serde_json::{Value, json};
 
 use super::setup::Run;
 use crate::checkpoint::link_files;
 use crate::run::{pretty, remove_any, sync_folder, write_atomic};
-use crate::trainee::Values;
+use crate::trainee::{Blueprint, Values};
 use crate::{Error, Result};
 
 /// Bytes of one file of weights at most.
 const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Refuses what could not be written when all steps are done. What only values can spoil is not known yet.
+///
+/// An adapter can be written over any base; where it cannot be merged into this one later, that is a finding.
+pub(super) fn check(base: &Base, blueprint: &Blueprint) -> Result<Option<Finding>> {
+    let whole = |vocab_size| {
+        Merge::of_tensors(base, BTreeMap::new(), vocab_size, MergedType::Auto).map(|_| ())
+    };
+    let Some(own) = &blueprint.adapter else {
+        whole(blueprint.vocab_size)?;
+        return Ok(None);
+    };
+    if let Some(below) = &blueprint.below {
+        own.config.check_over(&below.config)?;
+    }
+    Ok(whole(None).err().map(|error| Finding {
+        id: "not-to-be-merged".into(),
+        level: Level::Note,
+        count: 1,
+        places: Vec::new(),
+        message: format!("the adapter cannot be merged into this base: {error}"),
+        hint: error.hint().unwrap_or_default(),
+    }))
+}
 
 /// Writes what is trained, as it stands.
 pub(super) fn write(run: &Run, backend: &mut dyn Backend) -> Result<()> {
@@ -65,13 +90,8 @@ fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {
 
 /// The base with its trained tensors in their places.
 fn write_model(run: &Run, values: Values, dir: &Path) -> Result<()> {
-    let none = LoraConfig {
-        modules: BTreeMap::new(),
-        ..LoraConfig::uniform(&run.base.config, LoraKind::Lora, 1, 1.0, 0.0, &[])
-    };
-    let replaced = values.tensors;
-    let whole = LoadedAdapter { config: none, values: Vec::new(), replaced };
-    let merge = Merge::new(&run.base, whole, MergedType::Auto)?;
+    let vocab_size = run.blueprint.vocab_size;
+    let merge = Merge::of_tensors(&run.base, values.tensors, vocab_size, MergedType::Auto)?;
     merge.write(dir, SHARD_BYTES, run.threads, &mut |_| {})?;
     write_atomic(&dir.join("README.md"), model_card(run).as_bytes())
 }

@@ -176,6 +176,7 @@ pub(super) fn decide(
     fill_by_data(&mut document, train.len(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
     let blueprint = blueprint(&document, &recipe, &sources, brought)?;
+    findings.extend(output::check(&base, &blueprint)?);
     for sequences in [&train, &validation] {
         if let Some(finding) = beyond_the_model(&blueprint.config(&base), sequences)? {
             let message = format!("{}: {}", finding.places[0], finding.message);

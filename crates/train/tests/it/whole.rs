@@ -14,8 +14,9 @@ use train::engine::Engine;
 use train::objective::Sft;
 use train::optimizer::OptimizerConfig;
 use train::step::StepPlan;
+use train::trainer::{Control, Job, StandIn, plan};
 
-use crate::support::{Fixture, How, floats, golden_json, model_golden, read_json, tokens};
+use crate::support::{Fixture, How, cpu, floats, golden_json, model_golden, read_json, tokens};
 
 /// Relative, of every loss and norm.
 const TOLERANCE: f64 = 1e-4;
@@ -183,4 +184,65 @@ fn a_trained_model_is_a_complete_folder() {
     let recipe = fs::read_to_string(fixture.path("run/recipe.yaml")).unwrap();
     assert!(!recipe.contains("rank:") && !recipe.contains("dropout:"), "{recipe}");
     assert!(!fixture.path("run/adapter").exists());
+}
+
+/// Rows of new tokens are written even where the embedding is not trained.
+#[test]
+fn tokens_are_added_to_a_model_of_which_some_layers_are_trained() {
+    let fixture = fixture();
+    let many: Vec<String> = (0..30).map(|i| format!("\"<{i}>\"")).collect();
+    let tokens = format!("tokenizer.add_tokens=[{}]", many.join(", "));
+    let overrides = ["adapter.type=none", "train.layers=[last 1]", tokens.as_str()];
+    let how = How { overrides: &overrides, ..How::default() };
+    let summary = fixture.train("run", &how).unwrap();
+    let model = Base::open(&summary.adapter).unwrap();
+    assert_eq!(model.config.vocab_size, 131);
+    let (name, base) = ("lm_head.weight", fixture.base());
+    assert_eq!(model.vocabulary(name, 131).unwrap(), base.vocabulary(name, 131).unwrap());
+}
+
+/// What cannot be written at the end is refused before the first step, and by the plan.
+#[test]
+fn a_model_that_cannot_be_written_is_not_trained() {
+    let fixture = fixture();
+    let overrides = ["adapter.type=none"];
+    let how = How { overrides: &overrides, ..How::default() };
+    // No config says this.
+    let base = || {
+        let mut base = fixture.base();
+        base.config.rms_norm_eps *= 2.0;
+        base
+    };
+    let expected = "a `config.json` cannot say all that this file says";
+    let mut backend = cpu(1, Precision::F32);
+    let job = Job { base: base(), ..fixture.job("run", &how) };
+    let error = train::trainer::train(job, &mut backend, &mut |_| {}, &mut || Control::Continue);
+    let error = error.unwrap_err();
+    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(!fixture.path("run").exists());
+    let job = Job { base: base(), ..fixture.job("run", &how) };
+    let error = plan(job, &backend.device(), backend.operand(), None).unwrap_err();
+    assert!(error.to_string().ends_with(expected), "{error}");
+    // An adapter can be written over anything; that it cannot be merged is said.
+    let adapter = Fixture::with_validation();
+    let mut base = adapter.base();
+    base.config.rms_norm_eps *= 2.0;
+    let job = Job { base, ..adapter.job("run", &How::default()) };
+    let planned = plan(job, &backend.device(), backend.operand(), None).unwrap();
+    let is_said = |note: &String| note.starts_with("the adapter cannot be merged into this base: ");
+    assert!(planned.notes.iter().any(is_said), "{:?}", planned.notes);
+}
+
+/// A Gemma GGUF file rounds no factor, and the bf16 model that is made of it does: no reason to refuse it.
+#[test]
+fn a_model_out_of_a_gemma_file_can_be_written() {
+    let fixture = fixture();
+    let how = How { overrides: &["adapter.type=none"], ..How::default() };
+    let stand_in = Some(StandIn { rows: 4, tokens: 8 });
+    for case in ["gemma2", "gemma3_text"] {
+        let base = Base::open(&model_golden(&format!("gguf/{case}.gguf"))).unwrap();
+        let job = Job { base, ..fixture.job("run", &how) };
+        let device = cpu(1, Precision::F32);
+        plan(job, &device.device(), device.operand(), stand_in).unwrap();
+    }
 }

@@ -1,6 +1,9 @@
 """Adapters beyond plain LoRA, as PEFT 0.21 trains and saves them, over the tiny models `gqa` and `tied`.
 
 Run: python xtask/golden/adapters.py [CASE ...]   (after tiny_llama.py)
+
+Over `tied` head and embedding are one matrix, and PEFT ties or parts them; over a resized vocabulary it saves both
+without being asked.
 Makes crates/model/tests/golden/adapters/CASE/: PEFT's files with values that are far from their start, golden.json,
 gradients.safetensors (of the loss, by the names in adapter_model.safetensors); and adapters/loraplus.json.
 
@@ -40,12 +43,39 @@ CASES = {
     "norms": dict(target_modules=["q_proj", "v_proj"], modules_to_save=["norm"]),
     "tokens": dict(target_modules=["q_proj", "v_proj"], trainable_token_indices={"embed_tokens": [3, 7, 90]}),
     "tokens_tied": dict(target_modules=["q_proj", "v_proj"], trainable_token_indices={"embed_tokens": [3, 7, 90]}),
+    "tokens_tied_both": dict(
+        target_modules=["q_proj", "v_proj"], trainable_token_indices={"embed_tokens": [3, 7, 90], "lm_head": [3, 7, 90]},
+    ),
+    "embedding_tied": dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    "embedding_untied": dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+    "head_untied": dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
+    "both_untied": dict(target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]),
+    "resized": dict(target_modules=["q_proj"]),
+    "resized_tied": dict(target_modules=["q_proj"]),
+    "resized_embedding_tied": dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    "resized_embedding_untied": dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+    "resized_tokens": dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [3, 7, 130]}),
+    "resized_tokens_tied": dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [3, 7, 130]}),
+    "shrunk_tied": dict(target_modules=["q_proj"]),
 }
+# Rows of the vocabulary, where they are not the base's 128.
+ROWS = {case: 100 if "shrunk" in case else 131 for case in CASES if "resized" in case or "shrunk" in case}
 
 
-def load_base(case):
-    name = "tied" if case == "tokens_tied" else "gqa"
-    return AutoModelForCausalLM.from_pretrained(TINY_LLAMA / name, dtype=torch.float32, attn_implementation="eager")
+def base_name(case):
+    """Of the tiny model that a case stands on."""
+    return "tied" if "tied" in case else "gqa"
+
+
+def load_base(case, seed=0):
+    """With random rows where the vocabulary is larger, as by default."""
+    model = AutoModelForCausalLM.from_pretrained(
+        TINY_LLAMA / base_name(case), dtype=torch.float32, attn_implementation="eager",
+    )
+    if case in ROWS:
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(ROWS[case], mean_resizing=False)
+    return model
 
 
 def lora(**keys):
@@ -94,7 +124,10 @@ def gradients_by_file_name(model, adapter="default"):
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
     renamed = get_peft_model_state_dict(model, {**model.state_dict(), **gradients}, adapter_name=adapter)
     values = {id(gradient) for gradient in gradients.values()}
-    renamed = {name: tensor for name, tensor in sorted(renamed.items()) if id(tensor) in values}
+    # A resized vocabulary stands there twice.
+    renamed = {
+        name: tensor for name, tensor in sorted(renamed.items()) if id(tensor) in values and "modules_to_save" not in name
+    }
     assert len(renamed) == len(gradients), (set(renamed), set(gradients))
     return renamed
 
@@ -115,12 +148,15 @@ def start(case):
 def make(case, seed, tokens):
     """Any adapter that one configuration describes."""
     folder, base = start(case), load_base(case)
+    if case in ROWS:
+        # The last token of the vocabulary, as input and as target.
+        tokens = [token % ROWS[case] for token in tokens[:-3]] + [ROWS[case] - 1, 5, ROWS[case] - 1]
     with torch.no_grad():
         base_logprobs = next_token_logprobs(base.eval(), tokens)
     model = get_peft_model(base, lora(**CASES[case])).eval()
     perturb(model, seed)
     save_adapter(model, folder)
-    golden = dict(base="tiny_llama/" + ("tied" if case == "tokens_tied" else "gqa"), base_logprobs=base_logprobs)
+    golden = dict(base="tiny_llama/" + base_name(case), base_logprobs=base_logprobs)
     golden |= describe(model, tokens)
     check_reload(folder, golden)
     write_case(folder, model, golden)
@@ -128,7 +164,7 @@ def make(case, seed, tokens):
 
 def check_reload(folder, golden):
     """What was saved says the same when PEFT loads it again."""
-    model = PeftModel.from_pretrained(load_base(folder.name), folder).eval()
+    model = PeftModel.from_pretrained(load_base(folder.name, seed=1), folder).eval()
     with torch.no_grad():
         again = next_token_logprobs(model, golden["tokens"])
     assert torch.allclose(again, golden["logprobs"], atol=1e-5), (folder.name, again - golden["logprobs"])

@@ -274,7 +274,8 @@ fn write_checkpoint(
         None => write_trained(&dir.join(TRAINED), backend, trainee.decoder.trained())?,
         Some(adapter) => {
             let values = trainee.values(backend)?;
-            adapter.config().save(dir, model, &values.adapter, &values.tensors, metadata)?;
+            let tensors = blueprint.whole_tensors(values.tensors);
+            adapter.config().save(dir, model, &values.adapter, &tensors, metadata)?;
         }
     }
     let save = |name: &str, config: &LoraConfig, values: &[Vec<f32>]| -> Result<()> {

@@ -79,7 +79,7 @@ const KEYS: &[Key] = &[
     Key::map("adapter.alpha_pattern").doc("As `rank_pattern`, for alpha."),
     Key::list("adapter.modules_to_save", &Kind::Text)
         .default("[]")
-        .doc("Modules of the base that are trained as a whole and saved with the adapter, lm_head say."),
+        .doc("Modules of the base that are trained as a whole and saved with the adapter, lm_head say. Where the base ties its head to the embedding, embed_tokens trains and saves both as one matrix; with lm_head beside it they are two."),
     Key::list("adapter.trainable_tokens", &Kind::Text)
         .or(&["added"])
         .default("[]")

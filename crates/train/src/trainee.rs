@@ -102,8 +102,22 @@ impl Blueprint {
         self.replaced.clear();
         if let Some(adapter) = &mut self.adapter {
             adapter.values.clear();
-            adapter.replaced.clear();
+            let config = &adapter.config;
+            adapter.replaced.retain(|name, _| !config.saves(name));
         }
+    }
+
+    /// Whole tensors that the adapter's folder holds: those that were `trained`, and those that it brings
+    /// untrained, the embedding of a larger vocabulary say.
+    pub fn whole_tensors(
+        &self,
+        trained: BTreeMap<String, HostTensor>,
+    ) -> BTreeMap<String, HostTensor> {
+        let brought = self.adapter.iter().flat_map(|adapter| &adapter.replaced);
+        let mut all: BTreeMap<String, HostTensor> =
+            brought.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        all.extend(trained);
+        all
     }
 
     /// Bytes on the host while all that is `trained` is written: values are read back, and put together with
@@ -119,13 +133,22 @@ impl Blueprint {
             (None, Some(below)) => numbers + lengths(&below.values),
             (None, None) => 0,
         };
-        4 * (numbers + exported + largest)
+        4 * (numbers + exported + self.untrained_numbers() + largest)
+    }
+
+    /// Numbers in whole tensors that the adapter brings untrained.
+    fn untrained_numbers(&self) -> usize {
+        let brought = self
+            .adapter
+            .iter()
+            .flat_map(|own| own.replaced.iter().filter(move |(name, _)| !own.config.saves(name)));
+        brought.map(|(_, (shape, _))| shape.iter().product::<usize>()).sum()
     }
 
     /// Bytes of values that stay on the host throughout the run.
     pub fn kept_bytes(&self) -> usize {
         let below = self.below.as_ref().map_or(0, |below| lengths(&below.values));
-        4 * (below + self.initial.as_deref().map_or(0, lengths))
+        4 * (below + self.untrained_numbers() + self.initial.as_deref().map_or(0, lengths))
     }
 
     /// The adapter that is written for others, from the trained one's values: put together with what it

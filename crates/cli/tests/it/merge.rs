@@ -77,6 +77,29 @@ fn a_program_reads_the_result() {
     assert_eq!(json_of(&house, "out/config.json")["vocab_size"], 128);
 }
 
+/// PEFT leaves the head of a tied base as it was where an embedding is saved and nobody asks it to tie them.
+#[test]
+fn a_head_that_parted_from_its_embedding_is_written() {
+    let house = House::with_model();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
+    for file in ["config.json", "model.safetensors"] {
+        let tied = golden.join("tiny_llama/tied").join(file);
+        fs::copy(tied, house.path().join("tiny").join(file)).unwrap();
+    }
+    for (name, tied) in [("embedding_tied", true), ("embedding_untied", false)] {
+        fs::create_dir_all(house.path().join(name)).unwrap();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            let from = golden.join("adapters").join(name).join(file);
+            fs::copy(from, house.path().join(name).join(file)).unwrap();
+        }
+        let ask = ["merge", name, "--base", "tiny", "--precision", "f32", "--json"];
+        let result = house.run(&ask).done().result();
+        assert!(result["comparison"]["merged_vs_adapter"]["kl_mean"].as_f64().unwrap() < 1e-9);
+        let config = json_of(&house, &format!("{name}-merged/config.json"));
+        assert_eq!(config["tie_word_embeddings"], tied, "{name}");
+    }
+}
+
 #[test]
 fn merging_twice_is_refused() {
     let house = house();

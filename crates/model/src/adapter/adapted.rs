@@ -2,7 +2,7 @@
 
 use compute::{Backend, Quantization};
 
-use super::{Adapter, LoadedAdapter};
+use super::{Adapter, EMBEDDING, HEAD, LoadedAdapter};
 use crate::tensor::Optimizers;
 use crate::{Base, Config, Decoder, LoadOptions, Result, Selection, Training};
 
@@ -32,13 +32,13 @@ impl LoadedAdapter {
         Ok(LoadOptions { subtracted, ..self.options_less(base, quantization, training) })
     }
 
-    /// Rows of embedding and head that this adapter needs, where they are more than the base has: tokens
-    /// were added.
+    /// Rows of embedding and head under this adapter, where they are not as many as the base has: tokens were
+    /// added, or the vocabulary was cut to those that there are.
     pub fn vocab_size(&self, base: &Config) -> Option<usize> {
-        let whole = ["model.embed_tokens.weight", "lm_head.weight"];
-        let rows = whole.iter().filter_map(|name| self.replaced.get(*name)?.0.first().copied());
-        let tokens = self.config.tokens.last().map(|&token| token as usize + 1);
-        rows.chain(tokens).max().filter(|&rows| rows > base.vocab_size)
+        let brought = |name| self.replaced.get(name).and_then(|(shape, _)| shape.first().copied());
+        let whole = brought(EMBEDDING).max(brought(HEAD)).unwrap_or(base.vocab_size);
+        let tokens = self.config.tokens.last().map_or(0, |&token| token as usize + 1);
+        Some(whole.max(tokens)).filter(|&rows| rows != base.vocab_size)
     }
 
     fn options_less(
@@ -54,6 +54,7 @@ impl LoadedAdapter {
             training: trained
                 .map(|optimizers| Training { tensors: Selection::Modules(modules), optimizers }),
             replaced: self.replaced.clone(),
+            unties_head: self.config.unties_head(&base.config),
             subtracted: Default::default(),
             vocab_size: self.vocab_size(&base.config),
             writes_tokens: !self.config.tokens.is_empty(),

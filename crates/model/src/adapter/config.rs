@@ -38,6 +38,9 @@ pub struct LoraConfig {
     pub tokens_in_head: bool,
     /// Modules of the base that are trained as a whole and saved with the adapter, `lm_head` say.
     pub modules_to_save: Vec<String>,
+    /// Whether the head stays one with an embedding among them, where the base ties the two. Without it either
+    /// has values of its own from then on, as in PEFT.
+    pub ensure_weight_tying: bool,
 }
 
 /// The embedding's tensor.
@@ -68,7 +71,35 @@ impl LoraConfig {
             tokens: Vec::new(),
             tokens_in_head: true,
             modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
         }
+    }
+
+    /// Whether a tensor of the base is one of a module that is saved as a whole: names match the ends of paths.
+    pub fn saves(&self, tensor: &str) -> bool {
+        let path = tensor.rsplit_once('.').map_or(tensor, |(path, _)| path);
+        self.modules_to_save.iter().any(|module| path.ends_with(module.as_str()))
+    }
+
+    /// Ties or unties head and embedding as PEFT would: where both follow one of them, it is the embedding that
+    /// is saved.
+    pub(super) fn settle_tying(&mut self, base: &Config) {
+        let saves_one = self.saves(EMBEDDING) || self.saves(HEAD);
+        self.ensure_weight_tying &= base.tie_word_embeddings && saves_one;
+        if !self.ensure_weight_tying {
+            return;
+        }
+        self.modules_to_save.retain(|module| !"lm_head".ends_with(module.as_str()));
+        if !self.saves(EMBEDDING) {
+            self.modules_to_save.push("embed_tokens".into());
+        }
+    }
+
+    /// Whether head and embedding part, which the base ties: one of them is saved as a whole, and the other
+    /// does not follow.
+    pub fn unties_head(&self, base: &Config) -> bool {
+        let saves_one = self.saves(EMBEDDING) || self.saves(HEAD);
+        base.tie_word_embeddings && saves_one && !self.ensure_weight_tying
     }
 
     /// Factor on `B A x` for a module of this rank and alpha.
@@ -102,7 +133,7 @@ impl LoraConfig {
         if !self.tokens.is_empty() {
             for module in self.token_modules(config) {
                 matrices.push(MatrixInfo {
-                    name: format!("base_model.model.{module}.token_adapter.trainable_tokens_delta"),
+                    name: format!("base_model.model.{module}.{TOKEN_ROWS}"),
                     shape: vec![self.tokens.len(), config.hidden_size],
                     role: Role::Tokens,
                 });
@@ -149,6 +180,9 @@ impl LoraConfig {
 
 /// The modules of which rows can be trained.
 pub(super) const TOKEN_MODULES: &[&str] = &["model.embed_tokens", "lm_head"];
+
+/// What follows their path in the name of the trained rows.
+pub(super) const TOKEN_ROWS: &str = "token_adapter.trainable_tokens_delta";
 
 /// One matrix of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -75,6 +75,7 @@ impl LoraConfig {
             tokens: Vec::new(),
             tokens_in_head: true,
             modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
         })
     }
 }

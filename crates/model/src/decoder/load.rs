@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use compute::{Backend, Buffer, DType, Quantization, Shape, Storage, Weight, WeightSource};
 
 use super::{Decoder, Layer, Module, RopeBuffers};
+use crate::adapter::{EMBEDDING, HEAD};
 use crate::checkpoint::{Base, Tensor};
 use crate::config::{Config, Norms, QkNorm};
 use crate::tensor::{HostTensor, Matrix, Optimizers, Role, TrainedTensor, Vector};
@@ -20,6 +21,9 @@ pub struct LoadOptions {
     pub training: Option<Training>,
     /// Values that take the place of the file's, by tensor.
     pub replaced: BTreeMap<String, HostTensor>,
+    /// Whether a head that the base ties to the embedding has values of its own, or keeps those of the base
+    /// while the embedding changes.
+    pub unties_head: bool,
     /// Products that are taken off linear layers, by layer and module of the file (PiSSA).
     pub subtracted: BTreeMap<(usize, Module), LowRank>,
     /// Rows of embedding and head, if not as many as the file has: new ones start as the mean of the others.
@@ -93,6 +97,8 @@ impl LowRank {
 /// A tensor of the file, or rows of one, in its role.
 struct Site<'a> {
     name: &'a str,
+    /// The tensor of the file: of a head that the base ties, the embedding.
+    stored_as: &'a str,
     /// Rows of the whole tensor.
     file_rows: usize,
     first_row: usize,
@@ -128,11 +134,11 @@ impl Decoder {
         config.vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
         let counts = backend.device().kind == "measure";
         let mut loader = Loader { base, backend, options, trained: Vec::new(), counts };
-        let embedding = loader.vocabulary(&config, "model.embed_tokens.weight", Role::Embedding)?;
+        let embedding = loader.vocabulary(&config, EMBEDDING, Role::Embedding)?;
         let head = if loader.shares_head(&config) {
             embedding
         } else {
-            loader.vocabulary(&config, "lm_head.weight", Role::Head)?
+            loader.vocabulary(&config, HEAD, Role::Head)?
         };
         let mut layers = Vec::new();
         for index in 0..config.num_hidden_layers {
@@ -158,30 +164,33 @@ impl Decoder {
 impl Loader<'_> {
     /// Whether the head is the embedding.
     fn shares_head(&self, config: &Config) -> bool {
-        let name = "lm_head.weight";
-        let named = match &self.options.training {
-            Some(Training { tensors: selection @ Selection::Modules(_), .. }) => {
-                selection.contains(name)
-            }
-            _ => false,
-        };
-        config.tie_word_embeddings && !named && !self.options.replaced.contains_key(name)
+        let has_own = self.options.unties_head || self.options.replaced.contains_key(HEAD);
+        config.tie_word_embeddings && !has_own
     }
 
     /// Embedding or head.
     fn vocabulary(&mut self, config: &Config, name: &str, role: Role) -> Result<Matrix> {
         let (rows, cols) = (config.vocab_size, config.hidden_size);
         let is_copy = config.tie_word_embeddings && role == Role::Head;
-        let file_name = if is_copy { "model.embed_tokens.weight" } else { name };
+        let stored_as = if is_copy { EMBEDDING } else { name };
         let plain = !self.is_trained(name)
             && !self.options.replaced.contains_key(name)
             && !self.options.writes_tokens
             && self.base.config.vocab_size == rows;
         let is_looked_up = plain && role == Role::Embedding && !self.shares_head(config);
-        if is_looked_up && let Some(source) = self.base.lookup(file_name, &[rows, cols])? {
+        if is_looked_up && let Some(source) = self.base.lookup(stored_as, &[rows, cols])? {
             return Ok(Matrix::Frozen(self.backend.load_lookup(source)?));
         }
-        let site = Site { name, file_rows: rows, first_row: 0, rows, cols, role, subtracted: None };
+        let site = Site {
+            name,
+            stored_as,
+            file_rows: rows,
+            first_row: 0,
+            rows,
+            cols,
+            role,
+            subtracted: None,
+        };
         if plain {
             return self.matrix(&site);
         }
@@ -191,7 +200,7 @@ impl Loader<'_> {
                 check_shape(self.base, name, shape, &[rows, cols])?;
                 values.clone()
             }
-            None => self.base.vocabulary(file_name, rows)?.1,
+            None => self.base.vocabulary(stored_as, rows)?.1,
         };
         self.matrix_of(&site, &values)
     }
@@ -208,7 +217,9 @@ impl Loader<'_> {
                 let (rows, cols) = config.shape(part);
                 let name = &format!("{path}.weight");
                 let role = Role::Linear;
-                let site = Site { name, file_rows, first_row, rows, cols, role, subtracted };
+                let stored_as = name;
+                let site =
+                    Site { name, stored_as, file_rows, first_row, rows, cols, role, subtracted };
                 weights[part as usize] = Some(self.matrix(&site)?);
                 if config.has_bias(part) {
                     let name = format!("{path}.bias");
@@ -262,7 +273,7 @@ impl Loader<'_> {
     }
 
     fn matrix(&mut self, site: &Site<'_>) -> Result<Matrix> {
-        let &Site { name, file_rows, first_row, rows, cols, .. } = site;
+        let &Site { name, stored_as, file_rows, first_row, rows, cols, .. } = site;
         if self.counts && self.options.replaced.contains_key(name) {
             return self.matrix_of(site, &[]);
         }
@@ -270,7 +281,7 @@ impl Loader<'_> {
             check_shape(self.base, name, shape, &[file_rows, cols])?;
             return self.matrix_of(site, &values[first_row * cols..][..rows * cols]);
         }
-        let tensor = self.base.tensor(name, &[file_rows, cols])?;
+        let tensor = self.base.tensor(stored_as, &[file_rows, cols])?;
         let range = first_row..first_row + rows;
         if site.subtracted.is_some() || self.is_trained(name) {
             let values = if self.counts { Vec::new() } else { tensor.values(range)? };
@@ -280,7 +291,7 @@ impl Loader<'_> {
         let quantization = self.options.quantization.filter(|_| site.role == Role::Linear);
         let weight = tensor
             .load(range, quantization, self.backend)
-            .map_err(|error| Error::file(tensor.path, format!("tensor `{name}`: {error}")))?;
+            .map_err(|error| Error::file(tensor.path, format!("tensor `{stored_as}`: {error}")))?;
         tensor.release();
         Ok(Matrix::Frozen(weight))
     }

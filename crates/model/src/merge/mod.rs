@@ -84,7 +84,7 @@ impl<'a> Merge<'a> {
         let mut config = base.config.clone();
         config.vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
         // A head of its own parts from the embedding.
-        config.tie_word_embeddings &= !options.replaced.contains_key(HEAD);
+        config.tie_word_embeddings &= !options.unties_head && !options.replaced.contains_key(HEAD);
         let main = main_type(base, dtype)?;
         let config_json = config::config_json(base, &config, main)?;
         let outputs = outputs::outputs(base, &config, &options, dtype, main)?;

@@ -3,6 +3,7 @@
 use safetensors::Dtype;
 
 use super::MergedType;
+use crate::adapter::{EMBEDDING, HEAD};
 use crate::checkpoint::FileTensor;
 use crate::config::{Norms, QkNorm};
 use crate::decoder::LoadOptions;
@@ -43,9 +44,6 @@ pub(super) fn size_of_type(dtype: Dtype) -> usize {
     if dtype == Dtype::F32 { 4 } else { 2 }
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
-
 /// All tensors of the merged model, in the order of the decoder; then what else the base has.
 pub(super) fn outputs<'a>(
     base: &'a Base,
@@ -70,7 +68,7 @@ pub(super) fn outputs<'a>(
                     .with_hint("the adapter belongs to another base"));
             }
             Some(_) => None,
-            None => base.tensor(&name, &in_base)?.float_type(),
+            None => base.tensor(stored_as(base, &name), &in_base)?.float_type(),
         };
         let keeps_own = dtype == MergedType::Auto && base.format != "gguf";
         let dtype = own.filter(|_| keeps_own).unwrap_or(main);
@@ -87,6 +85,11 @@ pub(super) fn outputs<'a>(
         content: Content::Foreign(stored.bytes),
     }));
     Ok(outputs)
+}
+
+/// The tensor of the base that one of the decoder begins as: of a head that the base ties, the embedding.
+pub(super) fn stored_as<'a>(base: &Base, name: &'a str) -> &'a str {
+    if name == HEAD && base.config.tie_word_embeddings { EMBEDDING } else { name }
 }
 
 /// Whether a tensor of the file is one of the decoder's or says how one of them is quantised.

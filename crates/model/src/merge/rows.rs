@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::Merge;
-use super::outputs::{Content, Output, size_of_type};
+use super::outputs::{Content, Output, size_of_type, stored_as};
 use crate::checkpoint::Tensor;
 use crate::decoder::LowRank;
 use crate::tensor::Role;
@@ -105,7 +105,7 @@ impl Merge<'_> {
     /// Embedding or head of the base; new tokens begin as the mean of the others.
     fn vocabulary(&self, name: &str, rows: usize, cols: usize) -> Result<Values<'_>> {
         let before = self.base.config.vocab_size;
-        let tensor = self.base.tensor(name, &[before, cols])?;
+        let tensor = self.base.tensor(stored_as(self.base, name), &[before, cols])?;
         let beyond = if rows > before { mean_row(&tensor, cols)? } else { Vec::new() };
         Ok(Values::Stored { tensor: Box::new(tensor), beyond })
     }

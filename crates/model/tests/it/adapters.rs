@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Adapters that one configuration describes.
-const CASES: [&str; 10] = [
+const CASES: [&str; 22] = [
     "dora",
     "dora_rs",
     "patterns",
@@ -28,6 +28,18 @@ const CASES: [&str; 10] = [
     "tokens_tied",
     "pissa",
     "pissa_converted",
+    "tokens_tied_both",
+    "embedding_tied",
+    "embedding_untied",
+    "head_untied",
+    "both_untied",
+    "resized",
+    "resized_tied",
+    "resized_embedding_tied",
+    "resized_embedding_untied",
+    "resized_tokens",
+    "resized_tokens_tied",
+    "shrunk_tied",
 ];
 
 fn reference() -> Reference {
@@ -139,7 +151,17 @@ fn frozen_adapters_compute_what_trained_ones_do() {
 /// bf16 operands move every gradient, but not far.
 #[test]
 fn gradients_in_bf16_point_the_same_way() {
-    for name in ["dora", "dora_rs", "modules_to_save", "norms", "tokens", "tokens_tied", "pissa"] {
+    for name in [
+        "dora",
+        "dora_rs",
+        "modules_to_save",
+        "norms",
+        "tokens",
+        "tokens_tied",
+        "pissa",
+        "embedding_tied",
+        "embedding_untied",
+    ] {
         let case = Case::new(name);
         let backend = Box::new(cpu(Precision::Bf16, 2));
         let mut rig = Rig::load(backend, &case.base, read(name, &case.base));
@@ -157,6 +179,13 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// What PEFT writes once more where the vocabulary was resized: copies, and what a module was before.
+fn is_repeated(name: &str) -> bool {
+    name.contains(".original_module.")
+        || name.contains(".modules_to_save.")
+        || name.starts_with("base_model.model.lm_head.token_adapter.")
 }
 
 /// The names and shapes in a folder's file.
@@ -183,7 +212,11 @@ fn files_go_both_ways() {
         let config = &loaded.config;
         let none = PeftMetadata::default();
         config.save(dir.path(), &case.base.config, &values, &loaded.replaced, &none).unwrap();
-        assert_eq!(layout(dir.path()), layout(&golden(&format!("adapters/{name}"))), "{name}");
+        let mut expected = layout(&golden(&format!("adapters/{name}")));
+        if name.starts_with("resized") {
+            expected.retain(|(name, _)| !is_repeated(name));
+        }
+        assert_eq!(layout(dir.path()), expected, "{name}");
         let again = LoadedAdapter::read(dir.path(), &case.base.config).unwrap();
         assert_eq!(again.config, loaded.config, "{name}");
         assert_eq!(again.replaced, loaded.replaced, "{name}");
@@ -206,7 +239,9 @@ fn configs_say_what_pefts_say() {
         "bias",
         "target_modules",
     ];
-    for name in CASES.into_iter().filter(|name| *name != "patterns") {
+    // Patterns and lists of tied modules have several spellings.
+    let several = ["patterns", "tokens_tied_both", "embedding_tied", "resized_embedding_tied"];
+    for name in CASES.into_iter().filter(|name| !several.contains(name)) {
         let case = Case::new(name);
         let loaded = read(name, &case.base);
         let dir = tempfile::tempdir().unwrap();
@@ -371,4 +406,109 @@ fn a_rank_beyond_the_matrix_is_refused_by_pissa() {
     let expected = "PiSSA of rank 33: `model.layers.1.self_attn.v_proj` is 32 x 64";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.hint().as_deref(), Some("its rank can be 32 at most"));
+}
+
+/// Edits a copy of a golden adapter: its config, and the tensors of its file.
+fn edited(
+    name: &str,
+    edit: impl FnOnce(&mut Value),
+    change: impl Fn(&str, &mut Vec<u8>) -> bool,
+) -> tempfile::TempDir {
+    let (from, dir) = (golden(&format!("adapters/{name}")), tempfile::tempdir().unwrap());
+    let bytes = std::fs::read(from.join("adapter_config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&bytes).unwrap();
+    edit(&mut config);
+    std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(from.join("adapter_model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut kept: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, view) in file.tensors() {
+        let mut data = view.data().to_vec();
+        if change(&name, &mut data) {
+            kept.push((name, view.shape().to_vec(), data));
+        }
+    }
+    let views = kept.iter().map(|(name, shape, data)| {
+        let dtype = safetensors::Dtype::F32;
+        (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), data).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    std::fs::write(dir.path().join("adapter_model.safetensors"), bytes).unwrap();
+    dir
+}
+
+const HEAD: &str = "base_model.model.lm_head.weight";
+
+/// Head and embedding are one or two as the config says, however the file holds them.
+#[test]
+fn tied_pairs_are_read_in_every_spelling() {
+    let case = Case::new("embedding_tied");
+    let check = |dir: &Path, expected: &str| {
+        let loaded = LoadedAdapter::read(dir, &case.base.config).unwrap();
+        let mut rig = Rig::load(Box::new(cpu(Precision::F32, 1)), &case.base, loaded);
+        Case::new(expected).check_outputs(expected, &rig.logprobs(&case.batch));
+    };
+    let all = |_: &str, _: &mut Vec<u8>| true;
+    let headless = |name: &str, _: &mut Vec<u8>| name != HEAD;
+    let key = "ensure_weight_tying";
+    // As a version without the key reads it, and as one that lists the head.
+    check(edited("embedding_tied", |_| (), headless).path(), "embedding_tied");
+    let head = |config: &mut Value| config["modules_to_save"] = serde_json::json!(["lm_head"]);
+    check(edited("embedding_tied", head, all).path(), "embedding_tied");
+    // Parted by the config alone, the head keeps the base's values unless the file has its own.
+    let untied = |config: &mut Value| config[key] = false.into();
+    let dir = edited("embedding_tied", untied, headless);
+    let loaded = LoadedAdapter::read(dir.path(), &case.base.config).unwrap();
+    assert!(loaded.config.unties_head(&case.base.config));
+    check(
+        edited("embedding_untied", |config| drop(config[key].take()), all).path(),
+        "embedding_untied",
+    );
+    // Tunesmith once left the key out and meant one matrix.
+    let without = |config: &mut Value| drop(config.as_object_mut().unwrap().remove(key));
+    let dir = edited("embedding_tied", without, headless);
+    std::fs::write(dir.path().join("tunesmith.json"), "{\"schema\": 1}").unwrap();
+    check(dir.path(), "embedding_tied");
+}
+
+#[test]
+fn a_tied_pair_that_differs_is_refused() {
+    let case = Case::new("embedding_tied");
+    let differ = |name: &str, data: &mut Vec<u8>| {
+        if name == HEAD {
+            data[0] ^= 1;
+        }
+        true
+    };
+    for name in ["embedding_tied", "resized_tied"] {
+        let dir = edited(name, |_| (), differ);
+        let error = LoadedAdapter::read(dir.path(), &case.base.config).unwrap_err();
+        let message = "tensors `model.embed_tokens.weight` and `lm_head.weight` differ, but the base \
+                       ties them";
+        assert!(error.to_string().ends_with(message), "{error}");
+        assert!(error.hint().unwrap().contains("modules_to_save"), "{:?}", error.hint());
+    }
+    // Rows of tokens that differ are those of two modules.
+    let rows = |name: &str, data: &mut Vec<u8>| {
+        if name.contains("lm_head.token_adapter.trainable") {
+            data[0] ^= 1;
+        }
+        true
+    };
+    let dir = edited("resized_tokens_tied", |_| (), rows);
+    let error = LoadedAdapter::read(dir.path(), &case.base.config).unwrap_err();
+    assert!(error.to_string().contains("trainable_tokens_delta` is not supported"), "{error}");
+}
+
+/// The head of a tied base has no shape of its own there, and must be in the file all the same.
+#[test]
+fn what_is_announced_over_a_tied_base_must_be_there() {
+    let case = Case::new("embedding_tied");
+    let headless = |name: &str, _: &mut Vec<u8>| name != HEAD;
+    let dir = edited("head_untied", |_| (), headless);
+    let error = LoadedAdapter::read(dir.path(), &case.base.config).unwrap_err();
+    assert!(error.to_string().ends_with("`base_model.model.lm_head.weight` is missing"), "{error}");
+    let wide = Base::open(&golden("tiny_llama/gqa")).unwrap();
+    let error = LoadedAdapter::read(&golden("adapters/resized_tied"), &wide.config).unwrap_err();
+    assert!(error.hint().unwrap().contains("another base"), "{error}");
 }

@@ -91,7 +91,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 fn merged_models_equal_what_peft_merges() {
     let golden_cases = golden_json("merged.json");
     let cases = golden_cases["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 12);
+    assert_eq!(cases.len(), 24);
     for case in cases {
         let name = case["case"].as_str().unwrap();
         let folder = |key: &str| golden(case[key].as_str().unwrap());
@@ -101,6 +101,12 @@ fn merged_models_equal_what_peft_merges() {
         check_close(&format!("{name} as PEFT"), &actual, &log_softmax(&floats(&case["logits"])));
         let adapted = of_adapter(&folder("base"), &folder("adapter"), &tokens);
         check_close(&format!("{name} as the adapter"), &actual, &adapted);
+        // A pair that parted is written as two tensors, and the config says so.
+        let tied = case["tied"].as_bool().unwrap();
+        let open = |path: &Path| Base::open(path).unwrap();
+        assert_eq!(open(dir.path()).config.tie_word_embeddings, tied, "{name}");
+        let has_head = names(dir.path()).contains(&"lm_head.weight".to_owned());
+        assert_eq!(has_head, !tied, "{name}");
     }
 }
 

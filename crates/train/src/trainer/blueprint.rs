@@ -14,6 +14,9 @@ use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
 use crate::trainee::Blueprint;
 use crate::{Error, Result};
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// What the blueprint is made from, beside the recipe.
 pub(super) struct Sources<'a> {
     pub(super) base: &'a Base,
@@ -68,6 +71,7 @@ pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Resu
     if document.opt_str("adapter.from") == Some("stack") {
         let below = LoadedAdapter::read(dir, &sources.base.config)?;
         brought::refuse_pissa(dir, &below.config)?;
+        brought::refuse_whole(dir, &below)?;
         brought::check_base(dir, sources.base, sources.peft)?;
         return Ok(Brought::Below(below));
     }
@@ -149,11 +153,24 @@ fn fresh(
     let saved = document.opt_strs("adapter.modules_to_save").unwrap_or_default();
     lora.modules_to_save = saved.into_iter().map(str::to_owned).collect();
     check_saved(document, sources.base, &lora)?;
+    // The head of a tied pair goes with the embedding, unless it is trained apart.
+    let ties = config.tie_word_embeddings && lora.saves(EMBEDDING) && !lora.saves(HEAD);
+    lora.ensure_weight_tying = ties;
     lora.tokens = trained_tokens(document, sources, &lora)?;
+    check_tokens(document, sources.base, &lora)?;
     // A head that is trained as a whole has no rows of its own.
-    lora.tokens_in_head = !lora.modules_to_save.iter().any(|module| "lm_head".ends_with(module));
-    let mut replaced = BTreeMap::new();
-    std::mem::swap(&mut replaced, &mut blueprint.replaced);
+    lora.tokens_in_head = !lora.saves(HEAD);
+    let mut replaced = std::mem::take(&mut blueprint.replaced);
+    if let Some(rows) =
+        blueprint.vocab_size.filter(|_| lora.saves(EMBEDDING) && lora.tokens_in_head && !ties)
+    {
+        // New rows of a head that is not trained: others would draw them at random.
+        let head = match sources.shapes_only {
+            true => (vec![rows, config.hidden_size], Vec::new()),
+            false => sources.base.vocabulary(HEAD, rows)?,
+        };
+        replaced.insert(HEAD.to_owned(), head);
+    }
     let is_pissa = document.get_str("adapter.type") == "pissa";
     let values = if sources.shapes_only {
         lora.pissa = is_pissa;
@@ -201,6 +218,30 @@ fn check_saved(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()
     Ok(())
 }
 
+/// Refuses single tokens where PEFT could not compute the head with them.
+fn check_tokens(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()> {
+    if lora.tokens.is_empty() {
+        return Ok(());
+    }
+    let keys = ["adapter.trainable_tokens", "tokenizer.add_tokens"];
+    let key = keys.into_iter().find(|key| document.is_given(key));
+    let key = key.unwrap_or("tokenizer.add_special_tokens");
+    if base.config.tie_word_embeddings && lora.saves(HEAD) {
+        let message = "rows of single tokens are trained, but the head that the base ties to the \
+                       embedding is trained apart: PEFT cannot load that";
+        let hint = "leave `lm_head` out of `adapter.modules_to_save`, or put `embed_tokens` beside it \
+                    in place of single tokens";
+        return Err(problem(document, "adapter.modules_to_save", message.into(), hint.into()));
+    }
+    if base.remarks.iter().any(|remark| remark.id == "untied-head") {
+        let message = "rows of single tokens are trained, but `config.json` of the model says that \
+                       its head is the embedding, and it is not: PEFT would mix the two up";
+        let hint = "set `tie_word_embeddings` to false in its `config.json`";
+        return Err(problem(document, key, message.into(), hint.into()));
+    }
+    Ok(())
+}
+
 /// Ids of the tokens whose rows are trained, ascending. Added ones always are, unless embedding and
 /// head are trained as a whole.
 fn trained_tokens(
@@ -218,9 +259,7 @@ fn trained_tokens(
         };
         ids.push(id);
     }
-    let saves =
-        |name: &str| lora.modules_to_save.iter().any(|module| name.ends_with(module.as_str()));
-    if !saves("model.embed_tokens") {
+    if !lora.saves(EMBEDDING) {
         ids.extend(sources.added);
     } else if !ids.is_empty() {
         let message =

@@ -61,6 +61,18 @@ pub(super) fn refuse_pissa(dir: &Path, lora: &LoraConfig) -> Result<()> {
     ))
 }
 
+/// Refuses to stand on an adapter whose whole tensors would be lost: a resized vocabulary say. Those that its
+/// config announces are refused with it.
+pub(super) fn refuse_whole(dir: &Path, below: &LoadedAdapter) -> Result<()> {
+    let Some(name) = below.replaced.keys().find(|name| !below.config.saves(name)) else {
+        return Ok(());
+    };
+    Err(Error::refused(
+        format!("{}: brings `{name}`, which a new adapter over it could not keep", dir.display()),
+        "merge it into the base first: `tunesmith merge`",
+    ))
+}
+
 /// Refuses keys that would change which parts of the adapter are trained, or add some.
 fn refuse_more(document: &Document, base: &Base) -> Result<()> {
     let asks = |key: &&&str| {

@@ -83,7 +83,8 @@ fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {
     let config = &run.trainee.decoder.config;
     let exported = run.blueprint.exported(config, values.adapter)?;
     let (lora, matrices) = exported.expect("an adapter is trained");
-    lora.save(dir, config, &matrices, &values.tensors, &run.peft)?;
+    let tensors = run.blueprint.whole_tensors(values.tensors);
+    lora.save(dir, config, &matrices, &tensors, &run.peft)?;
     let card = adapter_card(run, &lora);
     write_atomic(&dir.join("README.md"), card.as_bytes())
 }
@@ -158,15 +159,20 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
     };
     let grown = match run.blueprint.vocab_size {
         Some(rows) => format!(
-            "* Tokens were added: `model.resize_token_embeddings({rows})` goes before PEFT loads it.\n"
+            "* The vocabulary has another size: `model.resize_token_embeddings({rows})` goes before PEFT loads it.\n"
         ),
         None => String::new(),
+    };
+    let is_plain = !lora.dora && lora.tokens.is_empty() && lora.modules_to_save.is_empty();
+    let alone = match is_plain && run.blueprint.vocab_size.is_none() {
+        true => "",
+        false => "* vLLM takes LoRA matrices only: merge it first, with `tunesmith merge`.\n",
     };
     format!(
         "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, sft, tunesmith]\n---\n\n\
          # Adapter for {base}\n\n\
          Supervised fine-tuning of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
-         {}{over}{grown}",
+         {}{over}{grown}{alone}",
         lora.rank,
         lora.alpha,
         env!("CARGO_PKG_VERSION"),

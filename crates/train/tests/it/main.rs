@@ -14,5 +14,6 @@ mod resume;
 mod run;
 mod start;
 mod support;
+mod tied;
 mod trial;
 mod whole;

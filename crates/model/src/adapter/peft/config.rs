@@ -13,10 +13,6 @@ use crate::{Error, Result};
 pub(super) fn config_of(json: &Value, path: &Path) -> Result<LoraConfig> {
     let flag = |key: &str| json.get(key).and_then(Value::as_bool) == Some(true);
     let init = json.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
-    let names = |key: &str| -> Vec<String> {
-        let listed = json.get(key).and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|name| name.as_str().map(str::to_owned)).collect()
-    };
     let (tokens, tokens_in_head) = token_indices(json, path)?;
     Ok(LoraConfig {
         kind: if flag("use_rslora") { LoraKind::RsLora } else { LoraKind::Lora },
@@ -28,8 +24,19 @@ pub(super) fn config_of(json: &Value, path: &Path) -> Result<LoraConfig> {
         modules: BTreeMap::new(),
         tokens,
         tokens_in_head,
-        modules_to_save: names("modules_to_save"),
+        modules_to_save: modules_to_save(json),
+        ensure_weight_tying: flag("ensure_weight_tying"),
     })
+}
+
+/// `modules_to_save`, each once: PEFT lists `model.embed_tokens` beside `embed_tokens` where it ties the head.
+fn modules_to_save(json: &Value) -> Vec<String> {
+    let listed = json.get("modules_to_save").and_then(Value::as_array).into_iter().flatten();
+    let names: Vec<&str> = listed.filter_map(Value::as_str).collect();
+    let is_meant_by =
+        |name: &str, other: &str| name.strip_suffix(other).is_some_and(|path| path.ends_with('.'));
+    let own = names.iter().filter(|name| !names.iter().any(|other| is_meant_by(name, other)));
+    own.map(|&name| name.to_owned()).collect()
 }
 
 /// `trainable_token_indices`: a list for the embedding, or lists by module that must be the same. Also says

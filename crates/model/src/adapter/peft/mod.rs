@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::LoraConfig;
+use super::config::{EMBEDDING, HEAD, LoraConfig};
 use crate::tensor::HostTensor;
 use crate::{Config, Error, Result};
 
@@ -59,7 +59,8 @@ pub struct LoadedAdapter {
     pub config: LoraConfig,
     /// Its matrices in the order of [`LoraConfig::matrices`].
     pub values: Vec<Vec<f32>>,
-    /// Whole tensors of the base that it brings, by their names in the base.
+    /// Whole tensors of the base that it brings, by their names in the base: those of `modules_to_save`, and
+    /// embedding and head where the vocabulary has another size. Of a tied pair it is the embedding.
     pub replaced: BTreeMap<String, HostTensor>,
 }
 
@@ -71,6 +72,10 @@ impl LoadedAdapter {
         config::refuse_unsupported(&json, &path)?;
         let mut config = config::config_of(&json, &path)?;
         config.tokens_in_head |= model.tie_word_embeddings;
+        // Before it wrote the key, Tunesmith trained the two as one.
+        let is_own = json.get("ensure_weight_tying").is_none() && dir.join(OWN).is_file();
+        config.ensure_weight_tying |= is_own && config.saves(EMBEDDING) && !config.saves(HEAD);
+        config.settle_tying(model);
         let patterns = ["rank_pattern", "alpha_pattern"];
         let [ranks, alphas] = patterns.map(|key| config::patterns(&json, key, &path));
         let bytes = read_weights(dir)?;

@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::LoadedAdapter;
-use crate::adapter::config::LoraConfig;
+use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, TOKEN_MODULES, TOKEN_ROWS};
 use crate::adapter::coverage::{Patterns, module_path};
 use crate::tensor::{HostTensor, Role};
 use crate::{Config, Error, Module, Result};
@@ -30,6 +30,7 @@ pub(super) fn read(
     }
     reader.cover(&mut config, patterns)?;
     reader.check_saved(&config)?;
+    reader.tie(&config)?;
     let values = reader.values(&config)?;
     Ok(LoadedAdapter { config, values, replaced: reader.replaced })
 }
@@ -57,14 +58,23 @@ impl Reader<'_> {
             return Err(self.unsupported(name));
         };
         let inner = crate::checkpoint::plain_name(inner);
-        if is_saved(&inner, &config.modules_to_save) && !inner.contains("lora_") {
+        match vocabulary_part(&inner) {
+            Some(Part::Whole(name)) => {
+                self.replaced.insert(name.to_owned(), tensor);
+                return Ok(());
+            }
+            // The tensor stands beside it under its own name, or is what the base had.
+            Some(Part::Copy) => return Ok(()),
+            None => {}
+        }
+        if config.saves(&inner) && !inner.contains("lora_") {
             self.replaced.insert(inner, tensor);
             return Ok(());
         }
         let name = inner
             .strip_suffix("lora_magnitude_vector.weight")
             .map_or_else(|| inner.clone(), |path| format!("{path}lora_magnitude_vector"));
-        if parse_name(&name).is_none() && !name.ends_with("token_adapter.trainable_tokens_delta") {
+        if parse_name(&name).is_none() && !name.ends_with(TOKEN_ROWS) {
             return Err(self.unsupported(&name));
         }
         self.tensors.insert(format!("base_model.model.{name}"), tensor);
@@ -123,7 +133,15 @@ impl Reader<'_> {
         for (name, (shape, _)) in &self.replaced {
             match shapes.get(name) {
                 // Tokens may have been added to these.
-                _ if ["model.embed_tokens.weight", "lm_head.weight"].contains(&name.as_str()) => {}
+                _ if [EMBEDDING, HEAD].contains(&&**name) => {
+                    let size = self.model.hidden_size;
+                    if shape.len() != 2 || shape[0] == 0 || shape[1] != size {
+                        let message = format!(
+                            "tensor `{name}`: shape {shape:?} does not fit, [tokens, {size}] would"
+                        );
+                        return Err(self.error(message).with_hint(OTHER_BASE));
+                    }
+                }
                 None => {
                     let message = format!("tensor `{name}` has no place in the model");
                     return Err(self.error(message).with_hint(OTHER_BASE));
@@ -137,15 +155,37 @@ impl Reader<'_> {
                 Some(_) => {}
             }
         }
-        let missing = shapes.keys().find(|name| {
-            is_saved(name, &config.modules_to_save) && !self.replaced.contains_key(*name)
-        });
+        // A tied head has no shape of its own, and may be saved apart all the same.
+        let head = HEAD.to_owned();
+        let mut names = shapes.keys().chain([&head]);
+        let missing = names.find(|name| config.saves(name) && !self.replaced.contains_key(*name));
         match missing {
             None => Ok(()),
             Some(name) => Err(self
                 .error(format!("tensor `base_model.model.{name}` is missing"))
                 .with_hint("`modules_to_save` of `adapter_config.json` announces it")),
         }
+    }
+
+    /// Of a head and an embedding that stay one, keeps the embedding, and of their trained rows likewise.
+    fn tie(&mut self, config: &LoraConfig) -> Result<()> {
+        if !self.model.tie_word_embeddings || config.unties_head(self.model) {
+            return Ok(());
+        }
+        let [own, copy] = TOKEN_MODULES else { unreachable!("embedding and head") };
+        let rows = |module: &str| format!("base_model.model.{module}.{TOKEN_ROWS}");
+        if self.tensors.get(&rows(own)) == self.tensors.get(&rows(copy)) {
+            self.tensors.remove(&rows(copy));
+        }
+        let Some(head) = self.replaced.remove(HEAD) else { return Ok(()) };
+        let embedding = self.replaced.entry(EMBEDDING.to_owned()).or_insert_with(|| head.clone());
+        if *embedding == head {
+            return Ok(());
+        }
+        let message = format!("tensors `{EMBEDDING}` and `{HEAD}` differ, but the base ties them");
+        Err(self.error(message).with_hint(
+            "save them with PEFT as modules of their own: `modules_to_save=[\"embed_tokens\", \"lm_head\"]`",
+        ))
     }
 
     /// The matrices in order; one that is missing or of another shape is an error.
@@ -179,10 +219,24 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a tensor is of a module that is saved as a whole: names match the ends of paths.
-fn is_saved(name: &str, modules: &[String]) -> bool {
-    let path = name.rsplit_once('.').map_or(name, |(path, _)| path);
-    modules.iter().any(|module| path.ends_with(module.as_str()))
+/// What a tensor is to embedding or head.
+enum Part {
+    /// Its values, by the name in the base.
+    Whole(&'static str),
+    /// A copy, or what the module was before.
+    Copy,
+}
+
+/// PEFT adds embedding and head to the file where the vocabulary was resized, in whatever they are wrapped.
+fn vocabulary_part(name: &str) -> Option<Part> {
+    [EMBEDDING, HEAD].into_iter().find_map(|whole| {
+        let module = whole.strip_suffix("weight")?;
+        match name.strip_prefix(module)? {
+            "weight" | "token_adapter.base_layer.weight" => Some(Part::Whole(whole)),
+            "original_module.weight" | "modules_to_save.weight" => Some(Part::Copy),
+            _ => None,
+        }
+    })
 }
 
 /// Layer, module and part (`lora_A.weight`, ...) of a tensor's name.

@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::config::module_name;
 use super::{CONFIG, OWN, PeftMetadata, WEIGHTS};
-use crate::adapter::config::{LoraConfig, LoraKind};
+use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, LoraKind};
 use crate::stream::{Announced, TensorWriter};
 use crate::tensor::HostTensor;
 use crate::{Config, Error, Module, Result};
 
 impl LoraConfig {
     /// Writes an adapter folder that PEFT loads. `values` in the order of [`LoraConfig::matrices`];
-    /// `saved` are whole tensors of the base, by their names in the base.
+    /// `saved` are whole tensors of the base, by their names in the base. A head that is tied to a saved
+    /// embedding is written too: PEFT looks for both.
     pub fn save(
         &self,
         dir: &Path,
@@ -36,19 +37,34 @@ impl LoraConfig {
         let infos = self.matrices(model);
         assert_eq!(infos.len(), values.len(), "one value per matrix");
         let own = infos.into_iter().map(|info| (info.name, info.shape));
-        let whole = saved
-            .iter()
-            .map(|(name, (shape, _))| (format!("base_model.model.{name}"), shape.clone()));
+        let mut saved: Vec<(&str, &HostTensor)> =
+            saved.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        if model.tie_word_embeddings && self.tokens.is_empty() && !self.unties_head(model) {
+            let embedding = saved.iter().find(|(name, _)| *name == EMBEDDING).map(|saved| saved.1);
+            saved.extend(embedding.map(|embedding| (HEAD, embedding)));
+        }
+        let whole =
+            saved.iter().map(|(name, (shape, _))| (self.name_of_saved(name, model), shape.clone()));
         let announced: Vec<Announced> = own
             .chain(whole)
             .map(|(name, shape)| Announced { name, dtype: Dtype::F32, shape })
             .collect();
         let mut writer = TensorWriter::create(&dir.join(WEIGHTS), &announced)?;
-        let saved = saved.values().map(|(_, values)| values);
+        let saved = saved.iter().map(|(_, (_, values))| values);
         for values in values.iter().chain(saved) {
             writer.write_f32(values)?;
         }
         writer.finish()
+    }
+
+    /// PEFT's name for a whole tensor. Where rows of it are trained, it stands under them.
+    fn name_of_saved(&self, name: &str, model: &Config) -> String {
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        let has_rows = !self.tokens.is_empty() && self.token_modules(model).contains(&module);
+        match has_rows {
+            true => format!("base_model.model.{module}.token_adapter.base_layer.weight"),
+            false => format!("base_model.model.{name}"),
+        }
     }
 
     fn peft_json(&self, model: &Config, metadata: &PeftMetadata) -> Value {
@@ -82,7 +98,7 @@ impl LoraConfig {
             let entries = modules.map(|m| (module_name(m).to_owned(), json!(self.tokens)));
             Value::Object(entries.collect())
         });
-        json!({
+        let mut json = json!({
             "alpha_pattern": alphas,
             "auto_mapping": null,
             "base_model_name_or_path": metadata.base_model,
@@ -104,7 +120,12 @@ impl LoraConfig {
             "trainable_token_indices": tokens,
             "use_dora": self.dora,
             "use_rslora": self.kind == LoraKind::RsLora,
-        })
+        });
+        if !self.modules_to_save.is_empty() {
+            // Versions of PEFT before the key refuse it.
+            json["ensure_weight_tying"] = self.ensure_weight_tying.into();
+        }
+        json
     }
 }
 

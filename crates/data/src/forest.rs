@@ -32,8 +32,8 @@ pub struct Packing {
     /// out. As inputs they change no target; what reads them for other ends
     /// (a value, a reward) must keep them.
     pub drop_unread: bool,
-    /// Sequences of more tokens than this share nothing with those of fewer: where a model rotates long
-    /// sequences by other frequencies, a prefix is not the same in both.
+    /// Sequences of more tokens than this (with those that are left out) share nothing with those of
+    /// fewer: where a model rotates long sequences by other frequencies, a prefix is not the same in both.
     pub apart_beyond: Option<usize>,
 }
 
@@ -88,7 +88,9 @@ pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micr
         false => sequence.len(),
     };
     let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..inputs(s)]).collect();
-    let forest = trie::build(&tokens, packing.min_shared, packing.apart_beyond);
+    let is_apart =
+        |index: usize| packing.apart_beyond.is_some_and(|limit| sequences[index].len() > limit);
+    let forest = trie::build(&tokens, packing.min_shared, &is_apart);
     let groups = packing.keep_groups.then(|| sequences.iter().map(|s| s.group).collect::<Vec<_>>());
     let trees = cut::arrange(forest, packing.budget_tokens, groups.as_deref());
     let runs = fill(trees, packing.budget_tokens);

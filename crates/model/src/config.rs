@@ -109,11 +109,12 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// Radians per position of every pair, `[R / 2]`.
     pub inv_freq: Vec<f32>,
-    /// LongRoPE: sequences of more positions than the first number take these frequencies, `[R / 2]`.
+    /// LongRoPE: sequences of more tokens than the first number take these frequencies, `[R / 2]`. The
+    /// length of a sequence is that of the whole row in training, and that of all tokens so far in generation.
     pub long: Option<(usize, Vec<f32>)>,
     /// Factor on cosine and sine.
     pub attention_scale: f32,
-    /// Positions at and beyond this one would need other frequencies (dynamic NTK).
+    /// Sequences of more tokens would need other frequencies (dynamic NTK) and are refused.
     pub max_positions: Option<usize>,
 }
 

@@ -193,7 +193,8 @@ fn batches(rows: &[Vec<u32>]) -> Vec<Batch> {
         }
         let batch = batches.last_mut().expect("one was pushed");
         let start = batch.tokens.len();
-        batch.segments.push(Segment { start, len: row.len(), parent: None, row: 0 });
+        let (len, parent) = (row.len(), None);
+        batch.segments.push(Segment { start, len, parent, sequence_len: len, row: 0 });
         batch.tokens.extend(row);
         batch.reads.extend(start as u32..(start + row.len()) as u32);
     }

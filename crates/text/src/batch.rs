@@ -13,6 +13,9 @@ pub struct Segment {
     pub len: usize,
     /// Index of the segment that this one continues; smaller than its own.
     pub parent: Option<usize>,
+    /// Tokens of the longest sequence that the segment belongs to. Tokens that the stream leaves out
+    /// count: LongRoPE chooses its frequencies by the whole length.
+    pub sequence_len: usize,
     /// Identity of the row that these tokens came from: the key of everything
     /// random that happens to them. A shared prefix takes that of its first row.
     pub row: u64,
@@ -91,6 +94,10 @@ impl Batch {
             next += segment.len;
         }
         assert_eq!(next, self.tokens.len(), "segments cover the stream");
+        for (segment, start) in self.segments.iter().zip(self.start_positions()) {
+            let end = start as usize + segment.len;
+            assert!(segment.sequence_len >= end, "a sequence has all tokens of its segments");
+        }
         assert!(self.reads.is_sorted_by(|a, b| a < b), "reads are sorted and distinct");
         assert!(self.reads.last().is_none_or(|&r| (r as usize) < next), "reads lie in the stream");
         assert!(self.targets.is_sorted_by_key(|t| t.read), "targets are sorted by read");
@@ -110,7 +117,7 @@ mod tests {
     use super::*;
 
     fn segment(start: usize, len: usize, parent: Option<usize>) -> Segment {
-        Segment { start, len, parent, row: 0 }
+        Segment { start, len, parent, sequence_len: 5, row: 0 }
     }
 
     #[test]

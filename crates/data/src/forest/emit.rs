@@ -27,21 +27,27 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes a node and all below; `path` holds the segments above.
-    fn write(&mut self, node: &Node, parent: Option<usize>, path: &mut Vec<usize>) {
+    /// Writes a node and all below; `path` holds the segments above. Returns the length of the longest
+    /// sequence below, with the tokens that are left out.
+    fn write(&mut self, node: &Node, parent: Option<usize>, path: &mut Vec<usize>) -> usize {
         let first = self.sequences[node.first()];
         let start = self.batch.tokens.len();
         self.batch.tokens.extend_from_slice(&first.tokens[node.from..node.to]);
         let index = self.batch.segments.len();
-        self.batch.segments.push(Segment { start, len: node.len(), parent, row: first.row });
+        let (len, row) = (node.len(), first.row);
+        self.batch.segments.push(Segment { start, len, parent, sequence_len: 0, row });
+        let mut sequence_len = 0;
         path.push(index);
         for &sequence in &node.ends {
             self.write_targets(sequence, path);
+            sequence_len = sequence_len.max(self.sequences[sequence].len());
         }
         for child in &node.children {
-            self.write(child, Some(index), path);
+            sequence_len = sequence_len.max(self.write(child, Some(index), path));
         }
         path.pop();
+        self.batch.segments[index].sequence_len = sequence_len;
+        sequence_len
     }
 
     fn write_targets(&mut self, index: usize, path: &[usize]) {

@@ -72,15 +72,18 @@ impl Node {
 }
 
 /// Builds the trie of all sequences below a node without tokens, sharing runs
-/// of at least `min_shared` tokens; 0 shares nothing. Sequences of more than `apart_beyond` tokens share
-/// with each other only.
-pub(super) fn build(sequences: &[&[u32]], min_shared: usize, apart_beyond: Option<usize>) -> Node {
+/// of at least `min_shared` tokens; 0 shares nothing. Sequences that `is_apart` names share with each
+/// other only.
+pub(super) fn build(
+    sequences: &[&[u32]],
+    min_shared: usize,
+    is_apart: &dyn Fn(usize) -> bool,
+) -> Node {
     if min_shared == 0 {
         let leaf = |index: usize| Node::new(0, sequences[index].len(), vec![index], Vec::new());
         return Node::new(0, 0, Vec::new(), (0..sequences.len()).map(leaf).collect());
     }
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    let is_apart = |index: usize| apart_beyond.is_some_and(|limit| sequences[index].len() > limit);
     let key = |index: usize| (is_apart(index), sequences[index], index);
     order.sort_by_key(|&index| key(index));
     let shared = |pair: &[usize]| match is_apart(pair[0]) == is_apart(pair[1]) {

@@ -131,6 +131,8 @@ fn tokens_that_nobody_reads_can_be_left_out() {
     let all = pack(&rows, &packing(100, 16));
     let some = pack(&rows, &Packing { drop_unread: true, ..packing(100, 16) });
     assert_eq!(segments(&some[0]), [(0, 5, None), (5, 1, None)]);
+    let lengths: Vec<_> = some[0].batch.segments.iter().map(|s| s.sequence_len).collect();
+    assert_eq!(lengths, [8, 4], "what is left out counts");
     let targets = |micros: &[Micro]| micros[0].batch.targets.clone();
     assert_eq!(targets(&some), targets(&all));
     let read = |micros: &[Micro]| {

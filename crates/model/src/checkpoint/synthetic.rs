@@ -187,7 +187,8 @@ mod tests {
             assert_eq!(base.storage_name().unwrap(), name);
             let decoder = Decoder::load(&base, backend).unwrap();
             backend.reserve(1 << 20).unwrap();
-            let segments = vec![Segment { start: 0, len: 3, parent: None, row: 0 }];
+            let segments =
+                vec![Segment { start: 0, len: 3, parent: None, sequence_len: 3, row: 0 }];
             let batch = Batch { tokens: vec![1, 2, 3], segments, reads: vec![2], targets: vec![] };
             let hidden = decoder.forward(backend, &batch, &Pass::default()).unwrap();
             let mut values = vec![0.0; 64];

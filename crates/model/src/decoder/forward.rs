@@ -2,7 +2,7 @@
 
 use compute::op::{Embed, Op};
 use compute::{Backend, Buffer, DType, Mark};
-use text::Batch;
+use text::{Batch, Segment};
 
 use super::inputs::{Inputs, Uploaded};
 use super::layer::{LayerContext, Saved};
@@ -75,20 +75,38 @@ impl Decoder {
         pass: &Pass<'_>,
     ) -> Result<Hidden> {
         batch.assert_valid();
-        self.check_positions(batch.positions().iter().max().copied().unwrap_or(0))?;
+        self.check_length(batch.segments.iter().map(|s| s.sequence_len).max().unwrap_or(0))?;
+        self.assert_one_side(batch);
         self.forward_inputs(backend, &Inputs::from_batch(batch), pass)
     }
 
-    /// Refuses positions that the rotary embedding cannot express.
-    pub(crate) fn check_positions(&self, position: u32) -> Result<()> {
+    /// Panics where a long sequence shares a prefix with a short one: its rotary frequencies are others.
+    fn assert_one_side(&self, batch: &Batch) {
+        let Some(limit) = self.config.long_beyond() else { return };
+        for tree in batch.trees().windows(2) {
+            let mut segments = batch.segments[tree[0]..tree[1]].iter();
+            let is_long = |segment: &Segment| segment.sequence_len > limit;
+            let long = segments.clone().any(is_long);
+            assert!(segments.all(|segment| is_long(segment) == long), "a tree is long or short");
+        }
+    }
+
+    /// Refuses a sequence that is longer than the rotary embedding can express.
+    ///
+    /// Beyond the limit, transformers changes the frequencies of `dynamic` scaling with every token, and
+    /// leaves the keys of earlier tokens as they are: an answer would not be what training computes.
+    pub(crate) fn check_length(&self, tokens: usize) -> Result<()> {
         match self.config.ropes.iter().find_map(|rope| rope.max_positions) {
-            Some(max) if position as usize >= max => Err(crate::Error::Input {
+            Some(max) if tokens > max => Err(crate::Error::Input {
                 message: format!(
-                    "a sequence of {} tokens, but `dynamic` rope scaling is supported \
-                                  up to {max} positions",
-                    position + 1
+                    "a sequence of {tokens} tokens, but `dynamic` rope scaling is supported \
+                     up to {max} positions"
                 ),
-                hint: Some("set `data.max_seq_len`, or use `linear` or `yarn` scaling".into()),
+                hint: Some(
+                    "use shorter sequences (`data.max_seq_len`, `max_new_tokens`), or `linear` or \
+                     `yarn` scaling"
+                        .into(),
+                ),
             }),
             _ => Ok(()),
         }

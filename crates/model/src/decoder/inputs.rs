@@ -23,7 +23,7 @@ pub(crate) struct Inputs {
     pub(crate) spans: Spans,
     /// As `spans`, for the last layer: queries are the reads.
     pub(crate) read_spans: Spans,
-    /// For every token, the positions that its sequence may come to have: LongRoPE asks.
+    /// For every token, the length of its sequence: LongRoPE chooses frequencies by it.
     pub(crate) lengths: Vec<u32>,
     /// Where keys and values go when they are kept.
     pub(crate) cache: Option<CacheView>,
@@ -97,8 +97,8 @@ impl Inputs {
         let first_token = batch.segments[segments.start].start;
         let last = &batch.segments[segments.end - 1];
         let end_token = last.start + last.len;
-        let longest = self.positions[first_token..end_token].iter().max().map_or(0, |p| p + 1);
-        self.lengths.resize(end_token, longest);
+        let longest = batch.segments[segments.clone()].iter().map(|s| s.sequence_len).max();
+        self.lengths.resize(end_token, longest.unwrap_or(0) as u32);
         self.groups.push(first_token as u32);
         self.read_groups.push(reads_before(batch, first_token) as u32);
         self.spans.begin_tree();

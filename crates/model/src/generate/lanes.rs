@@ -11,6 +11,8 @@ struct Active {
     prompt: usize,
     /// Tokens whose keys and values are in the cache, the shared beginning included.
     cached: usize,
+    /// Whether those keys have the frequencies of long sequences.
+    is_long: bool,
     /// Where generation stands: all tokens known so far.
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
@@ -18,6 +20,8 @@ struct Active {
 
 pub(super) struct Lanes<'a> {
     prompts: &'a [Prompt],
+    /// A sequence of more tokens than this has other rotary frequencies.
+    long_beyond: Option<usize>,
     /// Length of the shared beginning, in slots `0..shared`.
     shared: usize,
     shared_cached: usize,
@@ -37,8 +41,8 @@ pub(super) struct Work {
     reads: Vec<u32>,
     spans: Spans,
     read_spans: Spans,
-    /// The most positions that any of the sequences may come to have.
-    length: u32,
+    /// For every token, the length of its sequence so far.
+    lengths: Vec<u32>,
     /// The lane of every read.
     pub(super) lanes: Vec<usize>,
     /// Key of the prompt and number of the new token, of every read.
@@ -46,13 +50,18 @@ pub(super) struct Work {
 }
 
 impl<'a> Lanes<'a> {
-    pub(super) fn new(prompts: &'a [Prompt], max_active: usize) -> Self {
-        let shared = shared_length(prompts);
+    pub(super) fn new(
+        prompts: &'a [Prompt],
+        max_active: usize,
+        long_beyond: Option<usize>,
+    ) -> Self {
+        let shared = if agree(prompts, long_beyond) { shared_length(prompts) } else { 0 };
         let needs = prompts.iter().map(|p| p.tokens.len() + p.max_new_tokens - shared);
         let capacity = needs.max().unwrap_or(0);
         let count = prompts.len().min(max_active.max(1));
         Lanes {
             prompts,
+            long_beyond,
             shared,
             shared_cached: 0,
             capacity,
@@ -66,21 +75,15 @@ impl<'a> Lanes<'a> {
         self.shared + self.lanes.len() * self.capacity
     }
 
-    /// Positions of the longest sequence once it is complete: all sequences of a call take the rotary
-    /// frequencies of that one, since they share a beginning.
-    fn length(&self) -> u32 {
-        let lengths = self.prompts.iter().map(|p| p.tokens.len() + p.max_new_tokens);
-        lengths.max().unwrap_or(0) as u32
-    }
-
     /// The next step: one token of every lane that generates, and up to `budget` tokens of prompts.
     pub(super) fn next_work(&mut self, budget: usize) -> Option<Work> {
-        let mut work = Work { length: self.length(), ..Work::default() };
+        let mut work = Work::default();
         if self.shared_cached < self.shared {
             let start = self.shared_cached;
             let end = self.shared.min(start + budget);
             let tokens = &self.prompts[0].tokens[start..end];
-            work.push(tokens, start, start as u32, &[(0, end as u32)], None);
+            let length = self.prompts[0].tokens.len();
+            work.push(tokens, (start, length), start as u32, &[(0, end as u32)], None);
             self.shared_cached = end;
             return Some(work.close());
         }
@@ -90,15 +93,22 @@ impl<'a> Lanes<'a> {
             let first_slot = (self.shared + lane * self.capacity) as u32;
             let shared = self.shared;
             let Some(active) = &mut self.lanes[lane] else { continue };
+            let length = active.tokens.len();
+            let is_long = is_long(self.long_beyond, length);
+            if is_long != active.is_long {
+                // All keys are computed again, rotated by the other frequencies.
+                assert_eq!(shared, 0, "sequences that change their frequencies share nothing");
+                (active.cached, active.is_long) = (0, is_long);
+            }
             let start = active.cached;
             let pending = active.tokens.len() - start;
             let prompt = &self.prompts[active.prompt];
-            let is_prefill = active.tokens.len() == prompt.tokens.len();
-            let count = if is_prefill { pending.min(left) } else { pending };
+            // One token of every lane always has room; more of them share the budget.
+            let count = if pending > 1 { pending.min(left) } else { pending };
             if count == 0 {
                 continue;
             }
-            if is_prefill {
+            if pending > 1 {
                 left -= count;
             }
             let end = start + count;
@@ -107,7 +117,7 @@ impl<'a> Lanes<'a> {
             let own = (first_slot, (end - shared) as u32);
             let runs: &[(u32, u32)] = if shared > 0 { &[(0, shared as u32), own] } else { &[own] };
             let slot = first_slot + (start - shared) as u32;
-            work.push(&active.tokens[start..end], start, slot, runs, draw);
+            work.push(&active.tokens[start..end], (start, length), slot, runs, draw);
             active.cached = end;
         }
         (!work.tokens.is_empty()).then(|| work.close())
@@ -115,14 +125,14 @@ impl<'a> Lanes<'a> {
 
     /// A step at least as large as any that [`next_work`](Lanes::next_work) makes.
     pub(super) fn largest_work(&self, budget: usize) -> Work {
-        let mut work = Work { length: self.length(), ..Work::default() };
+        let mut work = Work::default();
         let end = self.shared + self.capacity;
         for lane in 0..self.lanes.len() {
             let runs = [(0, self.shared as u32), (0, self.capacity as u32)];
-            work.push(&[0], end - 1, 0, &runs, Some((lane, 0, 0)));
+            work.push(&[0], (end - 1, end), 0, &runs, Some((lane, 0, 0)));
         }
         let tokens = vec![0; budget];
-        work.push(&tokens, 0, 0, &[(0, end as u32)], None);
+        work.push(&tokens, (0, end), 0, &[(0, end as u32)], None);
         work.close()
     }
 
@@ -139,7 +149,8 @@ impl<'a> Lanes<'a> {
                     continue;
                 }
                 let cached = self.shared;
-                *lane = Some(Active { prompt, cached, tokens, logprobs: Vec::new() });
+                let is_long = is_long(self.long_beyond, tokens.len());
+                *lane = Some(Active { prompt, cached, is_long, tokens, logprobs: Vec::new() });
             }
         }
     }
@@ -172,10 +183,11 @@ impl<'a> Lanes<'a> {
 }
 
 impl Work {
+    /// Adds tokens from `position` on of a sequence that has `length` tokens so far.
     fn push(
         &mut self,
         tokens: &[u32],
-        position: usize,
+        (position, length): (usize, usize),
         slot: u32,
         runs: &[(u32, u32)],
         draw: Option<(usize, u64, u64)>,
@@ -185,6 +197,7 @@ impl Work {
         self.tokens.extend(tokens);
         self.positions.extend((0..count).map(|i| (position + i) as u32));
         self.slots.extend((0..count as u32).map(|i| slot + i));
+        self.lengths.resize(first + count, length as u32);
         self.spans.begin_tree();
         self.spans.push(first, count, runs);
         if let Some((lane, key, number)) = draw {
@@ -213,10 +226,22 @@ impl Work {
             read_groups: vec![0, self.reads.len() as u32],
             spans: self.spans.clone(),
             read_spans: self.read_spans.clone(),
-            lengths: vec![self.length; self.tokens.len()],
+            lengths: self.lengths.clone(),
             cache: Some(CacheView { slots: self.slots.clone(), layers: cache.to_vec() }),
         }
     }
+}
+
+fn is_long(long_beyond: Option<usize>, tokens: usize) -> bool {
+    long_beyond.is_some_and(|limit| tokens > limit)
+}
+
+/// Whether all sequences have the same rotary frequencies from their first step to their last: only then
+/// is a common beginning the same for all of them.
+fn agree(prompts: &[Prompt], long_beyond: Option<usize>) -> bool {
+    let long = |tokens: usize| is_long(long_beyond, tokens);
+    prompts.iter().all(|prompt| long(prompt.tokens.len()))
+        || !prompts.iter().any(|prompt| long(prompt.tokens.len() + prompt.max_new_tokens))
 }
 
 /// Tokens that all prompts begin with; every prompt keeps at least one of its own.

@@ -101,9 +101,9 @@ pub fn generate(
     if longest == 0 {
         return Ok(Vec::new());
     }
-    decoder.check_positions(longest as u32 - 1)?;
+    decoder.check_length(longest)?;
     check_tokens(prompts, decoder.config.vocab_size)?;
-    let mut lanes = Lanes::new(prompts, config.max_active);
+    let mut lanes = Lanes::new(prompts, config.max_active, decoder.config.long_beyond());
     reserve(decoder, backend, adapter, &lanes)?;
     let cache = Cache::new(decoder, backend, lanes.slots())?;
     let result = run(decoder, backend, adapter, &mut lanes, &cache, config, on_token);

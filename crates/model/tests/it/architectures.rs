@@ -278,7 +278,13 @@ fn whole_vocabulary(tokens: &[u32], reads: &[u32], vocab: u32) -> Batch {
         (0..reads.len() as u32).flat_map(|read| (0..vocab).map(move |token| target(read, token)));
     Batch {
         tokens: tokens.to_vec(),
-        segments: vec![Segment { start: 0, len: tokens.len(), parent: None, row: 0 }],
+        segments: vec![Segment {
+            start: 0,
+            len: tokens.len(),
+            parent: None,
+            sequence_len: tokens.len(),
+            row: 0,
+        }],
         reads: reads.to_vec(),
         targets: targets.collect(),
     }

@@ -6,7 +6,7 @@ use compute::cpu::Precision;
 use data::{Packing, Sequence, pack};
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use model::{Adapter, Base, HeadRequest, Want};
-use text::Batch;
+use text::{Batch, Target};
 
 use crate::gguf_file::in_blocks;
 use crate::subject::{Gradients, Subject, Trained, families};
@@ -177,17 +177,36 @@ impl Combination {
         let together = run(&prompts);
         let alone = prompts.iter().map(|prompt| run(std::slice::from_ref(prompt)).remove(0));
         assert!(alone.collect::<Vec<_>>() == together, "{}: generated alone", self.what);
-        let want = Want { logprob: true, top1: true, ..Want::default() };
-        let request = HeadRequest { want, ..HeadRequest::logprobs() };
         for (prompt, completion) in prompts.iter().zip(together) {
             let tokens = [prompt.tokens.as_slice(), &completion.tokens].concat();
-            let batch = self.batch(&[random_sequence(0, &tokens)], 0);
-            let outputs = subject.outputs(&batch, &request);
-            let first = prompt.tokens.len() - 1;
-            assert_eq!(completion.tokens, outputs.top1[first..], "{}: cached", self.what);
-            let apart = distance(&completion.logprobs, &outputs.logprob[first..]);
+            let (top1, logprobs) = self.scored(subject, &tokens, prompt.tokens.len());
+            assert_eq!(completion.tokens, top1, "{}: cached", self.what);
+            let apart = distance(&completion.logprobs, &logprobs);
             assert!(apart < 1e-5, "{}: cached log-probs: distance {apart:e}", self.what);
         }
+    }
+
+    /// Likeliest tokens and log-probabilities from `first` on, all of one pass. Where the length of a sequence
+    /// decides about its frequencies, a token has a pass of its own over the tokens before it.
+    fn scored(&self, subject: &mut Subject, tokens: &[u32], first: usize) -> (Vec<u32>, Vec<f32>) {
+        let want = Want { logprob: true, top1: true, ..Want::default() };
+        let request = HeadRequest { want, ..HeadRequest::logprobs() };
+        if self.base.config.long_beyond().is_none() {
+            let batch = self.batch(&[random_sequence(0, tokens)], 0);
+            let outputs = subject.outputs(&batch, &request);
+            return (outputs.top1[first - 1..].to_vec(), outputs.logprob[first - 1..].to_vec());
+        }
+        let (mut top1, mut logprobs) = (Vec::new(), Vec::new());
+        for end in first..tokens.len() {
+            let mut batch = self.batch(&[random_sequence(0, &tokens[..end])], 0);
+            let (read, token) = (0, tokens[end]);
+            batch.reads = vec![end as u32 - 1];
+            batch.targets = vec![Target { read, token, sequence: 0, role: 0, weight: 1.0 }];
+            let outputs = subject.outputs(&batch, &request);
+            top1.extend(outputs.top1);
+            logprobs.extend(outputs.logprob);
+        }
+        (top1, logprobs)
     }
 
     #[track_caller]

@@ -9,6 +9,7 @@ mod differences;
 mod generation;
 mod gguf_file;
 mod invariants;
+mod longrope;
 mod merged;
 mod peft;
 mod quantized_files;

@@ -55,7 +55,13 @@ fn last_logprobs(
     let target = |token| Target { read: 0, token, sequence: 0, role: 0, weight: 1.0 };
     let batch = Batch {
         tokens: tokens.to_vec(),
-        segments: vec![Segment { start: 0, len: tokens.len(), parent: None, row: 0 }],
+        segments: vec![Segment {
+            start: 0,
+            len: tokens.len(),
+            parent: None,
+            sequence_len: tokens.len(),
+            row: 0,
+        }],
         reads: vec![tokens.len() as u32 - 1],
         targets: (0..decoder.config.vocab_size as u32).map(target).collect(),
     };

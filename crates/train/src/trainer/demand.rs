@@ -282,7 +282,8 @@ fn worst_batch(tokens: usize, sequences: usize) -> Batch {
     let mut segments = Vec::with_capacity(count);
     for index in 0..count {
         let (start, end) = (tokens * index / count, tokens * (index + 1) / count);
-        segments.push(Segment { start, len: end - start, parent: None, row: 0 });
+        let (len, parent) = (end - start, None);
+        segments.push(Segment { start, len, parent, sequence_len: len, row: 0 });
     }
     let reads: Vec<u32> = (0..tokens as u32).collect();
     let target = |read| Target { read, token: 0, sequence: 0, role: 0, weight: 1.0 };

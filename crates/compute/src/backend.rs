@@ -1,9 +1,32 @@
 //! The seam between models and devices.
 
+use crate::quantize::Quantized;
 use crate::{
     Buffer, DType, LookupSource, Mark, Op, OptimizerKind, Parameter, Quantization, QuantizedSource,
-    Result, Shape, Weight, WeightSource,
+    Result, Shape, Storage, Weight, WeightSource,
 };
+
+/// Loads parts of so many rows of a quantised matrix.
+pub(crate) fn load_parts<B: Backend + ?Sized>(
+    backend: &mut B,
+    whole: &Quantized,
+    cols: usize,
+    parts: &[usize],
+) -> Result<Vec<Weight>> {
+    let mut first = 0;
+    let load = |&rows: &usize| {
+        let part = whole.values().rows(cols, first..first + rows);
+        first += rows;
+        match part.floats() {
+            Some(bytes) => {
+                let storage = Storage::F32;
+                backend.load(WeightSource { rows, cols, storage, bytes, row_order: None })
+            }
+            None => backend.load_quantized(QuantizedSource { rows, cols, values: part.values() }),
+        }
+    };
+    parts.iter().map(load).collect()
+}
 
 /// What a backend is, for reports and manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +84,18 @@ pub trait Backend: Send {
     /// Loads a frozen matrix and quantises it on the way.
     fn load_as(&mut self, source: WeightSource<'_>, quantization: Quantization) -> Result<Weight>;
 
+    /// Loads parts of so many rows of a frozen matrix that is quantised as a whole, as
+    /// [`load_as`](Backend::load_as) does. A part that begins within a block of 4-bit codes is kept as operands.
+    fn load_parts_as(
+        &mut self,
+        source: WeightSource<'_>,
+        quantization: Quantization,
+        parts: &[usize],
+    ) -> Result<Vec<Weight>> {
+        let whole = Quantized::new(source, quantization)?;
+        load_parts(self, &whole, source.cols, parts)
+    }
+
     /// Loads a frozen matrix that is quantised already.
     fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight>;
 
@@ -74,14 +109,27 @@ pub trait Backend: Send {
         shape: Shape,
         values: &[f32],
         optimizer: OptimizerKind,
+    ) -> Result<Parameter> {
+        match shape {
+            Shape::Matrix(rows, _) => self.load_trained_parts(shape, &[rows], values, optimizer),
+            Shape::Vector(_) => self.load_trained_parts(shape, &[], values, optimizer),
+        }
+    }
+
+    /// As [`load_trained`](Backend::load_trained), for a matrix whose parts of so many rows are multiplied
+    /// apart: each has an operand copy of its own, and the optimizer steps over the matrix as a whole.
+    fn load_trained_parts(
+        &mut self,
+        shape: Shape,
+        parts: &[usize],
+        values: &[f32],
+        optimizer: OptimizerKind,
     ) -> Result<Parameter>;
 
     /// Forgets a parameter and what belongs to it.
     fn unload_trained(&mut self, parameter: Parameter) {
         parameter.buffers().for_each(|buffer| self.free_static(buffer));
-        if let Some(weight) = parameter.weight {
-            self.unload(weight);
-        }
+        parameter.weights.into_iter().flatten().for_each(|weight| self.unload(weight));
     }
 
     /// Forgets a frozen matrix.

@@ -26,6 +26,6 @@ pub use op::Op;
 pub use optimizer::{DynamicMap, Optimizer, OptimizerKind, Shape};
 pub use reference::Reference;
 pub use weight::{
-    Absmax, LookupSource, Owner, Parameter, Quantization, QuantizedSource, QuantizedValues,
-    Storage, Weight, WeightSource,
+    Absmax, LookupSource, Owner, Parameter, ParameterPart, Quantization, QuantizedSource,
+    QuantizedValues, Storage, Weight, WeightSource,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::cpu::{Form, Isa, Workspace};
 use crate::op::{Attention, Head, Linear, Optimize, WeightGradient};
+use crate::quantize::BLOCK_LEN;
 use crate::{
     Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
     Quantization, QuantizedSource, QuantizedValues, Region, Result, Shape, Storage, Weight,
@@ -277,6 +278,23 @@ impl Backend for Measure {
         Ok(weight)
     }
 
+    /// As [`load`](Backend::load).
+    fn load_parts_as(
+        &mut self,
+        source: WeightSource<'_>,
+        to: Quantization,
+        parts: &[usize],
+    ) -> Result<Vec<Weight>> {
+        let (cols, mut first) = (source.cols, 0);
+        let load = |&rows: &usize| {
+            let is_whole = to == Quantization::Int8 || (first * cols).is_multiple_of(BLOCK_LEN);
+            first += rows;
+            let part = WeightSource { rows, storage: Storage::F32, ..source };
+            if is_whole { self.load_as(part, to) } else { self.load(part) }
+        };
+        parts.iter().map(load).collect()
+    }
+
     /// Looks at the shape and the lengths of blocks: all else may be empty.
     fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
         let QuantizedSource { rows, cols, values } = source;
@@ -293,19 +311,18 @@ impl Backend for Measure {
     }
 
     /// Looks at the shape alone: `values` may be empty.
-    fn load_trained(
+    fn load_trained_parts(
         &mut self,
         shape: Shape,
+        parts: &[usize],
         _values: &[f32],
         optimizer: OptimizerKind,
     ) -> Result<Parameter> {
-        let weight = match shape {
-            Shape::Matrix(rows, cols) => {
-                Some(self.add_weight(rows, cols, rows * cols * self.operand.size()))
-            }
-            Shape::Vector(_) => None,
-        };
-        Parameter::new(self, shape, weight, optimizer)
+        let mut weights = Vec::with_capacity(parts.len());
+        for (rows, cols, range) in shape.parts(parts) {
+            weights.push(self.add_weight(rows, cols, range.len() * self.operand.size()));
+        }
+        Parameter::new(self, shape, &weights, optimizer)
     }
 
     fn unload(&mut self, weight: Weight) {

@@ -135,6 +135,22 @@ impl Shape {
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
+
+    /// The parts of so many rows each of a matrix: rows, columns, and which of its numbers they are.
+    pub(crate) fn parts(self, parts: &[usize]) -> Vec<(usize, usize, std::ops::Range<usize>)> {
+        let Shape::Matrix(rows, cols) = self else {
+            assert!(parts.is_empty(), "a vector has no parts");
+            return Vec::new();
+        };
+        assert_eq!(parts.iter().sum::<usize>(), rows, "parts have all rows");
+        let mut first = 0;
+        let part = |&rows: &usize| {
+            let start = first * cols;
+            first += rows;
+            (rows, cols, start..first * cols)
+        };
+        parts.iter().map(part).collect()
+    }
 }
 
 impl Optimizer {

@@ -4,10 +4,13 @@
 //! (`xtask/golden/nf4.py`). Products and sums are rounded one by one, so the bits are the same on every machine.
 //! Everything works on runs of numbers, so that a large matrix never exists in f32 as a whole.
 
+mod rows;
+
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use crate::{Absmax, Error, Quantization, QuantizedValues, Result, WeightSource};
+pub use rows::QuantizedRows;
 
 /// Numbers to one magnitude.
 pub const BLOCK_LEN: usize = 64;

@@ -3,6 +3,9 @@
 use crate::Buffer;
 use crate::optimizer::{STATES, Shape};
 
+/// Most parts of one matrix that are multiplied apart: queries, keys and values.
+pub const PARTS: usize = 3;
+
 /// How the numbers of a weight are stored in the file that it comes from.
 ///
 /// The block types are those of the GGUF format: a row is cut into blocks of
@@ -252,7 +255,18 @@ impl LookupSource {
     }
 }
 
-/// What is trained: the operand copy and all that the optimizer keeps.
+/// Rows of a trained matrix that are multiplied by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct ParameterPart {
+    /// Their operand copy.
+    pub weight: Weight,
+    /// Their values, f32.
+    pub master: Buffer,
+    /// d(loss)/d(value), f32.
+    pub gradient: Buffer,
+}
+
+/// What is trained: the operand copies and all that the optimizer keeps.
 ///
 /// The buffers are as long as `shape`, f32, and may be read and written
 /// (checkpoints); after writing `master`, run [`crate::Op::Refresh`].
@@ -262,8 +276,9 @@ pub struct Parameter {
     pub shape: Shape,
     /// Which optimizer it was made for.
     pub optimizer: crate::OptimizerKind,
-    /// What matrix products use; a vector has none.
-    pub weight: Option<Weight>,
+    /// What matrix products use: operand copies of runs of rows, one after another. It is one of all rows,
+    /// or one for each part of a fused matrix; a vector has none.
+    pub weights: [Option<Weight>; PARTS],
     /// The f32 value.
     pub master: Buffer,
     /// d(loss)/d(value), accumulated until the optimizer clears it.
@@ -277,16 +292,18 @@ impl Parameter {
     pub(crate) fn new(
         backend: &mut dyn crate::Backend,
         shape: Shape,
-        weight: Option<Weight>,
+        parts: &[Weight],
         optimizer: crate::OptimizerKind,
     ) -> crate::Result<Self> {
+        let mut weights = [None; PARTS];
+        weights.iter_mut().zip(parts).for_each(|(weight, &part)| *weight = Some(part));
         let master = backend.alloc_static(shape.len(), crate::DType::F32)?;
         let gradient = backend.alloc_static(shape.len(), crate::DType::F32)?;
         let mut state = [None; STATES];
         for (slot, (_, len, dtype)) in state.iter_mut().zip(optimizer.states(shape)) {
             *slot = Some(backend.alloc_static(len, dtype)?);
         }
-        Ok(Parameter { shape, optimizer, weight, master, gradient, state })
+        Ok(Parameter { shape, optimizer, weights, master, gradient, state })
     }
 
     /// Panics where the parameter was loaded for an optimizer that keeps something else.
@@ -311,8 +328,26 @@ impl Parameter {
     /// The operand copy of a matrix.
     ///
     /// # Panics
-    /// Of a vector.
+    /// Of a vector, and of a matrix of several parts.
     pub fn matrix(&self) -> Weight {
-        self.weight.expect("a matrix is trained here, not a vector")
+        let [Some(weight), None, None] = self.weights else {
+            panic!("one matrix is trained here, not a vector and not several parts")
+        };
+        weight
+    }
+
+    /// The parts of a matrix, in the order of its rows; none of a vector.
+    pub fn parts(&self) -> impl Iterator<Item = ParameterPart> {
+        let mut first = 0;
+        self.weights.into_iter().flatten().map(move |weight| {
+            let len = weight.rows * weight.cols;
+            let part = ParameterPart {
+                weight,
+                master: self.master.slice(first, len),
+                gradient: self.gradient.slice(first, len),
+            };
+            first += len;
+            part
+        })
     }
 }

@@ -2,61 +2,67 @@
 
 use std::collections::BTreeMap;
 
-use compute::{Backend, Buffer, OptimizerKind, Parameter, Shape, Weight};
+use compute::{Backend, Buffer, OptimizerKind, Parameter, ParameterPart, Shape, Weight};
 
 use crate::Result;
 
 /// A matrix on a device.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::large_enum_variant, reason = "a few hundred bytes for a matrix of megabytes")]
 pub(crate) enum Matrix {
     Frozen(Weight),
-    Trained(Parameter),
+    /// A trained tensor, or its part where it is a fused one.
+    Trained(ParameterPart),
 }
 
 impl Matrix {
     pub(crate) fn weight(&self) -> Weight {
         match self {
             Matrix::Frozen(weight) => *weight,
-            Matrix::Trained(parameter) => parameter.matrix(),
+            Matrix::Trained(part) => part.weight,
         }
     }
 
     pub(crate) fn gradient(&self) -> Option<Buffer> {
         match self {
             Matrix::Frozen(_) => None,
-            Matrix::Trained(parameter) => Some(parameter.gradient),
+            Matrix::Trained(part) => Some(part.gradient),
         }
     }
 
-    pub(crate) fn unload(self, backend: &mut dyn Backend) {
-        match self {
-            Matrix::Frozen(weight) => backend.unload(weight),
-            Matrix::Trained(parameter) => backend.unload_trained(parameter),
+    /// Gives the memory of a frozen matrix back. That of a trained one belongs to its tensor.
+    pub(crate) fn unload_frozen(self, backend: &mut dyn Backend) {
+        if let Matrix::Frozen(weight) = self {
+            backend.unload(weight);
         }
     }
 }
 
 /// A vector on a device: a norm's weight or a bias.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::large_enum_variant, reason = "as of matrices, of which there are as many")]
 pub(crate) enum Vector {
     Frozen(Buffer),
-    Trained(Parameter),
+    Trained(TrainedVector),
+}
+
+/// A trained vector, or its part where it is that of a fused tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrainedVector {
+    pub(crate) master: Buffer,
+    pub(crate) gradient: Buffer,
 }
 
 impl Vector {
     pub(crate) fn buffer(&self) -> Buffer {
         match self {
             Vector::Frozen(buffer) => *buffer,
-            Vector::Trained(parameter) => parameter.master,
+            Vector::Trained(part) => part.master,
         }
     }
 
     pub(crate) fn gradient(&self) -> Option<Buffer> {
         match self {
             Vector::Frozen(_) => None,
-            Vector::Trained(parameter) => Some(parameter.gradient),
+            Vector::Trained(part) => Some(part.gradient),
         }
     }
 }
@@ -89,10 +95,8 @@ pub enum Role {
 /// Something that is trained, and where it is saved.
 #[derive(Clone, Debug)]
 pub struct TrainedTensor {
-    /// The tensor of the file that it belongs to.
+    /// Its name in the file.
     pub name: String,
-    /// Its first row in that tensor: not 0 for the later parts of a fused one.
-    pub first_row: usize,
     /// What it is.
     pub role: Role,
     /// Its values and the optimizer's.
@@ -100,25 +104,49 @@ pub struct TrainedTensor {
 }
 
 impl TrainedTensor {
-    /// Puts values on a device, to be trained: those of the tensor of this name from the row on.
-    pub(crate) fn load(
+    /// Puts a matrix on a device, to be trained; its parts of so many rows are multiplied apart.
+    pub(crate) fn load_matrix(
         backend: &mut dyn Backend,
         optimizers: Optimizers,
-        (name, first_row): (&str, usize),
-        role: Role,
-        shape: Shape,
+        (name, role): (&str, Role),
+        (parts, cols): (&[usize], usize),
         values: &[f32],
     ) -> Result<Self> {
-        let parameter = backend.load_trained(shape, values, optimizers.of(role))?;
-        Ok(TrainedTensor { name: name.to_owned(), first_row, role, parameter })
+        let shape = Shape::Matrix(parts.iter().sum(), cols);
+        let parameter = backend.load_trained_parts(shape, parts, values, optimizers.of(role))?;
+        Ok(TrainedTensor { name: name.to_owned(), role, parameter })
     }
 
-    /// A name of its own.
-    pub fn key(&self) -> String {
-        match self.first_row {
-            0 => self.name.clone(),
-            row => format!("{}.from_row_{row}", self.name),
-        }
+    /// Puts a vector on a device, to be trained.
+    pub(crate) fn load_vector(
+        backend: &mut dyn Backend,
+        optimizers: Optimizers,
+        (name, role): (&str, Role),
+        values: &[f32],
+    ) -> Result<Self> {
+        let shape = Shape::Vector(values.len());
+        let parameter = backend.load_trained(shape, values, optimizers.of(role))?;
+        Ok(TrainedTensor { name: name.to_owned(), role, parameter })
+    }
+
+    /// The parts of a matrix.
+    pub(crate) fn matrices(&self) -> Vec<Matrix> {
+        self.parameter.parts().map(Matrix::Trained).collect()
+    }
+
+    /// Parts of a vector, of so many numbers each.
+    pub(crate) fn vectors(&self, parts: &[usize]) -> Vec<TrainedVector> {
+        let mut first = 0;
+        let part = |&len: &usize| {
+            let Parameter { master, gradient, .. } = self.parameter;
+            let part = TrainedVector {
+                master: master.slice(first, len),
+                gradient: gradient.slice(first, len),
+            };
+            first += len;
+            part
+        };
+        parts.iter().map(part).collect()
     }
 
     /// Numbers in it.
@@ -135,7 +163,7 @@ impl TrainedTensor {
 /// A tensor on the host: shape and values.
 pub type HostTensor = (Vec<usize>, Vec<f32>);
 
-/// Reads the values of trained tensors back; parts of one tensor are put together.
+/// Reads the values of trained tensors back.
 pub fn read_tensors(
     backend: &mut dyn Backend,
     trained: &[TrainedTensor],
@@ -143,7 +171,7 @@ pub fn read_tensors(
     read_whole(backend, trained, |parameter| parameter.master)
 }
 
-/// Reads the gradients of trained tensors; parts of one tensor are put together.
+/// Reads the gradients of trained tensors.
 pub fn read_gradients(
     backend: &mut dyn Backend,
     trained: &[TrainedTensor],
@@ -156,7 +184,7 @@ fn read_whole(
     trained: &[TrainedTensor],
     buffer: impl Fn(&Parameter) -> Buffer,
 ) -> Result<BTreeMap<String, HostTensor>> {
-    let mut tensors: BTreeMap<String, HostTensor> = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
     for tensor in trained {
         let mut values = vec![0.0; tensor.len()];
         backend.read(buffer(&tensor.parameter), &mut values)?;
@@ -164,15 +192,7 @@ fn read_whole(
             Shape::Matrix(rows, cols) => vec![rows, cols],
             Shape::Vector(len) => vec![len],
         };
-        match tensors.get_mut(&tensor.name) {
-            None => {
-                tensors.insert(tensor.name.clone(), (shape, values));
-            }
-            Some((whole, before)) => {
-                whole[0] += shape[0];
-                before.extend(values);
-            }
-        }
+        tensors.insert(tensor.name.clone(), (shape, values));
     }
     Ok(tensors)
 }

@@ -339,25 +339,19 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
     sync_folder(to)
 }
 
-/// Writes the values of trained tensors, one at a time; parts of one tensor as that tensor.
+/// Writes the values of trained tensors, one at a time.
 fn write_trained(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTensor]) -> Result<()> {
-    let mut announced: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let mut parts: Vec<&TrainedTensor> = trained.iter().collect();
-    parts.sort_by_key(|tensor| (&tensor.name, tensor.first_row));
-    for tensor in &parts {
+    let mut tensors: Vec<&TrainedTensor> = trained.iter().collect();
+    tensors.sort_by_key(|tensor| &tensor.name);
+    let announced = tensors.iter().map(|tensor| {
         let shape = match tensor.parameter.shape {
             Shape::Matrix(rows, cols) => vec![rows, cols],
             Shape::Vector(len) => vec![len],
         };
-        let whole = announced.entry(&tensor.name);
-        whole.and_modify(|whole| whole[0] += shape[0]).or_insert(shape);
-    }
-    let announced: Vec<Announced> = announced
-        .into_iter()
-        .map(|(name, shape)| Announced { name: name.into(), dtype: Dtype::F32, shape })
-        .collect();
-    let mut writer = TensorWriter::create(path, &announced)?;
-    for tensor in parts {
+        Announced { name: tensor.name.clone(), dtype: Dtype::F32, shape }
+    });
+    let mut writer = TensorWriter::create(path, &announced.collect::<Vec<_>>())?;
+    for tensor in tensors {
         let mut values = vec![0.0; tensor.len()];
         backend.read(tensor.parameter.master, &mut values)?;
         writer.write_f32(&values)?;
@@ -387,7 +381,7 @@ fn write_optimizer(
 ) -> Result<()> {
     let mut states: Vec<(String, Buffer)> = Vec::new();
     for tensor in trained {
-        let key = tensor.key();
+        let key = &tensor.name;
         states.extend(
             tensor.parameter.states().map(|(name, buffer)| (format!("{key}.{name}"), buffer)),
         );
@@ -422,7 +416,7 @@ fn read_optimizer(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTens
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
     for tensor in trained {
         for (name, buffer) in tensor.parameter.states() {
-            let name = format!("{}.{name}", tensor.key());
+            let name = format!("{}.{name}", tensor.name);
             let view = tensors.tensor(&name).map_err(|error| damaged(path, error))?;
             if view.shape() != [buffer.len] {
                 return Err(damaged(path, format!("`{name}` has another shape")));

@@ -131,7 +131,7 @@ mod tests {
         let mut tensor = |role: Role, shape: Shape| {
             let kind = config.kinds().of(role);
             let parameter = backend.load_trained(shape, &[], kind).unwrap();
-            TrainedTensor { name: String::new(), first_row: 0, role, parameter }
+            TrainedTensor { name: String::new(), role, parameter }
         };
         let matrix = Shape::Matrix(4, 4);
         let trained = [

@@ -62,6 +62,9 @@ fn steps(t: &mut Trial<'_>, optimizer: Optimizer, weight_decay: f32) {
     let fits = |shape: &Shape| kind != OptimizerKind::Muon || matches!(shape, Shape::Matrix(..));
     let parameters: Vec<Parameter> =
         SHAPES.into_iter().filter(fits).map(|shape| t.parameter(shape, kind)).collect();
+    // Parts of a fused matrix take one step together.
+    let parts = t.parameter_of_parts(Shape::Matrix(55, 20), &[32, 16, 7], kind);
+    let parameters = [parameters, vec![parts]].concat();
     for step in 1..=4 {
         for parameter in &parameters {
             let gradient = t.random(parameter.gradient.len);
@@ -82,9 +85,7 @@ fn steps(t: &mut Trial<'_>, optimizer: Optimizer, weight_decay: f32) {
         for ((name, ..), buffer) in kind.states(parameter.shape).iter().zip(parameter.state) {
             t.keep(*name, buffer.expect("kept"));
         }
-        if parameter.weight.is_some() {
-            keep_product(t, parameter.matrix());
-        }
+        parameter.parts().for_each(|part| keep_product(t, part.weight));
     }
 }
 

@@ -229,6 +229,20 @@ impl<'a> Trial<'a> {
         parameter
     }
 
+    /// A matrix of random values whose parts of so many rows are multiplied apart.
+    pub fn parameter_of_parts(
+        &mut self,
+        shape: Shape,
+        parts: &[usize],
+        optimizer: OptimizerKind,
+    ) -> Parameter {
+        let values = self.random(shape.len());
+        let parameter = self.backend.load_trained_parts(shape, parts, &values, optimizer);
+        let parameter = parameter.expect("load");
+        self.parameters.push(parameter);
+        parameter
+    }
+
     /// Writes bytes over a buffer.
     pub fn write_u8(&mut self, values: &[u8], out: Buffer) {
         self.backend.upload_u8(values, out).expect("upload");

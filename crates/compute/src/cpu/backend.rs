@@ -16,8 +16,9 @@ use super::operand::Operand;
 use super::optimizer::{State, optimize, sum_squares};
 use super::rope::{Rotation, rope, rope_table};
 use super::sample::{Logits, sample};
-use super::weight::Matrix;
+use super::weight::{Matrix, quantize};
 use super::{Isa, Pool, cast, embed, gated, norm, rows};
+use crate::backend::load_parts;
 use crate::op::{self, AttentionLayout, Linear};
 use crate::{
     Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
@@ -240,6 +241,16 @@ impl Backend for Cpu {
         Ok(self.insert(Loaded { matrix }))
     }
 
+    fn load_parts_as(
+        &mut self,
+        source: WeightSource<'_>,
+        quantization: Quantization,
+        parts: &[usize],
+    ) -> Result<Vec<Weight>> {
+        let whole = quantize(self.machine(), source, quantization)?;
+        load_parts(self, &whole, source.cols, parts)
+    }
+
     fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
         let matrix = Matrix::load_quantized(self.format, source)?;
         Ok(self.insert(Loaded { matrix }))
@@ -250,21 +261,20 @@ impl Backend for Cpu {
         Ok(self.insert(Loaded { matrix }))
     }
 
-    fn load_trained(
+    fn load_trained_parts(
         &mut self,
         shape: Shape,
+        parts: &[usize],
         values: &[f32],
         optimizer: OptimizerKind,
     ) -> Result<Parameter> {
         assert_eq!(values.len(), shape.len(), "values of a parameter");
-        let weight = match shape {
-            Shape::Matrix(rows, cols) => {
-                let matrix = Matrix::trained(self.machine(), rows, cols, values);
-                Some(self.insert(Loaded { matrix }))
-            }
-            Shape::Vector(_) => None,
-        };
-        let parameter = Parameter::new(self, shape, weight, optimizer)?;
+        let mut weights = Vec::with_capacity(parts.len());
+        for (rows, cols, range) in shape.parts(parts) {
+            let matrix = Matrix::trained(self.machine(), rows, cols, &values[range]);
+            weights.push(self.insert(Loaded { matrix }));
+        }
+        let parameter = Parameter::new(self, shape, &weights, optimizer)?;
         self.places.output::<f32>(parameter.master).copy_from_slice(values);
         Ok(parameter)
     }
@@ -578,10 +588,11 @@ impl Cpu {
         let Cpu { pool, isa, format, places, weights, .. } = self;
         let machine = Machine { pool, isa: *isa, format: *format };
         for parameter in parameters {
-            let Some(weight) = parameter.weight else { continue };
-            let loaded = weights[weight.id as usize].as_mut();
-            let loaded = loaded.expect("a weight is used before it is unloaded");
-            loaded.matrix.refresh(machine, places.input(parameter.master));
+            for part in parameter.parts() {
+                let loaded = weights[part.weight.id as usize].as_mut();
+                let loaded = loaded.expect("a weight is used before it is unloaded");
+                loaded.matrix.refresh(machine, places.input(part.master));
+            }
         }
     }
 }

@@ -180,21 +180,20 @@ impl Backend for Reference {
         Ok(weight)
     }
 
-    fn load_trained(
+    fn load_trained_parts(
         &mut self,
         shape: Shape,
+        parts: &[usize],
         values: &[f32],
         optimizer: OptimizerKind,
     ) -> Result<Parameter> {
         assert_eq!(values.len(), shape.len(), "values of a parameter");
-        let weight = match shape {
-            Shape::Matrix(rows, cols) => {
-                let values = values.iter().copied().map(f64::from).collect();
-                Some(self.add_weight(Matrix { rows, cols, values }))
-            }
-            Shape::Vector(_) => None,
-        };
-        let parameter = Parameter::new(self, shape, weight, optimizer)?;
+        let mut weights = Vec::with_capacity(parts.len());
+        for (rows, cols, range) in shape.parts(parts) {
+            let values = values[range].iter().copied().map(f64::from).collect();
+            weights.push(self.add_weight(Matrix { rows, cols, values }));
+        }
+        let parameter = Parameter::new(self, shape, &weights, optimizer)?;
         self.upload(values, parameter.master)?;
         Ok(parameter)
     }

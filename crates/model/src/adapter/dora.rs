@@ -2,14 +2,15 @@
 //! taken as a constant in backward.
 
 use compute::op::{DoraFactors, Linear, Op, Term};
-use compute::{Backend, Buffer, DType, Parameter, Weight};
+use compute::{Backend, Buffer, DType, Weight};
 
 use crate::Result;
+use crate::tensor::TrainedVector;
 
 /// The magnitudes over one module, and what follows from them and the matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct Dora {
-    magnitude: Option<Parameter>,
+    magnitude: Option<TrainedVector>,
     /// `|W_n|^2`, kept while the matrices change.
     squares: Buffer,
     /// `[N]`: what the sum is multiplied by.
@@ -23,27 +24,25 @@ impl Dora {
         self.magnitude.map(|magnitude| magnitude.gradient)
     }
 
-    /// The trained magnitudes.
-    pub(super) fn parameter(&self) -> Option<Parameter> {
-        self.magnitude
+    /// The values of the trained magnitudes.
+    pub(super) fn magnitude(&self) -> Option<Buffer> {
+        self.magnitude.map(|magnitude| magnitude.master)
     }
 
     pub(super) fn new(
         backend: &mut dyn Backend,
         squares: Buffer,
-        magnitude: Option<Parameter>,
+        magnitude: Option<TrainedVector>,
     ) -> Result<Self> {
         let factors = backend.alloc_static(squares.len, DType::F32)?;
         let norms = backend.alloc_static(squares.len, DType::F32)?;
         Ok(Dora { magnitude, squares, factors, norms })
     }
 
+    /// Gives back what follows from the magnitudes; they belong to their tensor.
     pub(super) fn unload(self, backend: &mut dyn Backend) {
         for buffer in [self.squares, self.factors, self.norms] {
             backend.free_static(buffer);
-        }
-        if let Some(magnitude) = self.magnitude {
-            backend.unload_trained(magnitude);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use compute::op::{Embed, Op};
-use compute::{Backend, Buffer, DType, Parameter, Shape};
+use compute::{Backend, Buffer, DType, Parameter, Weight};
 
 use super::config::LoraConfig;
 use super::dora::{Dora, DoraInputs, DoraScratch};
@@ -165,7 +165,7 @@ impl Adapter {
                 else {
                     continue;
                 };
-                let magnitude = dora.parameter().expect("trained with its matrices").master;
+                let magnitude = dora.magnitude().expect("trained with its matrices");
                 let inputs = DoraInputs {
                     weight: decoder.module(layer, module).weight(),
                     a: lora.a(),
@@ -196,22 +196,25 @@ impl Adapter {
 
     /// Gives its device memory back.
     pub fn unload(self, backend: &mut dyn Backend) {
+        for tensor in self.trained {
+            backend.unload_trained(tensor.parameter);
+        }
         let mut shared = Vec::new();
         for lora in self.modules.into_values() {
             // The parts of a fused module have one `lora_A`.
             if !shared.contains(&lora.a()) {
                 shared.push(lora.a());
-                lora.a.unload(backend);
+                lora.a.unload_frozen(backend);
             }
-            lora.b.unload(backend);
+            lora.b.unload_frozen(backend);
             if let Some(dora) = lora.dora {
                 dora.unload(backend);
             }
         }
         if let Some(tokens) = self.tokens {
-            tokens.embedding.unload(backend);
+            tokens.embedding.unload_frozen(backend);
             if let Some(head) = tokens.head {
-                head.unload(backend);
+                head.unload_frozen(backend);
             }
             backend.free_static(tokens.index);
         }
@@ -227,7 +230,7 @@ impl Adapter {
 type Built =
     (BTreeMap<(usize, Module), Lora>, Option<TokenRows>, Vec<TrainedTensor>, Option<DoraScratch>);
 
-/// Puts matrices on a device, part by part.
+/// Puts matrices on a device.
 struct Builder<'a> {
     backend: &'a mut dyn Backend,
     decoder: &'a Decoder,
@@ -252,26 +255,17 @@ impl Builder<'_> {
             let (a, b) = (next(), next());
             let magnitude = self.config.dora.then(&mut next);
             let cols = self.decoder.config.shape(module).1;
-            let a_matrix = self.matrix(a.0, 0, Role::LoraA, (rank, cols), a.1)?;
-            let mut first_row = 0;
-            for &part in module.parts() {
-                let rows = self.decoder.config.shape(part).0;
-                let b_values = part_of(b.1, first_row * rank, rows * rank);
-                let b_matrix = self.matrix(b.0, first_row, Role::LoraB, (rows, rank), b_values)?;
-                let mut lora = Lora { a: a_matrix, b: b_matrix, rank, scaling, dora: None };
-                if let (Some((name, magnitudes)), Some(scratch)) = (magnitude, &scratch) {
-                    let site = MagnitudeSite {
-                        name,
-                        first_row,
-                        magnitudes: part_of(magnitudes, first_row, rows),
-                        a: a.1,
-                        b: b_values,
-                    };
-                    lora.dora = Some(self.dora(scratch, (layer, part), &lora, &site)?);
-                }
-                modules.insert((layer, part), lora);
-                first_row += rows;
+            let a_matrix = self.matrices((a.0, Role::LoraA), (&[rank], cols), a.1)?.remove(0);
+            let parts = module.parts();
+            let rows: Vec<usize> = parts.iter().map(|&p| self.decoder.config.shape(p).0).collect();
+            let b_matrices = self.matrices((b.0, Role::LoraB), (&rows, rank), b.1)?;
+            let lora = |b: Matrix| Lora { a: a_matrix, b, rank, scaling, dora: None };
+            let mut loras: Vec<Lora> = b_matrices.into_iter().map(lora).collect();
+            if let (Some((name, magnitudes)), Some(scratch)) = (magnitude, &scratch) {
+                let site = MagnitudeSite { name, layer, magnitudes, a: a.1, b: b.1 };
+                self.add_magnitudes(scratch, parts, &mut loras, &site)?;
             }
+            modules.extend(parts.iter().map(|&part| (layer, part)).zip(loras));
         }
         let tokens = match self.config.tokens.is_empty() {
             true => None,
@@ -303,80 +297,75 @@ impl Builder<'_> {
         Ok(Some(DoraScratch::new(self.backend, rank, rows, cols)?))
     }
 
-    fn matrix(
+    /// The parts of so many rows of a matrix.
+    fn matrices(
         &mut self,
-        name: &str,
-        first_row: usize,
-        role: Role,
-        (rows, cols): (usize, usize),
+        (name, role): (&str, Role),
+        (parts, cols): (&[usize], usize),
         values: &[f32],
-    ) -> Result<Matrix> {
-        if self.training.is_none() {
-            let weight = frozen(self.backend, rows, cols, values, None)?;
-            return Ok(Matrix::Frozen(weight));
-        }
-        let shape = Shape::Matrix(rows, cols);
-        Ok(Matrix::Trained(self.parameter(name, first_row, role, shape, values)?))
-    }
-
-    fn parameter(
-        &mut self,
-        name: &str,
-        first_row: usize,
-        role: Role,
-        shape: Shape,
-        values: &[f32],
-    ) -> Result<Parameter> {
-        let optimizers = self.training.expect("asked for what is trained");
+    ) -> Result<Vec<Matrix>> {
+        let Some(optimizers) = self.training else {
+            let weights = frozen(self.backend, (parts, cols), values, None)?;
+            return Ok(weights.into_iter().map(Matrix::Frozen).collect());
+        };
+        let place = (name, role);
         let tensor =
-            TrainedTensor::load(self.backend, optimizers, (name, first_row), role, shape, values)?;
-        let parameter = tensor.parameter;
+            TrainedTensor::load_matrix(self.backend, optimizers, place, (parts, cols), values)?;
+        let matrices = tensor.matrices();
         self.trained.push(tensor);
-        Ok(parameter)
+        Ok(matrices)
     }
 
-    fn dora(
+    /// Puts magnitudes over the parts of a module.
+    fn add_magnitudes(
         &mut self,
         scratch: &DoraScratch,
-        (layer, module): (usize, Module),
-        lora: &Lora,
+        parts: &[Module],
+        loras: &mut [Lora],
         site: &MagnitudeSite<'_>,
-    ) -> Result<Dora> {
-        let weight = self.decoder.module(layer, module).weight();
-        let squares = self.backend.alloc_static(weight.rows, DType::F32)?;
-        self.backend.run(Op::RowSquares { weight, out: squares })?;
-        let magnitudes = match site.magnitudes.is_empty() {
-            false => site.magnitudes.to_vec(),
-            true => {
-                let mut norms = vec![0.0; squares.len];
-                self.backend.read(squares, &mut norms)?;
-                norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
-                norms
+    ) -> Result<()> {
+        let module = |&part: &Module| self.decoder.module(site.layer, part).weight();
+        let weights: Vec<Weight> = parts.iter().map(module).collect();
+        let rows: Vec<usize> = weights.iter().map(|weight| weight.rows).collect();
+        let (mut squares, mut norms) = (Vec::new(), Vec::new());
+        for &weight in &weights {
+            let out = self.backend.alloc_static(weight.rows, DType::F32)?;
+            self.backend.run(Op::RowSquares { weight, out })?;
+            squares.push(out);
+            if site.magnitudes.is_empty() {
+                let mut own = vec![0.0; out.len];
+                self.backend.read(out, &mut own)?;
+                norms.extend(own.iter().map(|square| square.sqrt()));
             }
-        };
-        let shape = Shape::Vector(weight.rows);
-        let parameter = match self.training {
-            None => None,
-            Some(_) => Some(self.parameter(
-                site.name,
-                site.first_row,
-                Role::Magnitude,
-                shape,
-                &magnitudes,
-            )?),
-        };
-        let dora = Dora::new(self.backend, squares, parameter)?;
-        let given = [site.a, site.b, &magnitudes].map(|values| constant(self.backend, values));
-        let [a_values, b_values, magnitude] = given;
-        let (a_values, b_values, magnitude) = (a_values?, b_values?, magnitude?);
-        let (a, scaling) = (lora.a(), lora.scaling);
-        let inputs = DoraInputs { weight, a, a_values, b_values, magnitude, scaling };
-        scratch.refresh(self.backend, &dora, &inputs)?;
-        self.backend.sync()?;
-        for buffer in [a_values, b_values, magnitude] {
-            self.backend.free_static(buffer);
         }
-        Ok(dora)
+        let magnitudes = if site.magnitudes.is_empty() { &norms[..] } else { site.magnitudes };
+        let mut trained = vec![None; parts.len()];
+        if let Some(optimizers) = self.training {
+            let place = (site.name, Role::Magnitude);
+            let tensor = TrainedTensor::load_vector(self.backend, optimizers, place, magnitudes)?;
+            trained = tensor.vectors(&rows).into_iter().map(Some).collect();
+            self.trained.push(tensor);
+        }
+        let mut first = 0;
+        for (index, lora) in loras.iter_mut().enumerate() {
+            let (weight, rank) = (weights[index], lora.rank);
+            let dora = Dora::new(self.backend, squares[index], trained[index])?;
+            let b = &site.b[first * rank..][..weight.rows * rank];
+            let given = [site.a, b, &magnitudes[first..][..weight.rows]];
+            let [a_values, b_values, magnitude] =
+                given.map(|values| constant(self.backend, values));
+            let (a_values, b_values, magnitude) = (a_values?, b_values?, magnitude?);
+            let (a, scaling) = (lora.a(), lora.scaling);
+            let inputs = DoraInputs { weight, a, a_values, b_values, magnitude, scaling };
+            scratch.refresh(self.backend, &dora, &inputs)?;
+            self.backend.sync()?;
+            for buffer in [a_values, b_values, magnitude] {
+                self.backend.free_static(buffer);
+            }
+            lora.dora = Some(dora);
+            first += weight.rows;
+        }
+        Ok(())
     }
 
     fn tokens(
@@ -394,8 +383,8 @@ impl Builder<'_> {
                 false => values.to_vec(),
                 true => rows_of(self.backend, matrix, index, cols)?,
             };
-            let shape = (indices.len(), cols);
-            let made = self.matrix(name, 0, Role::Tokens, shape, &values)?;
+            let rows = [indices.len()];
+            let made = self.matrices((name, Role::Tokens), (&rows, cols), &values)?.remove(0);
             if let Matrix::Frozen(_) = made {
                 let weight = matrix.weight();
                 let values = constant(self.backend, &values)?;
@@ -414,7 +403,8 @@ impl Builder<'_> {
 /// Where magnitudes stand in their file, and the matrices beside them.
 struct MagnitudeSite<'a> {
     name: &'a str,
-    first_row: usize,
+    layer: usize,
+    /// Empty: the norms of the base's rows.
     magnitudes: &'a [f32],
     a: &'a [f32],
     b: &'a [f32],
@@ -434,9 +424,4 @@ fn rows_of(
     backend.read(out, &mut values)?;
     backend.free_static(out);
     Ok(values)
-}
-
-/// A part of values that may be empty.
-fn part_of(values: &[f32], start: usize, len: usize) -> &[f32] {
-    if values.is_empty() { values } else { &values[start..start + len] }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use compute::quantize::BlockAbsmax;
-use compute::{Absmax, LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource};
+use compute::quantize::QuantizedRows;
+use compute::{LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource};
 use safetensors::Dtype;
 
 use super::{Base, Stored, Tensor};
@@ -20,21 +20,9 @@ pub struct Part<'a> {
 }
 
 enum Numbers<'a> {
-    Plain {
-        storage: Storage,
-        bytes: &'a [u8],
-        row_order: Option<Vec<u32>>,
-    },
+    Plain { storage: Storage, bytes: &'a [u8], row_order: Option<Vec<u32>> },
     Quantized(QuantizedValues<'a>),
-    /// Whole blocks from the middle of a matrix.
-    FourBit {
-        codes: &'a [u8],
-        map: &'a [f32; 16],
-        block_len: usize,
-        absmax: BlockAbsmax,
-    },
-    /// Part of a block is no block of its own.
-    Floats(Vec<u8>),
+    Rows(QuantizedRows<'a>),
 }
 
 impl Tensor<'_> {
@@ -62,7 +50,7 @@ impl Tensor<'_> {
             }
             Stored::Quantized(codes) => match codes.values() {
                 values if rows.len() == count => Numbers::Quantized(values),
-                values => cut(values, cols, rows.clone()),
+                values => Numbers::Rows(values.rows(cols, rows.clone())),
             },
         };
         Part { rows: rows.len(), cols, numbers }
@@ -135,47 +123,6 @@ impl Tensor<'_> {
     }
 }
 
-/// Rows out of a quantised matrix.
-fn cut<'a>(values: QuantizedValues<'a>, cols: usize, rows: Range<usize>) -> Numbers<'a> {
-    let range = rows.start * cols..rows.end * cols;
-    match values {
-        QuantizedValues::EightBit { codes, absmax } => {
-            let (codes, absmax) = (&codes[range], &absmax[rows]);
-            Numbers::Quantized(QuantizedValues::EightBit { codes, absmax })
-        }
-        QuantizedValues::FourBit { codes, map, block_len, absmax }
-            if range.start.is_multiple_of(block_len) =>
-        {
-            let codes = &codes[range.start / 2..range.end.div_ceil(2)];
-            let blocks = range.start / block_len..range.end.div_ceil(block_len);
-            let absmax = match absmax {
-                Absmax::Plain(absmax) => BlockAbsmax::Plain(absmax[blocks].to_vec()),
-                Absmax::Nested { codes, map, block_len, absmax, offset } => {
-                    if blocks.start.is_multiple_of(block_len) {
-                        let nested = blocks.start / block_len..blocks.end.div_ceil(block_len);
-                        BlockAbsmax::Nested {
-                            codes: codes[blocks].to_vec(),
-                            map: map.to_vec(),
-                            block_len,
-                            absmax: absmax[nested].to_vec(),
-                            offset,
-                        }
-                    } else {
-                        let nested = Absmax::Nested { codes, map, block_len, absmax, offset };
-                        BlockAbsmax::Plain(blocks.map(|block| nested.get(block)).collect())
-                    }
-                }
-            };
-            Numbers::FourBit { codes, map, block_len, absmax }
-        }
-        QuantizedValues::FourBit { .. } => {
-            let mut numbers = vec![0.0; range.len()];
-            values.read(cols, range, &mut numbers);
-            Numbers::Floats(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
-        }
-    }
-}
-
 impl Part<'_> {
     /// The rows, where they are not quantised.
     pub fn plain(&self) -> Option<WeightSource<'_>> {
@@ -185,11 +132,11 @@ impl Part<'_> {
                 let (storage, row_order) = (*storage, row_order.as_deref());
                 Some(WeightSource { rows, cols, storage, bytes, row_order })
             }
-            Numbers::Floats(bytes) => {
+            Numbers::Rows(part) => part.floats().map(|bytes| {
                 let storage = Storage::F32;
-                Some(WeightSource { rows, cols, storage, bytes, row_order: None })
-            }
-            Numbers::Quantized(_) | Numbers::FourBit { .. } => None,
+                WeightSource { rows, cols, storage, bytes, row_order: None }
+            }),
+            Numbers::Quantized(_) => None,
         }
     }
 
@@ -200,13 +147,8 @@ impl Part<'_> {
     pub fn quantized(&self) -> QuantizedSource<'_> {
         let values = match &self.numbers {
             Numbers::Quantized(values) => *values,
-            Numbers::FourBit { codes, map, block_len, absmax } => QuantizedValues::FourBit {
-                codes,
-                map,
-                block_len: *block_len,
-                absmax: absmax.values(),
-            },
-            Numbers::Plain { .. } | Numbers::Floats(_) => panic!("rows that are not quantised"),
+            Numbers::Rows(part) => part.values(),
+            Numbers::Plain { .. } => panic!("rows that are not quantised"),
         };
         QuantizedSource { rows: self.rows, cols: self.cols, values }
     }

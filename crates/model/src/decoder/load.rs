@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use compute::{Backend, Buffer, DType, Quantization, Shape, Storage, Weight, WeightSource};
+use compute::{Backend, Buffer, DType, Quantization, Storage, Weight, WeightSource};
 
 use super::{Decoder, Layer, Module, RopeBuffers};
 use crate::adapter::{EMBEDDING, HEAD};
-use crate::checkpoint::{Base, Tensor};
+use crate::checkpoint::{Base, Stored, Tensor};
 use crate::config::{Config, Norms, QkNorm};
 use crate::tensor::{HostTensor, Matrix, Optimizers, Role, TrainedTensor, Vector};
 use crate::{Error, Result};
@@ -94,14 +94,11 @@ impl LowRank {
     }
 }
 
-/// A tensor of the file, or rows of one, in its role.
+/// A matrix of the file in its role.
 struct Site<'a> {
     name: &'a str,
     /// The tensor of the file: of a head that the base ties, the embedding.
     stored_as: &'a str,
-    /// Rows of the whole tensor.
-    file_rows: usize,
-    first_row: usize,
     rows: usize,
     cols: usize,
     role: Role,
@@ -146,7 +143,7 @@ impl Decoder {
             base.release();
         }
         loader.refuse_surplus(&config)?;
-        let final_norm = loader.vector("model.norm.weight", 0, config.hidden_size, Role::Norm)?;
+        let final_norm = loader.vector("model.norm.weight", config.hidden_size, Role::Norm)?;
         let trained = loader.trained;
         let mut ropes = Vec::with_capacity(config.ropes.len());
         for rope in &config.ropes {
@@ -181,18 +178,9 @@ impl Loader<'_> {
         if is_looked_up && let Some(source) = self.base.lookup(stored_as, &[rows, cols])? {
             return Ok(Matrix::Frozen(self.backend.load_lookup(source)?));
         }
-        let site = Site {
-            name,
-            stored_as,
-            file_rows: rows,
-            first_row: 0,
-            rows,
-            cols,
-            role,
-            subtracted: None,
-        };
+        let site = Site { name, stored_as, rows, cols, role, subtracted: None };
         if plain {
-            return self.matrix(&site);
+            return Ok(self.matrices(&site, &[rows])?.remove(0));
         }
         let values = match self.options.replaced.get(name) {
             _ if self.counts => Vec::new(),
@@ -202,7 +190,7 @@ impl Loader<'_> {
             }
             None => self.base.vocabulary(stored_as, rows)?.1,
         };
-        self.matrix_of(&site, &values)
+        Ok(self.matrices_of(&site, &[rows], &values)?.remove(0))
     }
 
     fn layer(&mut self, config: &Config, index: usize) -> Result<Layer> {
@@ -211,27 +199,24 @@ impl Loader<'_> {
         for &module in config.modules() {
             let subtracted = self.options.subtracted.get(&(index, module));
             let path = format!("model.layers.{index}.{}", module.path());
-            let (file_rows, _) = config.shape(module);
-            let mut first_row = 0;
-            for &part in module.parts() {
-                let (rows, cols) = config.shape(part);
-                let name = &format!("{path}.weight");
-                let role = Role::Linear;
-                let stored_as = name;
-                let site =
-                    Site { name, stored_as, file_rows, first_row, rows, cols, role, subtracted };
-                weights[part as usize] = Some(self.matrix(&site)?);
-                if config.has_bias(part) {
-                    let name = format!("{path}.bias");
-                    biases[part as usize] =
-                        Some(self.vector(&name, first_row, rows, Role::Bias)?);
+            let (rows, cols) = config.shape(module);
+            let (name, role) = (&format!("{path}.weight"), Role::Linear);
+            let parts: Vec<usize> = module.parts().iter().map(|&p| config.shape(p).0).collect();
+            let site = Site { name, stored_as: name, rows, cols, role, subtracted };
+            let matrices = self.matrices(&site, &parts)?;
+            for (&part, matrix) in module.parts().iter().zip(matrices) {
+                weights[part as usize] = Some(matrix);
+            }
+            if config.has_bias(module) {
+                let vectors = self.vectors(&format!("{path}.bias"), &parts, Role::Bias)?;
+                for (&part, vector) in module.parts().iter().zip(vectors) {
+                    biases[part as usize] = Some(vector);
                 }
-                first_row += rows;
             }
         }
         let mut norm = |present: bool, name: &str, len: usize| -> Result<Option<Vector>> {
             let name = format!("model.layers.{index}.{name}.weight");
-            present.then(|| self.vector(&name, 0, len, Role::Norm)).transpose()
+            present.then(|| self.vector(&name, len, Role::Norm)).transpose()
         };
         let (size, norms) = (config.hidden_size, config.norms);
         let heads = |count: usize| match config.qk_norm {
@@ -269,79 +254,90 @@ impl Loader<'_> {
     }
 
     fn is_trained(&self, name: &str) -> bool {
-        self.options.training.as_ref().is_some_and(|training| training.tensors.contains(name))
+        self.optimizers(name).is_some()
     }
 
-    fn matrix(&mut self, site: &Site<'_>) -> Result<Matrix> {
-        let &Site { name, stored_as, file_rows, first_row, rows, cols, .. } = site;
+    /// What the optimizer keeps for this tensor, if it is trained.
+    fn optimizers(&self, name: &str) -> Option<Optimizers> {
+        let training = self.options.training.as_ref()?;
+        training.tensors.contains(name).then_some(training.optimizers)
+    }
+
+    /// The parts of so many rows of a matrix of the file.
+    fn matrices(&mut self, site: &Site<'_>, parts: &[usize]) -> Result<Vec<Matrix>> {
+        let &Site { name, stored_as, rows, cols, .. } = site;
         if self.counts && self.options.replaced.contains_key(name) {
-            return self.matrix_of(site, &[]);
+            return self.matrices_of(site, parts, &[]);
         }
         if let Some((shape, values)) = self.options.replaced.get(name) {
-            check_shape(self.base, name, shape, &[file_rows, cols])?;
-            return self.matrix_of(site, &values[first_row * cols..][..rows * cols]);
+            check_shape(self.base, name, shape, &[rows, cols])?;
+            return self.matrices_of(site, parts, values);
         }
-        let tensor = self.base.tensor(stored_as, &[file_rows, cols])?;
-        let range = first_row..first_row + rows;
+        let tensor = self.base.tensor(stored_as, &[rows, cols])?;
         if site.subtracted.is_some() || self.is_trained(name) {
-            let values = if self.counts { Vec::new() } else { tensor.values(range)? };
+            let values = if self.counts { Vec::new() } else { tensor.values(0..rows)? };
             tensor.release();
-            return self.matrix_of(site, &values);
+            return self.matrices_of(site, parts, &values);
         }
         let quantization = self.options.quantization.filter(|_| site.role == Role::Linear);
-        let weight = tensor
-            .load(range, quantization, self.backend)
+        let weights = tensor
+            .load(parts, quantization, self.backend)
             .map_err(|error| Error::file(tensor.path, format!("tensor `{stored_as}`: {error}")))?;
         tensor.release();
-        Ok(Matrix::Frozen(weight))
+        Ok(weights.into_iter().map(Matrix::Frozen).collect())
     }
 
-    /// A matrix with these values, trained if the options say so.
-    fn matrix_of(&mut self, site: &Site<'_>, values: &[f32]) -> Result<Matrix> {
-        let &Site { name, first_row, rows, cols, role, subtracted, .. } = site;
-        if self.is_trained(name) {
-            let shape = Shape::Matrix(rows, cols);
-            let parameter = self.parameter(name, first_row, role, shape, values)?;
-            return Ok(Matrix::Trained(parameter));
+    /// The parts of a matrix with these values, trained if the options say so.
+    fn matrices_of(
+        &mut self,
+        site: &Site<'_>,
+        parts: &[usize],
+        values: &[f32],
+    ) -> Result<Vec<Matrix>> {
+        let &Site { name, cols, role, subtracted, .. } = site;
+        if let Some(optimizers) = self.optimizers(name) {
+            let place = (name, role);
+            let tensor =
+                TrainedTensor::load_matrix(self.backend, optimizers, place, (parts, cols), values)?;
+            let matrices = tensor.matrices();
+            self.trained.push(tensor);
+            return Ok(matrices);
         }
         let mut values = values.to_vec();
         if let Some(product) = subtracted {
-            product.subtract_from(&mut values, cols, first_row);
+            product.subtract_from(&mut values, cols, 0);
         }
         let quantization = self.options.quantization.filter(|_| role == Role::Linear);
-        let weight = frozen(self.backend, rows, cols, &values, quantization)?;
-        Ok(Matrix::Frozen(weight))
+        let weights = frozen(self.backend, (parts, cols), &values, quantization)?;
+        Ok(weights.into_iter().map(Matrix::Frozen).collect())
     }
 
-    /// `len` numbers of a vector from `first` on.
-    fn vector(&mut self, name: &str, first: usize, len: usize, role: Role) -> Result<Vector> {
+    fn vector(&mut self, name: &str, len: usize, role: Role) -> Result<Vector> {
+        Ok(self.vectors(name, &[len], role)?.remove(0))
+    }
+
+    /// Parts of so many numbers of a vector of the file.
+    fn vectors(&mut self, name: &str, parts: &[usize], role: Role) -> Result<Vec<Vector>> {
+        let len = parts.iter().sum();
         let values = match self.options.replaced.get(name) {
             _ if self.counts => vec![0.0; len],
-            Some((_, values)) => values[first..first + len].to_vec(),
-            None => self.base.vector(name, first, len)?,
+            Some((_, values)) => values.clone(),
+            None => self.base.vector(name, 0, len)?,
         };
-        if self.is_trained(name) {
-            let parameter = self.parameter(name, first, role, Shape::Vector(len), &values)?;
-            return Ok(Vector::Trained(parameter));
+        if let Some(optimizers) = self.optimizers(name) {
+            let tensor =
+                TrainedTensor::load_vector(self.backend, optimizers, (name, role), &values)?;
+            let vectors = tensor.vectors(parts).into_iter().map(Vector::Trained).collect();
+            self.trained.push(tensor);
+            return Ok(vectors);
         }
-        Ok(Vector::Frozen(constant(self.backend, &values)?))
-    }
-
-    fn parameter(
-        &mut self,
-        name: &str,
-        first_row: usize,
-        role: Role,
-        shape: Shape,
-        values: &[f32],
-    ) -> Result<compute::Parameter> {
-        let training = self.options.training.as_ref().expect("only asked for what is trained");
-        let optimizers = training.optimizers;
-        let tensor =
-            TrainedTensor::load(self.backend, optimizers, (name, first_row), role, shape, values)?;
-        let parameter = tensor.parameter;
-        self.trained.push(tensor);
-        Ok(parameter)
+        let mut first = 0;
+        let part = |&len: &usize| {
+            let values = &values[first..first + len];
+            first += len;
+            Ok(Vector::Frozen(constant(self.backend, values)?))
+        };
+        parts.iter().map(part).collect()
     }
 }
 
@@ -376,20 +372,33 @@ fn check_shape(base: &Base, name: &str, shape: &[usize], expected: &[usize]) -> 
     Err(Error::file(&base.path, message).with_hint("the adapter belongs to another base"))
 }
 
-/// A frozen matrix with these values.
+/// The parts of so many rows of a frozen matrix with these values, which are quantised as a whole.
 pub(crate) fn frozen(
     backend: &mut dyn Backend,
-    rows: usize,
-    cols: usize,
+    (parts, cols): (&[usize], usize),
     values: &[f32],
     quantization: Option<Quantization>,
-) -> Result<Weight> {
+) -> Result<Vec<Weight>> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let source = WeightSource { rows, cols, storage: Storage::F32, bytes: &bytes, row_order: None };
-    Ok(match quantization {
-        Some(quantization) => backend.load_as(source, quantization)?,
-        None => backend.load(source)?,
-    })
+    let source = |rows, bytes| {
+        let storage = Storage::F32;
+        WeightSource { rows, cols, storage, bytes, row_order: None }
+    };
+    if let Some(quantization) = quantization {
+        let whole = source(parts.iter().sum(), &bytes);
+        return Ok(match parts {
+            [_] => vec![backend.load_as(whole, quantization)?],
+            _ => backend.load_parts_as(whole, quantization, parts)?,
+        });
+    }
+    let mut rest = &bytes[..];
+    let load = |&rows: &usize| {
+        // A device that only counts is given no values.
+        let (own, after) = rest.split_at((4 * rows * cols).min(rest.len()));
+        rest = after;
+        Ok(backend.load(source(rows, own))?)
+    };
+    parts.iter().map(load).collect()
 }
 
 /// A f32 buffer with these values that lives as long as the backend.
@@ -400,18 +409,31 @@ pub(crate) fn constant(backend: &mut dyn Backend, values: &[f32]) -> Result<Buff
 }
 
 impl Tensor<'_> {
-    /// Takes rows of a matrix to a device, quantised on the way if they are not and shall be.
+    /// Takes a matrix to a device in parts of so many rows, quantised on the way if it is not and shall be:
+    /// as a whole, as it is stored.
     fn load(
         &self,
-        rows: std::ops::Range<usize>,
+        parts: &[usize],
         quantization: Option<Quantization>,
         backend: &mut dyn Backend,
-    ) -> compute::Result<Weight> {
-        let part = self.rows(rows);
-        match (part.plain(), quantization) {
-            (Some(source), None) => backend.load(source),
-            (Some(source), Some(quantization)) => backend.load_as(source, quantization),
-            (None, _) => backend.load_quantized(part.quantized()),
+    ) -> compute::Result<Vec<Weight>> {
+        if let (Some(quantization), Stored::Plain { .. }) = (quantization, &self.stored) {
+            let whole = self.rows(0..parts.iter().sum());
+            let source = whole.plain().expect("numbers that stand for themselves");
+            return match parts {
+                [_] => Ok(vec![backend.load_as(source, quantization)?]),
+                _ => backend.load_parts_as(source, quantization, parts),
+            };
         }
+        let mut first = 0;
+        let load = |&rows: &usize| {
+            let part = self.rows(first..first + rows);
+            first += rows;
+            match part.plain() {
+                Some(source) => backend.load(source),
+                None => backend.load_quantized(part.quantized()),
+            }
+        };
+        parts.iter().map(load).collect()
     }
 }

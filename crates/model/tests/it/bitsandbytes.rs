@@ -4,10 +4,11 @@
 use compute::Quantization;
 use compute::cpu::Precision;
 use model::adapter::LoadedAdapter;
-use model::{Base, Optimizers};
+use model::{Base, Decoder, HeadRequest, LoadOptions, Optimizers, Pass};
 
 use crate::support::{
-    How, Rig, batch, check_close, cpu, distance, floats, golden, json, sequence, tensors, tokens,
+    How, Rig, batch, check_close, cpu, distance, floats, golden, json, on_exact_backends,
+    random_sequence, sequence, tensors, tokens,
 };
 
 /// A base under the adapter of the goldens, on the CPU.
@@ -95,5 +96,29 @@ fn a_base_quantised_here_is_the_one_quantised_there() {
             let apart = distance(&ours, &theirs);
             assert!(apart < limit, "{case} in {precision:?}: {apart}");
         }
+    }
+}
+
+/// Parts of a fused matrix have the codes and magnitudes that the package gives the tensor as it is stored.
+#[test]
+fn fused_matrices_are_quantised_as_they_are_stored() {
+    for case in json("fused_nf4.json")["cases"].as_array().unwrap() {
+        let name = case["case"].as_str().unwrap();
+        let base = Base::open(&golden(&format!("architectures/{name}"))).unwrap();
+        let batch = batch(&[random_sequence(0, &tokens(&case["tokens"]))], 0);
+        on_exact_backends(|backend| {
+            let quantization = Some(Quantization::Nf4);
+            let options = LoadOptions { quantization, ..LoadOptions::default() };
+            let decoder = Decoder::load_with(&base, backend, &options).unwrap();
+            let (request, pass) = (HeadRequest::logprobs(), Pass::default());
+            let mut hidden = decoder.forward(backend, &batch, &pass).unwrap();
+            let targets = &batch.targets;
+            let outputs =
+                decoder.head(backend, &mut hidden, targets, &request, None, None, &pass).unwrap();
+            hidden.release(backend);
+            let apart = distance(&outputs.logprob, &floats(&case["logprobs"]));
+            // The mean of the magnitudes is summed in another order.
+            assert!(apart < 1e-5, "{name}: {apart}");
+        });
     }
 }

@@ -173,7 +173,8 @@ impl Probe {
             Some(adapter) => adapter.trained(),
             None => self.decoder.trained(),
         };
-        let named = trained.iter().map(|tensor| (tensor.key(), tensor.role, tensor.parameter));
+        let named =
+            trained.iter().map(|tensor| (tensor.name.clone(), tensor.role, tensor.parameter));
         named.chain([("scalar head".into(), Role::Scalar, self.scalar.parameter)]).collect()
     }
 

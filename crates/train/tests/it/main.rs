@@ -5,6 +5,7 @@ mod accumulated;
 mod breadth;
 mod damage;
 mod engine;
+mod fused;
 mod mistakes;
 mod objectives;
 mod optimizer;

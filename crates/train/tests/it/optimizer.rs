@@ -52,7 +52,7 @@ fn check_loraplus(backend: &mut dyn Backend, golden: &Value) {
         let initial = floats(&tensor["initial"]);
         let kind = config.kinds().of(role);
         let parameter = backend.load_trained(shape, &initial, kind).unwrap();
-        trained.push(TrainedTensor { name, first_row: 0, role, parameter });
+        trained.push(TrainedTensor { name, role, parameter });
     }
     for step in 0..golden["steps"].as_u64().unwrap() {
         for (tensor, row) in trained.iter().zip(tensors) {

@@ -35,7 +35,7 @@ fn optimizer(golden: &Value) -> OptimizerConfig {
 }
 
 /// The sequences of a step.
-fn sequences(step: &Value) -> Vec<Sequence> {
+pub(crate) fn sequences(step: &Value) -> Vec<Sequence> {
     let sequence = |(row, entry): (usize, &Value)| {
         let tokens = tokens(&entry["tokens"]);
         let from = entry["supervised_from"].as_u64().unwrap() as usize;
@@ -47,7 +47,7 @@ fn sequences(step: &Value) -> Vec<Sequence> {
 }
 
 #[track_caller]
-fn check_close(what: &str, actual: f64, expected: &Value) {
+pub(crate) fn check_close(what: &str, actual: f64, expected: &Value) {
     let expected = expected.as_f64().unwrap();
     assert!((actual - expected).abs() < TOLERANCE * expected.abs(), "{what}: {actual}, {expected}");
 }

@@ -158,6 +158,15 @@ impl Backend for Clocked<'_> {
         self.backend.load_as(source, quantization)
     }
 
+    fn load_parts_as(
+        &mut self,
+        source: WeightSource<'_>,
+        quantization: Quantization,
+        parts: &[usize],
+    ) -> Result<Vec<Weight>> {
+        self.backend.load_parts_as(source, quantization, parts)
+    }
+
     fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
         self.backend.load_quantized(source)
     }
@@ -166,13 +175,14 @@ impl Backend for Clocked<'_> {
         self.backend.load_lookup(source)
     }
 
-    fn load_trained(
+    fn load_trained_parts(
         &mut self,
         shape: Shape,
+        parts: &[usize],
         values: &[f32],
         optimizer: OptimizerKind,
     ) -> Result<Parameter> {
-        self.backend.load_trained(shape, values, optimizer)
+        self.backend.load_trained_parts(shape, parts, values, optimizer)
     }
 
     fn unload(&mut self, weight: Weight) {

@@ -16,6 +16,7 @@ use crate::quantize::Quantized;
 use crate::{LookupSource, Quantization, QuantizedSource, Result, Storage, WeightSource};
 use packed::Packed;
 pub(crate) use packed::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH};
+pub(crate) use quantize::quantize;
 use unpack::Unpack;
 
 /// Columns that are dequantised at a time: the longest block.

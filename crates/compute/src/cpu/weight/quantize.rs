@@ -14,7 +14,7 @@ use crate::{Quantization, Result, WeightSource};
 const MAGNITUDES: usize = 16 * NESTED_LEN;
 
 /// Quantises a matrix; see [`Quantized::new`].
-pub(super) fn quantize(
+pub(crate) fn quantize(
     machine: Machine<'_>,
     source: WeightSource<'_>,
     quantization: Quantization,

@@ -16,12 +16,13 @@ pub(super) fn sum_squares(memory: &mut Memory, inputs: &[Buffer], out: Buffer) {
     memory.write(out, &[sum]);
 }
 
-/// Makes the weight of a trained matrix its master values.
+/// Makes the weights of a trained matrix its master values.
 pub(super) fn refresh(memory: &mut Memory, parameter: Parameter) {
-    let Some(weight) = parameter.weight else { return };
-    let values = memory.present(parameter.master, weight.rows * weight.cols);
-    let matrix = memory.weights.get_mut(&weight.id).expect("a loaded weight");
-    matrix.values = values;
+    for part in parameter.parts() {
+        let values = memory.present(part.master, part.master.len);
+        let matrix = memory.weights.get_mut(&part.weight.id).expect("a loaded weight");
+        matrix.values = values;
+    }
 }
 
 /// A step without its list of parameters.

@@ -215,6 +215,9 @@ impl Optimizers {
     pub fn of(&self, role: Role) -> OptimizerKind {
         match role {
             Role::LoraA | Role::LoraB | Role::Linear => self.matrices,
+            // As Trainer tells bitsandbytes: an embedding's rows get their gradients at different times, and
+            // the moments of a rare one are lost beside those of its block.
+            Role::Embedding if self.others == OptimizerKind::AdamW8bit => OptimizerKind::AdamW,
             _ => self.others,
         }
     }

@@ -12,7 +12,8 @@ use crate::Result;
 pub struct OptimizerConfig {
     /// Of linear layers and adapters' matrices.
     pub matrices: Optimizer,
-    /// Of vectors, embeddings and heads: Muon leaves them to AdamW.
+    /// Of vectors, embeddings and heads: Muon leaves them to AdamW. 8-bit AdamW keeps the moments of an
+    /// embedding in f32.
     pub others: Optimizer,
     /// Decoupled decay of matrices. Norms, biases and magnitudes have none.
     pub weight_decay: f32,
@@ -35,6 +36,19 @@ impl OptimizerConfig {
             Role::LoraB | Role::Magnitude | Role::Norm | Role::Bias => self.loraplus_ratio,
             Role::Embedding | Role::Head | Role::Tokens => self.embedding_ratio,
             _ => 1.0,
+        }
+    }
+
+    fn of(&self, role: Role) -> Optimizer {
+        let optimizer = match role {
+            Role::LoraA | Role::LoraB | Role::Linear => self.matrices,
+            _ => self.others,
+        };
+        match optimizer {
+            Optimizer::AdamW8bit { betas, eps } if role == Role::Embedding => {
+                Optimizer::AdamW { betas, eps }
+            }
+            other => other,
         }
     }
 
@@ -71,9 +85,8 @@ impl OptimizerConfig {
     fn groups(&self, trained: &[TrainedTensor]) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for tensor in trained {
-            let is_matrix = matches!(tensor.role, Role::LoraA | Role::LoraB | Role::Linear);
             let group = Group {
-                optimizer: if is_matrix { self.matrices } else { self.others },
+                optimizer: self.of(tensor.role),
                 rate: self.rate(tensor.role),
                 weight_decay: self.decay(tensor.role),
                 parameters: vec![tensor.parameter],

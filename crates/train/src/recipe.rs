@@ -150,7 +150,7 @@ const TRAIN_KEYS: &[Key] = &[
         &["adamw", "adamw8bit", "lion", "adafactor", "muon", "sgd"],
     )
     .default("adamw")
-    .doc("Kind of optimizer. Muon makes the update of every matrix orthogonal, lora_A and lora_B each for itself, and leaves embeddings, heads, norms and biases to AdamW. A fused matrix (qkv_proj) is one matrix."),
+    .doc("Kind of optimizer. Muon makes the update of every matrix orthogonal, lora_A and lora_B each for itself, and leaves embeddings, heads, norms and biases to AdamW. adamw8bit keeps the moments of embeddings, and of tensors of fewer than 4096 numbers, in 32 bits. A fused matrix (qkv_proj) is one matrix."),
     Key::float("train.optimizer.weight_decay", 0.0, 10.0)
         .default("0.0")
         .doc("Decoupled weight decay."),

@@ -1,12 +1,13 @@
 //! Steps over everything that is trained, with the rates that parts of it have of their own.
 
 use compute::cpu::Precision;
-use compute::{Backend, Optimizer, Reference, Shape};
-use model::{Role, TrainedTensor};
+use compute::random::{key, mix, uniform};
+use compute::{Backend, DType, Measure, Optimizer, Reference, Shape};
+use model::{Base, Decoder, LoadOptions, Role, Selection, TrainedTensor, Training};
 use serde_json::Value;
 use train::optimizer::OptimizerConfig;
 
-use crate::support::{cpu, floats, model_golden_json};
+use crate::support::{cpu, floats, golden_json, model_golden, model_golden_json};
 
 /// What a tensor of PEFT's is here.
 fn role(name: &str) -> Role {
@@ -80,4 +81,62 @@ fn loraplus_equals_peft() {
     let mut cpu = cpu(1, Precision::F32);
     cpu.reserve(1 << 20).unwrap();
     check_loraplus(&mut cpu, &golden);
+}
+
+/// All of a small model, as it is trained by 8-bit AdamW.
+fn eight_bit(backend: &mut dyn Backend, case: &str) -> (OptimizerConfig, Vec<TrainedTensor>) {
+    let adamw = Optimizer::AdamW8bit { betas: [0.9, 0.999], eps: 1e-8 };
+    let config = OptimizerConfig {
+        matrices: adamw,
+        others: adamw,
+        weight_decay: 0.1,
+        embedding_ratio: 1.0,
+        loraplus_ratio: 1.0,
+    };
+    let base = Base::open(&model_golden(case)).unwrap();
+    let training = Training { tensors: Selection::All, optimizers: config.kinds() };
+    let options = LoadOptions { training: Some(training), ..LoadOptions::default() };
+    let decoder = Decoder::load_with(&base, backend, &options).unwrap();
+    (config, decoder.trained().to_vec())
+}
+
+/// bitsandbytes steps embeddings and small tensors in 32 bits, as Trainer asks it to.
+#[test]
+fn moments_have_as_many_bits_as_with_trainer() {
+    let golden = golden_json("trainer.json");
+    let (_, trained) = eight_bit(&mut Measure::new(DType::F32), "tiny_llama/gqa");
+    let bytes = golden["eight_bit"].as_object().unwrap();
+    assert_eq!(trained.len(), bytes.len());
+    for tensor in &trained {
+        let (_, moment) = tensor.parameter.states().next().unwrap();
+        assert_eq!(bytes[&tensor.name], moment.dtype.size(), "{}", tensor.name);
+    }
+}
+
+/// Rows with gradients of very different sizes, as those of rare and common tokens are.
+#[test]
+fn an_embedding_takes_the_steps_of_trainer() {
+    let golden = &golden_json("trainer.json")["embedding"];
+    let settings = &golden["settings"];
+    let rate = settings["learning_rate"].as_f64().unwrap();
+    let (sizes, shown) = (floats(&golden["sizes"]), floats(&golden["shown"]));
+    let mut cpu = cpu(1, Precision::F32);
+    cpu.reserve(1 << 20).unwrap();
+    let (config, trained) = eight_bit(&mut cpu, "tiny_llama/gqa");
+    let embedding = trained.iter().find(|tensor| tensor.role == Role::Embedding).unwrap();
+    let cols = 64;
+    for (step, expected) in golden["rows"].as_array().unwrap().iter().enumerate() {
+        let key = key(&[20, step as u64]);
+        let draw = |i: usize| (uniform(mix(key ^ i as u64)) - 0.5) * 2.0;
+        let gradient = (0..embedding.len()).map(|i| draw(i) * sizes[i / cols % sizes.len()]);
+        let gradient: Vec<f32> = gradient.collect();
+        cpu.upload(&gradient, embedding.parameter.gradient).unwrap();
+        config.step(&mut cpu, &trained, rate, 1.0, step as u64 + 1).unwrap();
+        let mut values = vec![0.0; embedding.len()];
+        cpu.read(embedding.parameter.master, &mut values).unwrap();
+        let rows = shown.iter().flat_map(|&row| &values[row as usize * cols..][..cols]);
+        for (value, expected) in rows.zip(floats(expected)) {
+            assert!((value - expected).abs() < 2e-6, "step {step}: {value} {expected}");
+        }
+    }
 }

@@ -15,7 +15,8 @@ pub struct OptimizerConfig {
     /// Of vectors, embeddings and heads: Muon leaves them to AdamW. 8-bit AdamW keeps the moments of an
     /// embedding in f32.
     pub others: Optimizer,
-    /// Decoupled decay of matrices. Norms, biases and magnitudes have none.
+    /// Decay of everything but norms and biases, as transformers' Trainer chooses it by name: DoRA's
+    /// magnitudes decay. Coupled for SGD, else decoupled.
     pub weight_decay: f32,
     /// Rate of embeddings, heads and trained tokens over that of the rest.
     pub embedding_ratio: f64,
@@ -52,9 +53,10 @@ impl OptimizerConfig {
         }
     }
 
-    fn decay(&self, role: Role) -> f32 {
+    /// Weight decay of a tensor in this role.
+    pub fn decay(&self, role: Role) -> f32 {
         match role {
-            Role::Norm | Role::Bias | Role::Magnitude => 0.0,
+            Role::Norm | Role::Bias => 0.0,
             _ => self.weight_decay,
         }
     }

@@ -140,3 +140,34 @@ fn an_embedding_takes_the_steps_of_trainer() {
         }
     }
 }
+
+/// Whether a tensor decays is what Trainer decides by its name.
+#[test]
+fn what_decays_is_what_decays_with_trainer() {
+    let golden = golden_json("trainer.json");
+    let config = OptimizerConfig {
+        weight_decay: 0.1,
+        ..eight_bit(&mut Measure::new(DType::F32), "tiny_llama/gqa").0
+    };
+    let decays = |role| config.decay(role) > 0.0;
+    let (_, trained) = eight_bit(&mut Measure::new(DType::F32), "architectures/llama_bias");
+    let expected = golden["decay"]["full"].as_object().unwrap();
+    assert_eq!(trained.len(), expected.len());
+    for tensor in &trained {
+        assert_eq!(expected[&tensor.name], decays(tensor.role), "{}", tensor.name);
+    }
+    let mut seen = Vec::new();
+    for (name, expected) in golden["decay"]["adapter"].as_object().unwrap() {
+        let role = match name {
+            name if name.contains("norm.modules_to_save") => Role::Norm,
+            name if name.contains("lm_head") => Role::Head,
+            name if name.contains("trainable_tokens") => Role::Tokens,
+            name => role(name),
+        };
+        assert_eq!(*expected, decays(role), "{name}");
+        seen.push(role);
+    }
+    for role in [Role::Magnitude, Role::LoraA, Role::LoraB, Role::Tokens, Role::Head, Role::Norm] {
+        assert!(seen.contains(&role), "{role:?}");
+    }
+}

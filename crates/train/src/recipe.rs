@@ -153,7 +153,7 @@ const TRAIN_KEYS: &[Key] = &[
     .doc("Kind of optimizer. Muon makes the update of every matrix orthogonal, lora_A and lora_B each for itself, and leaves embeddings, heads, norms and biases to AdamW. adamw8bit keeps the moments of embeddings, and of tensors of fewer than 4096 numbers, in 32 bits. A fused matrix (qkv_proj) is one matrix."),
     Key::float("train.optimizer.weight_decay", 0.0, 10.0)
         .default("0.0")
-        .doc("Decoupled weight decay."),
+        .doc("Weight decay of everything but norms and biases. It is decoupled, but for sgd: there it is coupled (added to the gradient), as in torch.optim.SGD."),
     Key::list(
         "train.optimizer.betas",
         &Kind::Float { min: 0.0, max: 1.0, open_min: false, open_max: true },

@@ -78,7 +78,7 @@ pub trait Backend: Send {
     /// Gives back an allocation of [`alloc_static`](Backend::alloc_static).
     fn free_static(&mut self, buffer: Buffer);
 
-    /// Loads a frozen matrix.
+    /// Loads a frozen matrix. One that holds NaN or an infinity is an error.
     fn load(&mut self, source: WeightSource<'_>) -> Result<Weight>;
 
     /// Loads a frozen matrix and quantises it on the way.

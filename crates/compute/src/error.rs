@@ -42,10 +42,8 @@ pub enum Error {
         /// What there is.
         actual: usize,
     },
-    /// A matrix cannot be quantised.
-    #[error(
-        "row {row} of a matrix of {rows} x {cols} holds a number that is not finite and has no code"
-    )]
+    /// A weight is broken.
+    #[error("row {row} of a matrix of {rows} x {cols} holds NaN or infinity")]
     NotFinite {
         /// The row.
         row: usize,
@@ -53,6 +51,12 @@ pub enum Error {
         rows: usize,
         /// Inputs.
         cols: usize,
+    },
+    /// What all codes of a quantised matrix are multiplied by is broken.
+    #[error("the {part} of a quantised matrix holds NaN or infinity")]
+    NotFinitePart {
+        /// Which.
+        part: &'static str,
     },
     /// The device failed.
     #[error("{device}: {message}")]

@@ -9,7 +9,7 @@ mod rows;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use crate::{Absmax, Error, Quantization, QuantizedValues, Result, WeightSource};
+use crate::{Absmax, Error, Quantization, QuantizedValues, Result, WeightSource, all_finite};
 pub use rows::QuantizedRows;
 
 /// Numbers to one magnitude.
@@ -314,10 +314,11 @@ pub(crate) fn check_finite(
     rows: usize,
     cols: usize,
 ) -> Result<()> {
-    match absmax.iter().position(|absmax| !absmax.is_finite()) {
-        Some(index) => Err(Error::NotFinite { row: row(index), rows, cols }),
-        None => Ok(()),
+    if all_finite(absmax) {
+        return Ok(());
     }
+    let index = absmax.iter().position(|absmax| !absmax.is_finite()).unwrap_or(0);
+    Err(Error::NotFinite { row: row(index), rows, cols })
 }
 
 impl Absmax<'_> {
@@ -342,8 +343,34 @@ impl Absmax<'_> {
 }
 
 impl QuantizedValues<'_> {
-    /// Whether the parts fit a matrix of this shape.
+    /// Whether the parts fit a matrix of this shape, and all that codes are multiplied by is finite.
     pub fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        self.check_parts(rows, cols)?;
+        let finite = |part, values: &[f32]| match all_finite(values) {
+            true => Ok(()),
+            false => Err(Error::NotFinitePart { part }),
+        };
+        // Of an empty matrix there are no magnitudes, so nothing is divided by zero.
+        match *self {
+            QuantizedValues::FourBit { map, block_len, absmax, .. } => {
+                finite("map", map)?;
+                match absmax {
+                    Absmax::Plain(absmax) => {
+                        check_finite(absmax, |block| block * block_len / cols, rows, cols)
+                    }
+                    Absmax::Nested { map, block_len: nested, absmax, offset, .. } => {
+                        finite("nested map", map)?;
+                        finite("offset", &[offset])?;
+                        let row = |block| block * nested * block_len / cols;
+                        check_finite(absmax, row, rows, cols)
+                    }
+                }
+            }
+            QuantizedValues::EightBit { absmax, .. } => check_finite(absmax, |row| row, rows, cols),
+        }
+    }
+
+    fn check_parts(&self, rows: usize, cols: usize) -> Result<()> {
         let len = rows * cols;
         let error = |part, expected, actual| {
             Err(Error::QuantizedParts { part, rows, cols, expected, actual })
@@ -503,10 +530,7 @@ mod tests {
             let mut values = vec![1.0; 3 * 64];
             values[2 * 64 + 5] = value;
             let error = quantize(&values, 3, to).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "row 2 of a matrix of 3 x 64 holds a number that is not finite and has no code"
-            );
+            assert_eq!(error.to_string(), "row 2 of a matrix of 3 x 64 holds NaN or infinity");
         }
         check(f32::NAN, Quantization::Nf4);
         check(f32::NEG_INFINITY, Quantization::Nf4);

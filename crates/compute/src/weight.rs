@@ -119,6 +119,15 @@ impl WeightSource<'_> {
         Err(crate::Error::WeightBytes { storage, rows, cols, expected, actual })
     }
 
+    /// Whether all numbers are finite. Bytes and shape fit.
+    pub(crate) fn check_finite(&self) -> crate::Result<()> {
+        let WeightSource { rows, cols, storage, .. } = *self;
+        match (0..rows).find(|&row| !storage.all_finite(self.row(row))) {
+            Some(row) => Err(crate::Error::NotFinite { row, rows, cols }),
+            None => Ok(()),
+        }
+    }
+
     /// The bytes of a row.
     pub fn row(&self, row: usize) -> &[u8] {
         let row_bytes = self.storage.row_bytes(self.cols).expect("whole blocks");

@@ -152,6 +152,7 @@ impl Backend for Reference {
 
     fn load(&mut self, source: WeightSource<'_>) -> Result<Weight> {
         source.check()?;
+        source.check_finite()?;
         let (rows, cols) = (source.rows, source.cols);
         Ok(self.add_matrix(rows, cols, |out| source.read(0, out)))
     }

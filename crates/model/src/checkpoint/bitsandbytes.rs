@@ -11,6 +11,7 @@ use compute::{QuantizedValues, Storage};
 use safetensors::Dtype;
 use serde_json::Value;
 
+use super::not_finite;
 use super::safetensors::{FilePart, Folder};
 use crate::{Error, Result};
 
@@ -85,7 +86,10 @@ pub(super) fn read<'a>(
         return Err(reader.refused(&format!("has shape {shape:?}, which is no matrix")));
     };
     let codes = Codes(kind);
-    codes.values().check(rows, cols).map_err(|error| reader.error(&error.to_string()))?;
+    codes.values().check(rows, cols).map_err(|error| match error {
+        compute::Error::NotFinite { row, .. } => not_finite(tensor.path, name, row),
+        error => reader.error(&error.to_string()),
+    })?;
     Ok(Some((shape, codes)))
 }
 

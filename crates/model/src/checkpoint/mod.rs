@@ -21,7 +21,8 @@ use text::{Date, Metadata};
 
 pub use bitsandbytes::Codes;
 pub use part::Part;
-pub(crate) use part::plain_name;
+pub(crate) use part::{not_finite, plain_name};
+pub use safetensors::check_finite;
 
 use crate::{Config, Error, Result};
 

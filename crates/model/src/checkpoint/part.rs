@@ -1,9 +1,12 @@
 //! Rows of a tensor, as a backend or the host wants them.
 
 use std::ops::Range;
+use std::path::Path;
 
 use compute::quantize::QuantizedRows;
-use compute::{LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource};
+use compute::{
+    LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource, all_finite,
+};
 use safetensors::Dtype;
 
 use super::{Base, Stored, Tensor};
@@ -11,6 +14,8 @@ use crate::{Error, Result};
 
 /// Rows that are compared at a time.
 const COMPARED_ROWS: usize = 512;
+/// Bytes of a tensor that are looked at before their pages are given back.
+const CHECKED_BYTES: usize = 8 << 20;
 
 /// Rows of a matrix.
 pub struct Part<'a> {
@@ -56,7 +61,7 @@ impl Tensor<'_> {
         Part { rows: rows.len(), cols, numbers }
     }
 
-    /// The f32 numbers of some rows; of a vector, some of its numbers.
+    /// The f32 numbers of some rows; of a vector, some of its numbers. NaN and infinity are errors.
     ///
     /// `out` is as long as the rows.
     pub fn dequantize(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
@@ -69,16 +74,53 @@ impl Tensor<'_> {
                 let row_order = row_order.as_deref();
                 let source =
                     WeightSource { rows: count, cols, storage: *storage, bytes, row_order };
-                source.check().map_err(|error| {
-                    Error::file(self.path, format!("tensor `{}`: {error}", self.name))
-                })?;
+                source.check().map_err(|error| self.refused(0, error))?;
                 source.read(rows.start * cols, out);
             }
             Stored::Quantized(codes) => {
                 codes.values().read(cols, rows.start * cols..rows.end * cols, out);
             }
         }
+        if all_finite(out) {
+            return Ok(());
+        }
+        let index = out.iter().position(|number| !number.is_finite()).unwrap_or(0);
+        let (row, rows) = (rows.start + index / cols.max(1), count);
+        Err(self.refused(0, compute::Error::NotFinite { row, rows, cols }))
+    }
+
+    /// Reads the whole tensor and refuses NaN and infinity: for what is left in its file, from which only
+    /// single rows will be read. It costs as much as reading the tensor, and holds no memory.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        let Stored::Plain { storage, bytes, .. } = self.stored else { return Ok(()) };
+        let cols = self.shape.iter().skip(1).product::<usize>();
+        let Some(row_bytes) = storage.row_bytes(cols).filter(|&bytes| bytes > 0) else {
+            return Ok(());
+        };
+        let step = (CHECKED_BYTES / row_bytes).max(1);
+        for (chunk, bytes) in bytes.chunks(step * row_bytes).enumerate() {
+            if !storage.all_finite(bytes) {
+                let sound = bytes.chunks(row_bytes).take_while(|row| storage.all_finite(row));
+                let row = chunk * step + sound.count();
+                return Err(not_finite(self.path, &self.name, row));
+            }
+            self.mapping.release(bytes);
+        }
         Ok(())
+    }
+
+    /// What a backend said of the rows from `first_row` on, as an error about the tensor.
+    pub(crate) fn refused(&self, first_row: usize, error: compute::Error) -> Error {
+        let Tensor { name, path, .. } = self;
+        match error {
+            // A backend may have put rows into another order, or know no more than a block: the file's own row
+            // is the one to be found.
+            compute::Error::NotFinite { row, .. } => match self.check_finite() {
+                Err(exact) => exact,
+                Ok(()) => not_finite(path, name, first_row + row),
+            },
+            error => Error::file(*path, format!("tensor `{name}`: {error}")),
+        }
     }
 
     /// As [`dequantize`](Tensor::dequantize), in memory of its own.
@@ -182,6 +224,13 @@ impl Base {
         }
         tensor.values(first..first + len)
     }
+}
+
+/// A tensor of a file in which a number is NaN or infinite.
+pub(crate) fn not_finite(path: &Path, name: &str, row: usize) -> Error {
+    Error::file(path, format!("tensor `{name}`: row {row} holds NaN or infinity")).with_hint(
+        "the file is damaged, or its training diverged: download it again, or use an earlier checkpoint",
+    )
 }
 
 /// A tensor's name as a plain decoder has it, without what a model of several parts puts around it.

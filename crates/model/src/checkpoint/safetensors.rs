@@ -186,7 +186,7 @@ impl Tensors for Folder {
         let (shape, stored) = match bitsandbytes::read(self, name, &part)? {
             Some((shape, codes)) => (shape, Stored::Quantized(codes)),
             None => {
-                let storage = storage(&part).ok_or_else(|| {
+                let storage = storage(part.dtype).ok_or_else(|| {
                     let message = format!("tensor `{name}` is stored as {:?}", part.dtype);
                     Error::file(part.path, message).with_hint("supported: F32, F16, BF16")
                 })?;
@@ -199,8 +199,25 @@ impl Tensors for Folder {
     }
 }
 
-fn storage(part: &FilePart<'_>) -> Option<Storage> {
-    match part.dtype {
+/// Refuses a file of safetensors in which a float is NaN or infinite: for weights that are passed on unread.
+pub fn check_finite(path: &Path) -> Result<()> {
+    let bytes = Mapping::new(path)?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| {
+        Error::file(path, format!("not a whole safetensors file: {error}"))
+            .with_hint("write or fetch the file again")
+    })?;
+    for (name, view) in tensors.iter() {
+        let Some(storage) = storage(view.dtype()) else { continue };
+        let shape = view.shape().to_vec();
+        let stored = Stored::Plain { storage, bytes: view.data(), row_order: None };
+        let (name, mapping) = (name.to_owned(), &bytes);
+        Tensor { name, shape, stored, path, mapping }.check_finite()?;
+    }
+    Ok(())
+}
+
+fn storage(dtype: Dtype) -> Option<Storage> {
+    match dtype {
         Dtype::F32 => Some(Storage::F32),
         Dtype::F16 => Some(Storage::F16),
         Dtype::BF16 => Some(Storage::Bf16),

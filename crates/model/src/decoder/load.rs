@@ -176,6 +176,9 @@ impl Loader<'_> {
             && self.base.config.vocab_size == rows;
         let is_looked_up = plain && role == Role::Embedding && !self.shares_head(config);
         if is_looked_up && let Some(source) = self.base.lookup(stored_as, &[rows, cols])? {
+            if !self.counts {
+                self.base.tensor(stored_as, &[rows, cols])?.check_finite()?;
+            }
             return Ok(Matrix::Frozen(self.backend.load_lookup(source)?));
         }
         let site = Site { name, stored_as, rows, cols, role, subtracted: None };
@@ -282,7 +285,7 @@ impl Loader<'_> {
         let quantization = self.options.quantization.filter(|_| site.role == Role::Linear);
         let weights = tensor
             .load(parts, quantization, self.backend)
-            .map_err(|error| Error::file(tensor.path, format!("tensor `{stored_as}`: {error}")))?;
+            .map_err(|error| tensor.refused(0, error))?;
         tensor.release();
         Ok(weights.into_iter().map(Matrix::Frozen).collect())
     }

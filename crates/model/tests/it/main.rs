@@ -3,6 +3,7 @@
 mod adapters;
 mod architectures;
 mod bitsandbytes;
+mod broken;
 mod checkpoint;
 mod combinations;
 mod differences;

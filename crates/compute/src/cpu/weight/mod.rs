@@ -6,6 +6,8 @@ mod quantize;
 mod rows;
 mod unpack;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::arena::Memory;
 use super::gemm::{Format, Machine, PANEL, Pointers, RowsF32, panel_from_rows};
 use super::operand::Operand as _;
@@ -13,7 +15,9 @@ use super::simd::{Kernel, Simd, dispatch};
 use super::{Isa, Scratch};
 use crate::dequant::dequantize;
 use crate::quantize::Quantized;
-use crate::{LookupSource, Quantization, QuantizedSource, Result, Storage, WeightSource};
+use crate::{
+    Error, LookupSource, Quantization, QuantizedSource, Result, Storage, WeightSource, all_finite,
+};
 use packed::Packed;
 pub(crate) use packed::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH};
 pub(crate) use quantize::quantize;
@@ -43,19 +47,25 @@ enum Form {
 }
 
 impl Matrix {
-    /// Takes a matrix from a file.
+    /// Takes a matrix from a file. One that holds NaN or an infinity is an error.
     pub(crate) fn load(machine: Machine<'_>, source: WeightSource<'_>) -> Result<Self> {
         source.check()?;
         let WeightSource { rows, cols, storage, .. } = source;
+        let broken = FirstBroken::default();
         let form = if storage.block_len() == 1 {
             let fill = |index: usize, first: usize, out: &mut [f32]| {
                 let size = storage.block_bytes();
                 widen(storage, &source.row(index)[first * size..][..out.len() * size], out);
+                // The numbers were just written, so they are still in the cache.
+                if !all_finite(out) {
+                    broken.note(index);
+                }
             };
             Form::Panels(panels(machine, rows, cols, &fill))
         } else {
-            Form::Packed(Packed::blocks(source))
+            Form::Packed(Packed::blocks(machine, source, &broken))
         };
+        broken.check(rows, cols)?;
         Ok(Matrix { rows, cols, format: machine.format, form })
     }
 
@@ -209,6 +219,29 @@ impl Matrix {
     fn round(&self, numbers: &mut [f32]) {
         if self.format != Format::Floats {
             numbers.iter_mut().for_each(|x| *x = u16::store(*x).load());
+        }
+    }
+}
+
+/// The first row in which a task found NaN or an infinity.
+struct FirstBroken(AtomicUsize);
+
+impl Default for FirstBroken {
+    fn default() -> Self {
+        FirstBroken(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl FirstBroken {
+    fn note(&self, row: usize) {
+        self.0.fetch_min(row, Ordering::Relaxed);
+    }
+
+    /// Once all tasks are done.
+    fn check(self, rows: usize, cols: usize) -> Result<()> {
+        match self.0.into_inner() {
+            usize::MAX => Ok(()),
+            row => Err(Error::NotFinite { row, rows, cols }),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Matrices in less than operands: blocks of a file, and quantised ones.
 
+use super::FirstBroken;
 use crate::cpu::arena::Memory;
-use crate::cpu::gemm::PANEL;
+use crate::cpu::gemm::{Machine, PANEL, Pointers};
 use crate::dequant::dequantize;
 use crate::quantize::Quantized;
 use crate::{Storage, WeightSource};
+
+/// Rows that a task copies.
+const TASK_ROWS: usize = 64;
 
 /// Rows that become operands each time they are multiplied.
 pub(crate) enum Packed {
@@ -21,17 +25,28 @@ pub(crate) const FOUR_BIT_WIDTH: usize = 2;
 pub(crate) const EIGHT_BIT_WIDTH: usize = 1;
 
 impl Packed {
-    /// A copy of a source's blocks, in the order of its rows.
-    pub(super) fn blocks(source: WeightSource<'_>) -> Self {
+    /// A copy of a source's blocks, in the order of its rows. Notes the rows that are not finite.
+    pub(super) fn blocks(
+        machine: Machine<'_>,
+        source: WeightSource<'_>,
+        broken: &FirstBroken,
+    ) -> Self {
         let memory = Memory::new(source.bytes.len());
-        for row in 0..source.rows {
-            let bytes = source.row(row);
-            // SAFETY: the memory holds as many rows as the source, and nobody else has it yet.
-            unsafe {
-                let out = memory.as_ptr().add(row * bytes.len());
-                out.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        let start = Pointers(memory.as_ptr());
+        machine.pool.run(source.rows.div_ceil(TASK_ROWS), &|task, _| {
+            let start = { &start }.0;
+            for row in task * TASK_ROWS..source.rows.min((task + 1) * TASK_ROWS) {
+                let bytes = source.row(row);
+                // SAFETY: the memory holds as many rows as the source, and every task writes its own.
+                unsafe {
+                    let out = start.add(row * bytes.len());
+                    out.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+                }
+                if !source.storage.all_finite(bytes) {
+                    broken.note(row);
+                }
             }
-        }
+        });
         Packed::Blocks(source.storage, memory)
     }
 

@@ -17,7 +17,7 @@ pub(super) fn config_of(json: &Value, path: &Path) -> Result<LoraConfig> {
     Ok(LoraConfig {
         kind: if flag("use_rslora") { LoraKind::RsLora } else { LoraKind::Lora },
         rank: number(json, path, "r", None, |r| r >= 1.0 && r.fract() == 0.0)? as usize,
-        alpha: number(json, path, "lora_alpha", None, |_| true)? as f32,
+        alpha: number(json, path, "lora_alpha", None, |alpha| (alpha as f32).is_finite())? as f32,
         dropout: number(json, path, "lora_dropout", Some(0.0), |p| (0.0..1.0).contains(&p))? as f32,
         dora: flag("use_dora"),
         pissa: init.starts_with("pissa"),
@@ -160,7 +160,8 @@ pub(super) fn refuse_unsupported(json: &Value, path: &Path) -> Result<()> {
 pub(super) fn patterns(json: &Value, key: &'static str, path: &Path) -> Result<Patterns<f64>> {
     let mut listed = Vec::new();
     for (pattern, value) in json.get(key).and_then(Value::as_object).into_iter().flatten() {
-        let Some(number) = value.as_f64() else {
+        let number = value.as_f64().filter(|&number| (number as f32).is_finite());
+        let Some(number) = number else {
             let message = format!("`{key}`: `{pattern}` = {value} is not a number");
             return Err(Error::file(path, message));
         };

@@ -53,6 +53,10 @@ impl Reader<'_> {
         let Some(values) = to_f32(view) else {
             return Err(self.error(format!("tensor `{name}` is stored as {:?}", view.dtype())));
         };
+        if let Some(index) = first_broken(&values) {
+            let cols = view.shape().iter().skip(1).product::<usize>().max(1);
+            return Err(crate::checkpoint::not_finite(self.path, name, index / cols));
+        }
         let tensor = (view.shape().to_vec(), values);
         let Some(inner) = name.strip_prefix("base_model.model.") else {
             return Err(self.unsupported(name));
@@ -249,6 +253,14 @@ fn parse_name(name: &str) -> Option<(usize, Module, &str)> {
         .next()?;
     let known = ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"];
     known.contains(&part).then_some((layer.parse().ok()?, module, part))
+}
+
+/// Index of the first number that is NaN or infinite.
+fn first_broken(values: &[f32]) -> Option<usize> {
+    if compute::all_finite(values) {
+        return None;
+    }
+    values.iter().position(|value| !value.is_finite())
 }
 
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {

@@ -74,6 +74,9 @@ impl Shipment {
                 return Err(Failure::wrong("model_file", message).at(&folder));
             }
         }
+        for name in weights.iter().filter(|name| name.ends_with(".safetensors")) {
+            model::checkpoint::check_finite(&folder.join(name))?;
+        }
         let goes = |name: &str| {
             BESIDE.contains(&name) || is_template(name) || weights.iter().any(|own| own == name)
         };

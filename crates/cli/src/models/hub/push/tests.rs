@@ -12,9 +12,10 @@ use super::*;
 use crate::environment::Environment;
 use crate::models::hub::tests::server::{Reply, Request, Server};
 
-const WEIGHTS: &[u8] = b"weights, as many bytes as make a test";
+/// A file of safetensors without tensors.
+const WEIGHTS: &[u8] = b"\x1d\0\0\0\0\0\0\0{}                           ";
 // sha256sum of WEIGHTS, by coreutils.
-const WEIGHTS_SHA256: &str = "75ed6cc4cad4844ebe9ccc8fc38fbcdbf7f38c290d72978452769055e4d6e1d6";
+const WEIGHTS_SHA256: &str = "f9c7557679fa04c92f5b85e133d0fd081968c3783aa8376e4e2ec8960e0d604a";
 const CONFIG: &str = r#"{"peft_type": "LORA", "base_model_name_or_path": "o/base"}"#;
 const CARD: &str = "---\nbase_model: /home/me/base\nlibrary_name: peft\n---\n\n# Adapter\n";
 
@@ -210,6 +211,24 @@ fn an_adapter_becomes_a_private_commit() {
     for request in asked.iter().chain(&sent) {
         assert!(!String::from_utf8_lossy(&request.body).contains(&secret));
     }
+}
+
+#[test]
+fn broken_weights_are_not_pushed() {
+    let (pair, folder) = (Pair::new(Mood::default()), adapter());
+    let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes().chain(1_f32.to_le_bytes()).chain(f32::NAN.to_le_bytes()));
+    let path = folder.path().join("adapter_model.safetensors");
+    let check = |bytes: &[u8], message: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let failure = pair.push(&to(folder.path(), false)).unwrap_err();
+        let expected = format!("{}: {message}", path.display());
+        assert!(failure.message.starts_with(&expected), "{failure:?}");
+        assert!(pair.hub.requests().is_empty());
+    };
+    check(&file, "tensor `a`: row 1 holds NaN or infinity");
+    check(&file[..file.len() - 1], "not a whole safetensors file");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a person sees: text, marks and colours, and what a program reads instead.
 
 pub(crate) mod curve;
+pub(crate) mod escape;
 pub(crate) mod progress;
 pub(crate) mod style;
 pub(crate) mod table;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::environment::Environment;
 use crate::error::{Failure, Result, describe};
+use escape::{escaped, escaped_but_colors};
 use style::Style;
 
 /// Where words go.
@@ -69,7 +71,13 @@ impl Terminal {
 
     /// A line of human text: what the command was run for.
     pub(crate) fn say(&self, line: &str) {
-        if self.json { self.note(line) } else { self.write_out(line, "\n") }
+        if self.json {
+            self.note(line);
+        } else if self.stdout_is_terminal {
+            self.write_out(&escaped_but_colors(line), "\n");
+        } else {
+            self.write_out(line, "\n");
+        }
     }
 
     /// A line about what is going on, apart from the result.
@@ -79,17 +87,26 @@ impl Terminal {
             return;
         }
         // What is said here beside the result may be lost.
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", escaped_but_colors(line));
     }
 
-    /// Text of the result as it comes, without a line's end.
+    /// Text of the result as it comes, without a line's end. A terminal is not to obey it, for a model wrote it.
     pub(crate) fn stream(&self, text: &str) {
-        self.write_out(text, "");
+        if self.stdout_is_terminal {
+            self.write_out(&escaped(text), "");
+        } else {
+            self.write_out(text, "");
+        }
+    }
+
+    /// What stands before the line that a person types.
+    pub(crate) fn prompt(&self, text: &str) {
+        self.write_out(&self.style.bold(text), "");
     }
 
     /// A warning.
     pub(crate) fn warn(&self, line: &str) {
-        self.note(&format!("{} {line}", self.error_style.yellow("warning:")));
+        self.note(&format!("{} {}", self.error_style.yellow("warning:"), escaped(line)));
     }
 
     /// One JSON value as a line of standard output, with `--json`.
@@ -137,9 +154,9 @@ impl Terminal {
             return;
         }
         let style = self.error_style;
-        self.note(&format!("{} {}", style.red("error:"), failure.message));
+        self.note(&format!("{} {}", style.red("error:"), escaped(&failure.message)));
         if let Some(hint) = &failure.hint {
-            self.note(&format!("{} {hint}", style.cyan("hint:")));
+            self.note(&format!("{} {}", style.cyan("hint:"), escaped(hint)));
         }
         self.event(&failure.to_json());
     }

@@ -143,7 +143,7 @@ impl Chat<'_> {
         let lines = read_lines();
         loop {
             if self.context.environment.stdin_is_terminal {
-                terminal.stream(&terminal.style.bold("> "));
+                terminal.prompt("> ");
             }
             let line = match self.next_line(&lines) {
                 Ok(Some(line)) => line,

@@ -13,6 +13,7 @@ use crate::error::{Failure, Result};
 use crate::models::Resolved;
 use crate::served::Served;
 use crate::session::{Answer, Answers, Question, Sampling, Session};
+use crate::terminal::escape::escaped;
 use crate::terminal::table::one_line;
 use questions::{Asked, Asking};
 
@@ -168,10 +169,11 @@ impl Work<'_> {
             let prompt = one_line(&asked.question.last(), 90);
             terminal.say(&style.bold(&format!("[{}] {prompt}", index + 1)));
             if let Some(base) = base {
-                terminal.say(&format!("{}\n{}", style.dim("base:"), base.answers[index].text));
+                let text = escaped(&base.answers[index].text);
+                terminal.say(&format!("{}\n{text}", style.dim("base:")));
                 terminal.say(&style.dim("adapter:"));
             }
-            terminal.say(&format!("{}\n", answer.text));
+            terminal.say(&format!("{}\n", escaped(&answer.text)));
         }
         terminal.note(&format!("{:.0} tokens/s", answers.tokens_per_s));
     }

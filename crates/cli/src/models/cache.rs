@@ -14,7 +14,9 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::hub::HubId;
+use model::checkpoint::stays_inside;
+
+use super::hub::{HubId, is_word};
 use crate::error::{Failure, Result};
 
 /// The folder of a model or a data set in the cache.
@@ -48,7 +50,9 @@ impl RepoCache {
     /// The commit that a branch or tag was at; a commit is its own.
     pub(super) fn commit(&self, revision: &str) -> String {
         let named = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
-        named.as_deref().map_or(revision, str::trim).to_owned()
+        // Other tools write these files too: what is no commit is as good as none.
+        let named = named.as_deref().map(str::trim).filter(|commit| is_word(commit));
+        named.unwrap_or(revision).to_owned()
     }
 
     /// The names of all files of a commit, if they were noted.
@@ -59,6 +63,7 @@ impl RepoCache {
 
     /// Notes the names of all files of a commit.
     pub(super) fn set_listing(&self, commit: &str, names: &[String]) -> Result<()> {
+        assert_inside(commit);
         let folder = self.folder.join("listings");
         let (path, part) =
             (folder.join(commit), folder.join(format!("{commit}.{}", std::process::id())));
@@ -71,17 +76,20 @@ impl RepoCache {
 
     /// Where the files of a commit stand.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        assert_inside(commit);
         self.folder.join("snapshots").join(commit)
     }
 
     /// Where a content stands.
     pub(super) fn blob(&self, hash: &str) -> PathBuf {
+        assert_inside(hash);
         self.folder.join("blobs").join(hash)
     }
 
     /// Keeps others from bringing the same content until the file is dropped. `wait` is called
     /// when somebody else is at it.
     pub(super) fn lock(&self, hash: &str, wait: impl FnOnce()) -> Result<File> {
+        assert_inside(hash);
         let path = self.locks.join(format!("{hash}.lock"));
         let locked = || {
             fs::create_dir_all(&self.locks)?;
@@ -105,6 +113,7 @@ impl RepoCache {
 
     /// Makes a blob the file `name` of a commit.
     pub(super) fn link(&self, blob: &Path, commit: &str, name: &str) -> Result<()> {
+        assert_inside(name);
         let file = self.snapshot(commit).join(name);
         if file.exists() {
             return Ok(());
@@ -120,11 +129,18 @@ impl RepoCache {
         if revision == commit {
             return Ok(());
         }
+        assert_inside(revision);
         let path = self.folder.join("refs").join(revision);
         let folder = path.parent().unwrap_or(&self.folder);
         let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, commit));
         written.map_err(|error| Failure::io(&path, &error))
     }
+}
+
+/// The last line before a name becomes a path that is written. Whoever reads a name from outside refuses it with
+/// words; here it is a bug.
+fn assert_inside(name: &str) {
+    assert!(stays_inside(name), "`{}` leads out of the cache", name.escape_debug());
 }
 
 /// Links, so that commits with equal files share them; moves where there are no links.
@@ -149,11 +165,11 @@ pub(super) fn is_complete(folder: &Path) -> bool {
     if has("adapter_config.json") {
         return has("adapter_model.safetensors");
     }
+    let is_there = |name: &String| stays_inside(name) && has(name);
     let whole = has("config.json") && has("tokenizer.json");
     whole
         && (has("model.safetensors")
-            || shards(folder)
-                .is_some_and(|names| !names.is_empty() && names.iter().all(|name| has(name))))
+            || shards(folder).is_some_and(|names| !names.is_empty() && names.iter().all(is_there)))
 }
 
 /// The weight files that the index of a folder names, sorted.

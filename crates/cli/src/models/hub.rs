@@ -28,6 +28,7 @@ use files::{Commit, Files, Sibling};
 use http::{Client, Trouble};
 pub(super) use id::HubId;
 pub(in crate::models) use id::MAIN;
+pub(in crate::models) use id::is_word;
 use id::{quote, quote_path};
 pub(crate) use push::{PushRequest, Pushed};
 use refusal::Subject;
@@ -189,11 +190,12 @@ impl Fetcher<'_> {
         let HubId { kind, name, revision, .. } = self.id;
         let (endpoint, kind, revision) = (&self.client.endpoint, kind.plural(), quote(revision));
         let url = format!("{endpoint}/api/{kind}/{name}/revision/{revision}?blobs=true");
-        self.client.get_json(&url)
+        self.client.get_json::<Commit>(&url)?.check()
     }
 
     /// Brings files that are not there yet, several at a time.
     fn fetch(&self, commit: &Commit, files: &[&Sibling]) -> Result<()> {
+        files.iter().try_for_each(|file| file.check(self.id))?;
         let folder = self.repo.snapshot(&commit.sha);
         let mut missing = files.to_vec();
         missing.retain(|file| !folder.join(&file.name).exists());

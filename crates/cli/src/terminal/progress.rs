@@ -10,6 +10,7 @@ use train::events::Event;
 
 use super::Terminal;
 use super::curve::sparkline;
+use super::escape::escaped_but_colors;
 use narrator::Narrator;
 pub(crate) use transfer::{Transfer, Transfers};
 
@@ -36,7 +37,7 @@ impl<'a> Progress<'a> {
             Some(block) => {
                 for line in lines {
                     // A terminal that has gone away stops no run.
-                    let _ = block.multi.println(line);
+                    let _ = block.multi.println(escaped_but_colors(&line));
                 }
                 block.show(&self.narrator);
             }

@@ -2,6 +2,7 @@
 
 mod bitsandbytes;
 mod gguf;
+mod name;
 mod part;
 mod safetensors;
 mod shapes;
@@ -20,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use text::{Date, Metadata};
 
 pub use bitsandbytes::Codes;
+pub use name::stays_inside;
 pub use part::Part;
 pub(crate) use part::{not_finite, plain_name};
 pub use safetensors::check_finite;

@@ -9,7 +9,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use text::Date;
 
-use super::{FileTensor, Mapping, Remark, Stored, Tensor, Tensors, bitsandbytes, plain_name};
+use super::{FileTensor, Mapping, Remark, Stored, Tensor, Tensors};
+use super::{bitsandbytes, plain_name, stays_inside};
 use crate::adapter::{EMBEDDING, HEAD};
 use crate::{Error, Result};
 
@@ -69,6 +70,13 @@ impl Folder {
         names.sort_unstable();
         names.dedup();
         for name in names {
+            if !stays_inside(name) {
+                let message =
+                    format!("names `{}`, which is not in the folder", name.escape_debug());
+                return Err(Error::file(&index_path, message).with_hint(
+                    "an index names files beside it, as `model-00001-of-00002.safetensors`",
+                ));
+            }
             let path = dir.join(name);
             if !path.is_file() {
                 return Err(Error::file(&index_path, format!("names `{name}`, which is missing"))

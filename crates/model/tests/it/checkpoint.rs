@@ -388,6 +388,37 @@ fn gguf_metadata_that_does_not_fit_is_refused() {
     check("llama.attention.key_length", Some(Meta::Number(0)), &["head_dim"]);
 }
 
+/// An index says which files are read: none outside of its folder, and the name is shown without what a
+/// terminal would obey.
+#[test]
+fn shards_outside_of_the_folder_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    std::fs::create_dir(&folder).unwrap();
+    write_shards(&folder);
+    let index_path = folder.join("model.safetensors.index.json");
+    let index: Value = serde_json::from_slice(&std::fs::read(&index_path).unwrap()).unwrap();
+    let shard = "model-00001-of-00003.safetensors";
+    std::fs::copy(folder.join(shard), dir.path().join("other.safetensors")).unwrap();
+    std::fs::create_dir(folder.join("sub")).unwrap();
+    std::fs::copy(folder.join(shard), folder.join("sub").join(shard)).unwrap();
+    let absolute = dir.path().join("other.safetensors").display().to_string();
+    let named = |name: &str| index.to_string().replace(shard, name);
+    for (name, shown) in [
+        ("../other.safetensors", "`../other.safetensors`"),
+        (absolute.as_str(), "other.safetensors`"),
+        ("sub/../../other.safetensors", "`sub/../../other.safetensors`"),
+        ("\\u001b[2J.safetensors", "`\\u{1b}[2J.safetensors`"),
+    ] {
+        std::fs::write(&index_path, named(name)).unwrap();
+        let hint = check_refused(&folder, &index_path, &[shown, "is not in the folder"]);
+        assert!(hint.unwrap().contains("beside it"));
+    }
+    // Below the folder they may lie where they like.
+    std::fs::write(&index_path, named(&format!("sub/{shard}"))).unwrap();
+    check_equal("gqa", &folder, &golden("tiny_llama/gqa"));
+}
+
 #[test]
 fn frequency_factors_that_do_not_fit_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use model::checkpoint::stays_inside;
 use serde::Deserialize;
 
-use super::id::HubId;
+use super::http::Trouble;
+use super::id::{HubId, is_word};
 use crate::error::{Failure, Result};
 use crate::models::cache::shards;
 use crate::models::digest::Sum;
@@ -25,9 +27,18 @@ impl Commit {
         self.siblings.iter().find(|file| file.name == name)
     }
 
-    /// The names of all its files.
+    /// The names of all its files that a folder can hold.
     pub(super) fn names(&self) -> Vec<String> {
-        self.siblings.iter().map(|file| file.name.clone()).collect()
+        let inside = self.siblings.iter().filter(|file| stays_inside(&file.name));
+        inside.map(|file| file.name.clone()).collect()
+    }
+
+    /// Refuses a commit whose name would not be a folder of its own.
+    pub(super) fn check(self) -> std::result::Result<Self, Trouble> {
+        if is_word(&self.sha) {
+            return Ok(self);
+        }
+        Err(Trouble::Garbled(format!("`{}` is no commit", self.sha.escape_debug())))
     }
 }
 
@@ -55,6 +66,16 @@ struct Lfs {
 }
 
 impl Sibling {
+    /// Refuses a name that would lead out of the folder of its commit.
+    pub(super) fn check(&self, id: &HubId) -> Result<()> {
+        if stays_inside(&self.name) {
+            return Ok(());
+        }
+        let (repo, name) = (&id.name, self.name.escape_debug());
+        let message = format!("{repo}: the hub names a file `{name}`, which no folder can hold");
+        Err(Failure::new("hub", message).hint("check `HF_ENDPOINT`; this hub is not to be trusted"))
+    }
+
     /// The checksum that its content should have.
     pub(super) fn sum(&self) -> Option<Sum> {
         let is_hex = |hex: &&String, length| {
@@ -131,6 +152,11 @@ impl<'a> Files<'a> {
         };
         if names.is_empty() {
             let message = format!("{}: its `{INDEX}` names no files", self.id.name);
+            return Err(Failure::new("model_file", message));
+        }
+        if let Some(name) = names.iter().find(|name| !stays_inside(name)) {
+            let (repo, name) = (&self.id.name, name.escape_debug());
+            let message = format!("{repo}: its `{INDEX}` names `{name}`, which is not beside it");
             return Err(Failure::new("model_file", message));
         }
         names.iter().map(|name| self.needed(name)).collect()

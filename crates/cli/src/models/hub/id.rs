@@ -121,7 +121,7 @@ fn is_revision(text: &str) -> bool {
 }
 
 /// Whether a text can be a part of an id, of a revision or of a path.
-fn is_word(text: &str) -> bool {
+pub(in crate::models) fn is_word(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     !text.is_empty() && text.chars().all(plain) && !text.starts_with('.')
 }

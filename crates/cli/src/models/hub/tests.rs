@@ -519,3 +519,104 @@ fn a_hub_that_is_not_there_is_named() {
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
     assert_eq!(failure.message, "`hub` is no address of a hub");
 }
+
+/// Whether nothing but the hub's own folders came into being in a home.
+#[track_caller]
+fn check_nothing_outside(home: &Path) {
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let inside = |name: &String| [".locks", "models--owner--tiny"].contains(&name.as_str());
+    assert!(names(&home.join("hub")).iter().all(inside), "{:?}", names(&home.join("hub")));
+    assert_eq!(names(home).iter().filter(|name| *name != "hub").count(), 0, "{:?}", names(home));
+    for folder in ["snapshots", "refs", "blobs"] {
+        for name in names(&home.join("hub/models--owner--tiny").join(folder)) {
+            assert!(!name.contains("evil"), "{folder}/{name}");
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_is_a_path_is_refused() {
+    for sha in ["../../../evil", "/evil", "..", "", "a/b", "c0ffee\n", "\u{1b}[2J"] {
+        let home = home();
+        let server = Server::start(move |request| match request.path.contains("/revision/") {
+            true => {
+                let mut listing = listing(&tiny());
+                listing["sha"] = sha.into();
+                Reply::json(&listing)
+            }
+            false => Reply::ok("{}"),
+        });
+        let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+        let shown = sha.escape_debug();
+        let expected =
+            format!("owner/tiny: the hub's answer is not understood: `{shown}` is no commit");
+        assert_eq!(failure.message, expected);
+        check_nothing_outside(home.path());
+        assert_eq!(server.requests().len(), 1, "{sha:?}");
+    }
+}
+
+#[test]
+fn shards_that_leave_the_folder_are_refused() {
+    for name in ["../evil.safetensors", "/tmp/evil.safetensors", "a/../../evil", "a\\..\\evil"] {
+        let home = home();
+        let mut repo = tiny();
+        repo.pop();
+        let index = json!({"weight_map": {"a": name}}).to_string();
+        repo.push(("model.safetensors.index.json", index.into()));
+        repo.push((name, WEIGHTS.to_vec()));
+        let server = hub(repo);
+        let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
+        let expected = format!(
+            "owner/tiny: its `model.safetensors.index.json` names `{}`, which is not beside it",
+            name.escape_debug()
+        );
+        assert_eq!(failure.message, expected);
+        check_nothing_outside(home.path());
+        assert!(!Path::new("/tmp/evil.safetensors").exists());
+        // What lies there now counts as no model, although the file may be there.
+        std::fs::write(home.path().join("hub/models--owner--tiny/evil"), "").unwrap();
+        assert!(get(&server, home.path(), "owner/tiny", true).is_err());
+    }
+}
+
+/// The last gate, should a name come by another way.
+#[test]
+fn a_file_whose_name_leaves_the_folder_is_not_fetched() {
+    let (home, server) = (home(), hub(tiny()));
+    let variables =
+        [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", server.endpoint.as_str())];
+    let environment = Environment::of(Path::new("/"), &variables);
+    let terminal = Terminal::new(&environment, false);
+    let hub = Hub::new(&environment, &terminal, false);
+    let id = HubId::parse("owner/tiny").unwrap();
+    let (client, repo) = (hub.client().unwrap(), hub.repo(&id).unwrap());
+    let fetcher = Fetcher { client: &client, terminal: &terminal, repo: &repo, id: &id };
+    for name in ["../../../evil", "/tmp/evil", "a/../../../evil", "\u{1b}[2Jevil"] {
+        let commit = json!({"sha": COMMIT, "siblings": [{"rfilename": name}]});
+        let commit: Commit = serde_json::from_value(commit).unwrap();
+        let failure = fetcher.fetch(&commit, &[commit.get(name).unwrap()]).unwrap_err();
+        let shown = name.escape_debug();
+        let expected =
+            format!("owner/tiny: the hub names a file `{shown}`, which no folder can hold");
+        assert_eq!(failure.message, expected);
+        assert!(commit.names().is_empty());
+    }
+    assert!(server.requests().is_empty());
+    check_nothing_outside(home.path());
+}
+
+/// A file of the cache that says which commit a branch is at may have been written by anybody.
+#[test]
+fn a_branch_at_no_commit_is_asked_for_again() {
+    let (home, server) = (home(), hub(tiny()));
+    get(&server, home.path(), "owner/tiny", false).unwrap();
+    let folder = home.path().join("hub/models--owner--tiny");
+    std::fs::write(folder.join("refs/main"), "../snapshots/c0ffee").unwrap();
+    assert!(get(&server, home.path(), "owner/tiny", true).is_err());
+    get(&server, home.path(), "owner/tiny", false).unwrap();
+    assert_eq!(std::fs::read_to_string(folder.join("refs/main")).unwrap(), COMMIT);
+}

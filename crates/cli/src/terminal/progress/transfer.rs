@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::terminal::Terminal;
+use crate::terminal::escape::escaped;
 use crate::terminal::style::bytes;
 
 /// Files of less than this come and go too fast to be worth a line.
@@ -35,7 +36,7 @@ impl Transfers {
     pub(crate) fn file(&self, name: &str, size: u64) -> Transfer {
         let bars = self.bars.as_ref().map(|(multi, total)| {
             let own = (size >= WORTH_A_LINE).then(|| {
-                let own = multi.insert_before(total, bar(name.to_owned(), size));
+                let own = multi.insert_before(total, bar(escaped(name).into_owned(), size));
                 own.reset_eta();
                 own
             });

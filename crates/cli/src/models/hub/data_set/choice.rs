@@ -3,6 +3,8 @@
 //! The rules are those of Hugging Face's `datasets`, so that the same name gives the same rows: what
 //! the card says, else keywords in the names of files, else in those of folders, else all is `train`.
 
+use model::checkpoint::stays_inside;
+
 use super::card::Config;
 use super::pattern::fits;
 
@@ -82,7 +84,7 @@ fn kind(name: &str) -> Option<&'static str> {
     let is_part = |part: &str| !part.is_empty() && !part.starts_with(['.', '_']);
     let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
     let is_plain = folders.is_empty() || folders.split('/').all(is_part);
-    if !is_plain || !is_part(file) || name.contains('\\') || DESCRIPTIONS.contains(&file) {
+    if !is_plain || !is_part(file) || !stays_inside(name) || DESCRIPTIONS.contains(&file) {
         return None;
     }
     let stem = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file);

@@ -4,6 +4,7 @@ mod command;
 mod context;
 mod environment;
 mod error;
+mod memory;
 mod models;
 mod served;
 mod session;

@@ -6,18 +6,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
-use compute::Quantization;
 use compute::cpu::{Cpu, Precision};
+use compute::{Backend as _, Quantization};
 use data::Supervisor;
 use data::record::Prompt;
 use model::adapter::{LoadedAdapter, PeftMetadata};
-use model::generate::{self, Finish, Flow, GenerateConfig, generate};
+use model::generate::{self, Counted, Demand, Finish, Flow, GenerateConfig, generate};
 use model::{Adapter, Base, Decoder};
 use serde_json::{Map, Value};
 use text::{DecodeStream, Message, Metadata};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::memory::{Needed, free_memory};
 use crate::models::Resolved;
 use crate::served::Served;
 use stop::StopScanner;
@@ -132,22 +133,35 @@ pub(crate) struct Answers {
     pub(crate) tokens_per_s: f64,
 }
 
-/// A base on a device, perhaps with an adapter.
+/// A base, perhaps with an adapter, that answers. Its weights are loaded once it is known what they are asked.
 pub(crate) struct Session {
+    base: Base,
     backend: Cpu,
-    decoder: Decoder,
-    adapter: Option<Adapter>,
+    model: Model,
+    /// The model on a device that only counts.
+    counted: Counted,
+    has_adapter: bool,
     metadata: Metadata,
     /// Renders dialogues as training does; none without a chat template.
     supervisor: Option<Supervisor>,
     /// System message of dialogues that bring none.
     system: Option<String>,
+    /// How the user sets the number of prompts that are worked on at the same time.
+    pub(crate) batch_flag: &'static str,
     /// `bf16`, `q4_1`, ...: how most weights of the base are stored.
     pub(crate) storage: String,
 }
 
+/// The weights of a session.
+enum Model {
+    /// Still in their files; the adapter's are on the host.
+    Waiting(Option<LoadedAdapter>, Option<Quantization>),
+    /// On the device.
+    Loaded(Decoder, Option<Adapter>),
+}
+
 impl Session {
-    /// Loads a model, with the template, its variables and the date that its adapter was
+    /// Opens a model, with the template, its variables and the date that its adapter was
     /// trained with.
     pub(crate) fn open(context: &Context, model: &Resolved, served: &Served) -> Result<Self> {
         let own = Trained::read(model.adapter.as_deref().unwrap_or(&model.path))?;
@@ -155,17 +169,14 @@ impl Session {
         let date = date.unwrap_or_else(|| context.today());
         let base = Base::open(&model.path)?;
         let mut metadata = base.metadata_with(model.adapter.as_deref(), date)?;
-        let mut backend = context.cpu(Precision::Bf16)?;
+        let backend = context.cpu(Precision::Bf16)?;
+        let folder = model.adapter.as_ref();
+        let adapter = folder.map(|folder| read_adapter(context, &base, folder)).transpose()?;
         // As it was trained, so it is served.
-        let quantization = own.quantization;
-        let (decoder, adapter) = match &model.adapter {
-            Some(folder) => {
-                let loaded = read_adapter(context, &base, folder)?;
-                let (decoder, adapter) = loaded.load(&base, &mut backend, quantization, None)?;
-                (decoder, Some(adapter))
-            }
-            None => (Decoder::load(&base, &mut backend)?, None),
-        };
+        let quantization = own.quantization.filter(|_| adapter.is_some());
+        let device = (&backend.device(), backend.operand());
+        let counted = Counted::new(&base, adapter.as_ref(), quantization, device)?;
+
         let mut kwargs = own.template_kwargs;
         if let Some(recipe) = &served.recipe {
             train::trainer::use_template(recipe, &mut metadata, date)?;
@@ -176,12 +187,81 @@ impl Session {
             .is_some()
             .then(|| Supervisor::for_prompts(&metadata, kwargs).with(served.options.clone()));
         let (system, storage) = (served.system().map(str::to_owned), base.storage_name()?);
-        Ok(Session { backend, decoder, adapter, metadata, supervisor, system, storage })
+        Ok(Session {
+            base,
+            backend,
+            has_adapter: adapter.is_some(),
+            model: Model::Waiting(adapter, quantization),
+            counted,
+            metadata,
+            supervisor,
+            system,
+            batch_flag: "--batch",
+            storage,
+        })
     }
 
     /// Whether there is an adapter over the base.
     pub(crate) fn has_adapter(&self) -> bool {
-        self.adapter.is_some()
+        self.has_adapter
+    }
+
+    /// Loads the weights, unless answering these prompts would not fit into memory.
+    pub(crate) fn load(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<()> {
+        let asked = self.asked(prompts, sampling);
+        self.require_room(&asked, usize::from(sampling.batch))?;
+        let Model::Waiting(adapter, quantization) = &mut self.model else { return Ok(()) };
+        let quantization = *quantization;
+        let (decoder, adapter) = match adapter.take() {
+            Some(adapter) => {
+                let (decoder, adapter) =
+                    adapter.load(&self.base, &mut self.backend, quantization, None)?;
+                (decoder, Some(adapter))
+            }
+            None => (Decoder::load(&self.base, &mut self.backend)?, None),
+        };
+        self.model = Model::Loaded(decoder, adapter);
+        Ok(())
+    }
+
+    /// Refuses prompts that memory is too small for, with what to change.
+    fn require_room(&self, asked: &[generate::Prompt], batch: usize) -> Result<()> {
+        let is_loaded = matches!(self.model, Model::Loaded(..));
+        let needed = |batch: usize| -> Result<Demand> {
+            let demand = self.counted.demand(asked, batch)?;
+            Ok(match is_loaded {
+                true => Demand {
+                    weights: 0,
+                    activations: demand.activations.saturating_sub(self.backend.reserved()),
+                    ..demand
+                },
+                false => demand,
+            })
+        };
+        let active = asked.len().min(batch);
+        let (demand, limit) = (needed(active)?, free_memory());
+        if demand.total() <= limit {
+            return Ok(());
+        }
+        let mut fewer = active / 2;
+        while fewer > 0 && needed(fewer)?.total() > limit {
+            fewer /= 2;
+        }
+        let longest = asked.iter().map(|prompt| prompt.tokens.len() + prompt.max_new_tokens).max();
+        let what = format!(
+            "answering {active} prompt{} at a time, of up to {} tokens with the answer,",
+            if active == 1 { "" } else { "s" },
+            longest.unwrap_or(0)
+        );
+        let kinds = demand.kinds();
+        Needed { what, kinds: &kinds }.require(limit, || match fewer {
+            0 if demand.weights > demand.cache => {
+                "a smaller model fits, or one stored in fewer bits: a GGUF or bitsandbytes file"
+                    .into()
+            }
+            0 => "lower `--max-new-tokens`, or shorten the prompt".into(),
+            fewer => format!("`{}` {fewer} fits", self.batch_flag),
+        })
     }
 
     /// The tokens of a question.
@@ -194,7 +274,7 @@ impl Session {
                 self.prompt(messages, tools.as_ref(), *own_system)?
             }
         };
-        let config = &self.decoder.config;
+        let config = self.counted.config();
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
             let message = format!("token {token} is beyond the model's {}", config.vocab_size);
             return Err(Failure::new("tokenizer", message)
@@ -233,6 +313,16 @@ impl Session {
         tokens.map_err(|error| Failure::new("chat_template", error.message).or_hint(error.hint))
     }
 
+    fn asked(&self, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<generate::Prompt> {
+        let longest = self.counted.config().max_position_embeddings;
+        let prompt = |(index, tokens): (usize, &Vec<u32>)| generate::Prompt {
+            tokens: tokens.clone(),
+            max_new_tokens: (sampling.max_new_tokens as usize).min(longest - tokens.len()),
+            key: index as u64,
+        };
+        prompts.iter().enumerate().map(prompt).collect()
+    }
+
     /// Answers all prompts; `on_text` sees every piece of text as (prompt, piece) and may end
     /// the answer. `with_adapter` without an adapter is the base.
     pub(crate) fn answer(
@@ -242,14 +332,9 @@ impl Session {
         with_adapter: bool,
         on_text: &mut dyn FnMut(usize, &str) -> Flow,
     ) -> Result<Answers> {
+        self.load(prompts, sampling)?;
         let begun = Instant::now();
-        let longest = self.decoder.config.max_position_embeddings;
-        let prompt = |(index, tokens): (usize, &Vec<u32>)| generate::Prompt {
-            tokens: tokens.clone(),
-            max_new_tokens: (sampling.max_new_tokens as usize).min(longest - tokens.len()),
-            key: index as u64,
-        };
-        let asked: Vec<generate::Prompt> = prompts.iter().enumerate().map(prompt).collect();
+        let asked = self.asked(prompts, sampling);
         let config = GenerateConfig {
             temperature: sampling.temperature,
             top_k: sampling.top_k,
@@ -272,10 +357,12 @@ impl Session {
                 Flow::Stop
             })
         };
-        let adapter = self.adapter.as_ref().filter(|_| with_adapter);
+        let Model::Loaded(decoder, adapter) = &self.model else {
+            unreachable!("the weights were loaded above");
+        };
+        let adapter = adapter.as_ref().filter(|_| with_adapter);
         let backend = &mut self.backend;
-        let completions =
-            generate(&self.decoder, backend, adapter, &asked, &config, &mut on_token)?;
+        let completions = generate(decoder, backend, adapter, &asked, &config, &mut on_token)?;
         if let Some(error) = failed {
             return Err(error);
         }

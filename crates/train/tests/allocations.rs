@@ -110,6 +110,7 @@ fn compute_threads_allocate_nothing() {
         micro_batch_tokens: 300,
         checkpoint: false,
         shares_prefixes: true,
+        memory_limit: usize::MAX,
     };
     let nf4 = Quantization::Nf4;
     let configs = [

@@ -49,7 +49,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     }
     let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
     let served = Served::of_model(context, &model)?;
-    let session = Session::open(context, &model, &served)?;
+    let mut session = Session::open(context, &model, &served)?;
+    // With the shortest question: a longer dialogue is looked at when it is asked.
+    session.load(&[vec![0]], &arguments.sampling)?;
     let signals = Signals::install()?;
     let dialogue = Dialogue::new(arguments.system.clone());
     let mut chat = Chat { context, session, sampling: &arguments.sampling, signals, dialogue };
@@ -209,7 +211,17 @@ impl Chat<'_> {
             }
         };
         let with_adapter = self.dialogue.with_adapter;
-        let answers = self.session.answer(&[prompt], self.sampling, with_adapter, &mut on_text)?;
+        let answered = self.session.answer(&[prompt], self.sampling, with_adapter, &mut on_text);
+        let answers = match answered {
+            Ok(answers) => answers,
+            // Memory is too small for a dialogue of this length; a new one may fit.
+            Err(failure) if failure.code == "refused" => {
+                self.dialogue.messages.pop();
+                terminal.fail(&failure.hint("/reset begins a new dialogue"));
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
         terminal.stream("\n");
         self.signals.take_interrupt();
         for answer in answers.answers {

@@ -102,6 +102,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     };
     let place = Place::new(&output, arguments.overwrite, &origin)?;
     let adapter = LoadedAdapter::read(&origin.adapter, &origin.base.config)?;
+    if !arguments.no_compare {
+        compare::require_room(context, &origin, &adapter)?;
+    }
     let merge = Merge::new(&origin.base, adapter, type_of(&arguments.dtype))?;
     for note in &origin.notes {
         context.terminal.note(note);

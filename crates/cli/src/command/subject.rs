@@ -8,10 +8,11 @@ use model::Base;
 use train::trainer::Job;
 
 use super::quote;
-use super::train::{MEMORY_UNKNOWN, at_key, read_recipe};
+use super::train::{at_key, read_recipe};
 use crate::context::Context;
-use crate::environment::{memory_limit, resident_memory};
+use crate::environment::resident_memory;
 use crate::error::{Failure, Result};
+use crate::memory::free_memory;
 use crate::models::Outline;
 
 /// The recipe that a command names.
@@ -90,7 +91,7 @@ impl Subject {
             start: self.adapter,
             base_name: self.name,
             revision: None,
-            memory_limit: memory.or_else(memory_limit).unwrap_or(MEMORY_UNKNOWN),
+            memory_limit: memory.unwrap_or_else(free_memory),
             resident_bytes: resident_memory,
             date: context.today(),
             threads: context.threads(),

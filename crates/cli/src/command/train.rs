@@ -13,10 +13,12 @@ use train::trainer::{Control, Job, Summary};
 
 use super::quote;
 use crate::context::{Context, precision_of};
-use crate::environment::{memory_limit, peak_memory, resident_memory};
+use crate::environment::{peak_memory, resident_memory};
 use crate::error::{Failure, Result};
+use crate::memory::free_memory;
 use crate::models::Resolved;
 use crate::signals::{Asked, Signals};
+use crate::terminal::Terminal;
 use crate::terminal::curve::sparkline;
 use crate::terminal::progress::Progress;
 use crate::terminal::style::{bytes, count, duration};
@@ -36,8 +38,9 @@ pub(super) const EXAMPLES: &str = concat!(examples!(), "\n\n`--help` lists every
 /// What stands before the keys in `--help`.
 pub(crate) const KEYS_HEAD: &str = concat!(examples!(), "\n\nKeys of a recipe, also as KEY=VALUE:");
 
-/// Used where the system does not say how much memory there is.
-pub(super) const MEMORY_UNKNOWN: usize = 4 << 30;
+/// What a signal before the first step ends with.
+const BEFORE_FIRST_STEP: &str =
+    "interrupted before the first step: nothing was trained, and rows that are prepared are kept";
 
 /// What `train` is told.
 #[derive(Args, Debug)]
@@ -163,7 +166,8 @@ impl Order {
             start: model.adapter.clone(),
             base_name: model.name.clone(),
             revision: model.revision.clone(),
-            memory_limit: memory_limit().unwrap_or(MEMORY_UNKNOWN),
+            // After the base was mapped, which takes address space.
+            memory_limit: free_memory(),
             resident_bytes: resident_memory,
             date: context.today(),
             threads: context.threads(),

@@ -8,7 +8,8 @@ pub(crate) fn thread_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Bytes that the process may hold: what the machine has free, within its control group.
+/// Bytes that the process may still take: what the machine has free, within its control groups and the limits
+/// of the process itself (`ulimit -v`, `ulimit -d`). Ask after files are mapped, for those count in `-v`.
 ///
 /// None where the system does not say.
 pub(crate) fn memory_limit() -> Option<usize> {
@@ -33,11 +34,27 @@ pub(crate) fn resident_memory() -> usize {
 }
 
 fn limit_under(proc: &Path, cgroup: &Path) -> Option<usize> {
-    let meminfo = fs::read_to_string(proc.join("meminfo")).ok()?;
+    let meminfo = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
     let free = field_bytes(&meminfo, "MemAvailable:").or(field_bytes(&meminfo, "MemTotal:"));
     let groups = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
     let allowed = groups.lines().filter_map(|line| group_limit(line, cgroup)).min();
-    [free, allowed].into_iter().flatten().min()
+    [free, allowed, process_limit(proc)].into_iter().flatten().min()
+}
+
+/// What the limits of the process leave to it: `RLIMIT_AS` and `RLIMIT_DATA`.
+fn process_limit(proc: &Path) -> Option<usize> {
+    let limits = fs::read_to_string(proc.join("self/limits")).ok()?;
+    let status = fs::read_to_string(proc.join("self/status")).unwrap_or_default();
+    let left = |limit: &str, held: &str| -> Option<usize> {
+        // `Max address space  <soft>  <hard>  bytes`, each a number or `unlimited`.
+        let line = limits.lines().find_map(|line| line.strip_prefix(limit))?;
+        let soft: usize = line.split_whitespace().next()?.parse().ok()?;
+        Some(soft.saturating_sub(field_bytes(&status, held).unwrap_or(0)))
+    };
+    [left("Max address space", "VmSize:"), left("Max data size", "VmData:")]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// A line such as `MemTotal:  1024 kB`.
@@ -129,6 +146,31 @@ mod tests {
         );
         // In a container the host's path is not there.
         check(&[MEMINFO, group, ("cgroup/memory/memory.limit_in_bytes", "600000")], Some(600_000));
+    }
+
+    #[test]
+    fn limits_of_the_process_count_what_it_holds() {
+        let limits = |space: &str, data: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max data size             {data}               unlimited            bytes     \n\
+                 Max resident set          1                    1                    bytes     \n\
+                 Max address space         {space}              unlimited            bytes     \n"
+            )
+        };
+        let check = |space: &str, data: &str, expected: usize| {
+            let limits = limits(space, data);
+            let status = "VmSize:\t    1000 kB\nVmData:\t     500 kB\n";
+            let files = [("proc/self/limits", limits.as_str()), ("proc/self/status", status)];
+            check(&[MEMINFO, files[0], files[1]], Some(expected));
+            // Where the machine says nothing, the process's own limits still count.
+            let own = Some(expected).filter(|_| space != "unlimited" || data != "unlimited");
+            super::tests::check(&files, own);
+        };
+        check("unlimited", "unlimited", 4_096_000);
+        check("3072000", "unlimited", 3_072_000 - 1_024_000);
+        check("3072000", "1024000", 1_024_000 - 512_000);
+        check("1000", "unlimited", 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use compute::{Backend, Quantization};
 
 use super::{Adapter, EMBEDDING, HEAD, LoadedAdapter};
-use crate::tensor::Optimizers;
-use crate::{Base, Config, Decoder, LoadOptions, Result, Selection, Training};
+use crate::tensor::{HostTensor, Optimizers};
+use crate::{Base, Config, Decoder, LoadOptions, LowRank, Result, Selection, Training};
 
 impl LoadedAdapter {
     /// How a base is to be loaded under this adapter: whole tensors that it brings take the place of the
@@ -17,6 +17,29 @@ impl LoadedAdapter {
     ) -> Result<LoadOptions> {
         let subtracted = self.config.principal_products(base)?;
         Ok(LoadOptions { subtracted, ..self.options_less(base, quantization, training) })
+    }
+
+    /// As [`options`](LoadedAdapter::options), for a device that only counts. Tensors have shapes and no
+    /// numbers: those of whole modules are large, and those of PiSSA take long to find.
+    pub(crate) fn counted_options(
+        &self,
+        base: &Base,
+        quantization: Option<Quantization>,
+    ) -> LoadOptions {
+        let nothing = LowRank { rank: 0, a: Vec::new(), b: Vec::new() };
+        let keys = self.config.modules.keys().filter(|_| self.config.pissa);
+        let subtracted = keys.map(|&key| (key, nothing.clone())).collect();
+        let shape =
+            |(name, (shape, _)): (&String, &HostTensor)| (name.clone(), (shape.clone(), vec![]));
+        LoadOptions {
+            quantization,
+            training: None,
+            replaced: self.replaced.iter().map(shape).collect(),
+            unties_head: self.config.unties_head(&base.config),
+            subtracted,
+            vocab_size: self.vocab_size(&base.config),
+            writes_tokens: !self.config.tokens.is_empty(),
+        }
     }
 
     /// As [`options`](LoadedAdapter::options), for a PiSSA adapter that began with the values `initial`.

@@ -3,6 +3,7 @@
 //! Every step is an ordinary forward pass, so a token gets the same bits here as in
 //! training, alone or among others.
 
+mod demand;
 mod lanes;
 
 use compute::measure::Measure;
@@ -10,6 +11,7 @@ use compute::op::{Op, Sample};
 use compute::{Backend, Buffer, DType};
 
 use crate::{Adapter, Decoder, Error, Pass, Result};
+pub use demand::{Counted, Demand};
 use lanes::{Lanes, Work};
 
 /// Tokens of prompts that one step takes in beside the tokens being generated.

@@ -198,6 +198,12 @@ pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, blueprint: &Blueprint) -
 }
 
 fn does_not_fit(memory: &Memory, wishes: &Wishes) -> String {
+    let what = format!("the run does not fit: over rows of {} tokens it", wishes.longest);
+    too_large(&what, memory, wishes.limit)
+}
+
+/// What takes more than there is, by kind.
+pub(super) fn too_large(what: &str, memory: &Memory, limit: usize) -> String {
     let kinds: Vec<String> = memory
         .kinds()
         .iter()
@@ -205,11 +211,10 @@ fn does_not_fit(memory: &Memory, wishes: &Wishes) -> String {
         .map(|(name, bytes)| format!("{name} {} MB", bytes.div_ceil(1 << 20)))
         .collect();
     format!(
-        "the run does not fit: over rows of {} tokens it takes {} MB ({}), of {} MB",
-        wishes.longest,
+        "{what} takes {} MB ({}), of {} MB",
         memory.total().div_ceil(1 << 20),
         kinds.join(", "),
-        wishes.limit >> 20
+        limit >> 20
     )
 }
 

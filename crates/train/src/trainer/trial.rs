@@ -8,13 +8,13 @@ use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
 
 use super::demand::{self, Demand};
-use super::plan::Memory;
-use crate::Result;
+use super::plan::{self, Memory};
 use crate::engine::Engine;
 use crate::objective::Sft;
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
 use crate::trainee::{Blueprint, Trainee};
+use crate::{Error, Result};
 
 /// What is trained in a trial, and how.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct TrialConfig {
     pub checkpoint: bool,
     /// Whether a beginning that several rows share is computed once.
     pub shares_prefixes: bool,
+    /// Bytes that the trial may take.
+    pub memory_limit: usize,
 }
 
 /// A model in training on a device, and the rows of its step.
@@ -78,6 +80,12 @@ impl Trial {
         }
         let parameters = counted.parameters();
         let memory = used.over(Memory { saving: 0, ..counted.resident });
+        if memory.total() > config.memory_limit {
+            let message =
+                plan::too_large("the step does not fit: it", &memory, config.memory_limit);
+            let hint = "measure fewer `--sequences` or `--tokens`, an adapter or a smaller model";
+            return Err(Error::refused(message, hint));
+        }
         let trainee = blueprint.load(base, backend)?;
         blueprint.forget_values();
         backend.reserve(used.stack)?;

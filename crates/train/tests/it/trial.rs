@@ -53,6 +53,7 @@ fn work_counts_what_is_useful() {
         micro_batch_tokens: 64,
         checkpoint: false,
         shares_prefixes: true,
+        memory_limit: usize::MAX,
     };
     let (loss, work) = step(&lora, 2);
     assert!(loss.is_finite() && loss > 1.0, "{loss}");

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use compute::{Measure, random};
+use compute::{Backend as _, random};
 use model::Decoder;
-use model::generate::{Flow, GenerateConfig, Prompt, generate};
+use model::generate::{Counted, Flow, GenerateConfig, Prompt, generate};
 
 use super::clock::{middle, profile};
 use super::row::Row;
@@ -13,6 +13,7 @@ use super::{Arguments, PRECISION};
 use crate::context::Context;
 use crate::environment::{peak_memory, reset_peak_memory};
 use crate::error::Result;
+use crate::memory::{Needed, free_memory};
 
 /// Times that an answer is measured at least.
 const LEAST: usize = 3;
@@ -20,8 +21,8 @@ const LEAST: usize = 3;
 /// The time from a prompt to the first token of its answer.
 pub(super) fn prompt(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Row> {
     let tokens = arguments.tokens_or(512);
-    let mut model = Loaded::new(arguments, subject, context)?;
     let lengths = Lengths { shared: 0, prompt: tokens, new: 1 };
+    let mut model = Loaded::new(arguments, subject, context, (&[1], lengths))?;
     let times = model.measure(arguments.seconds, 1, lengths)?;
     let seconds = middle(times.iter().map(|time| time.first).collect());
     Ok(Row {
@@ -40,12 +41,13 @@ pub(super) fn answers(
     subject: &Subject,
     context: &Context,
 ) -> Result<Vec<Row>> {
-    let mut model = Loaded::new(arguments, subject, context)?;
     let (prompt, new) = (arguments.prompt_tokens as usize, arguments.new_tokens as usize);
+    let lengths = Lengths { shared: arguments.shared as usize, prompt, new };
+    let all = arguments.sequences_or(&[1, 16]);
+    let mut model = Loaded::new(arguments, subject, context, (&all, lengths))?;
     let config = &subject.base.config;
     let mut rows = Vec::new();
-    for sequences in arguments.sequences_or(&[1, 16]) {
-        let lengths = Lengths { shared: arguments.shared as usize, prompt, new };
+    for sequences in all {
         let times = model.measure(arguments.seconds, sequences, lengths)?;
         let total = middle(times.iter().map(|time| time.total).collect());
         let decoding = middle(times.iter().map(|time| time.total - time.first).collect());
@@ -80,8 +82,8 @@ pub(super) fn answers(
             ..Row::default()
         });
         if arguments.profile {
-            let (prompts, asked) = model.prompts(sequences, lengths);
             let Loaded { cpu, decoder, .. } = &mut model;
+            let (prompts, asked) = prompts(decoder.config.vocab_size, sequences, lengths);
             rows.extend(profile(cpu, |backend| {
                 let mut go_on = |_, _| Flow::Continue;
                 generate(decoder, backend, None, &prompts, &asked, &mut go_on)?;
@@ -118,22 +120,41 @@ struct Times {
 }
 
 impl Loaded {
-    fn new(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Self> {
+    /// Loads the model, unless answering would not fit into memory.
+    fn new(
+        arguments: &Arguments,
+        subject: &Subject,
+        context: &Context,
+        (sequences, lengths): (&[usize], Lengths),
+    ) -> Result<Self> {
         reset_peak_memory();
         let mut cpu = context.cpu(PRECISION)?;
         let options = model::LoadOptions {
             quantization: arguments.quantization.quantization(),
             ..model::LoadOptions::default()
         };
-        let mut measure = Measure::new(compute::Backend::operand(&cpu));
-        Decoder::load_with(&subject.base, &mut measure, &options)?;
+        let device = (&cpu.device(), cpu.operand());
+        let counted = Counted::new(&subject.base, None, options.quantization, device)?;
+        let mut weight_bytes = 0;
+        for &sequences in sequences {
+            let (prompts, config) = prompts(counted.config().vocab_size, sequences, lengths);
+            let demand = counted.demand(&prompts, config.max_active)?;
+            weight_bytes = demand.weights;
+            let Lengths { prompt, new, .. } = lengths;
+            let what = format!("answering {sequences} prompts of {prompt} tokens with {new}");
+            let cures = || {
+                "give fewer `--sequences`, shorter `--prompt-tokens` or `--new-tokens`, or a smaller model"
+                    .into()
+            };
+            Needed { what, kinds: &demand.kinds() }.require(free_memory(), cures)?;
+        }
         let decoder = Decoder::load_with(&subject.base, &mut cpu, &options)?;
         subject.base.release();
-        Ok(Loaded { cpu, decoder, weight_bytes: measure.report().weight_bytes })
+        Ok(Loaded { cpu, decoder, weight_bytes })
     }
 
     fn measure(&mut self, seconds: f64, sequences: usize, lengths: Lengths) -> Result<Vec<Times>> {
-        let (prompts, config) = self.prompts(sequences, lengths);
+        let (prompts, config) = prompts(self.decoder.config.vocab_size, sequences, lengths);
         self.once(&prompts, &config)?;
         let begun = Instant::now();
         let mut times = Vec::new();
@@ -141,23 +162,6 @@ impl Loaded {
             times.push(self.once(&prompts, &config)?);
         }
         Ok(times)
-    }
-
-    /// Made-up prompts, and how they are to be answered.
-    fn prompts(&self, sequences: usize, lengths: Lengths) -> (Vec<Prompt>, GenerateConfig) {
-        let Lengths { shared, prompt: len, new } = lengths;
-        let vocab = self.decoder.config.vocab_size as u64;
-        let token = |key, position| {
-            let key = if position < shared as u64 { 0 } else { key + 1 };
-            (random::key(&[key, position]) % vocab) as u32
-        };
-        let prompt = |key: u64| Prompt {
-            tokens: (0..len as u64).map(|position| token(key, position)).collect(),
-            max_new_tokens: new,
-            key,
-        };
-        let config = GenerateConfig { max_active: sequences, ..GenerateConfig::default() };
-        ((0..sequences as u64).map(prompt).collect(), config)
     }
 
     fn once(&mut self, prompts: &[Prompt], config: &GenerateConfig) -> Result<Times> {
@@ -173,4 +177,20 @@ impl Loaded {
         generate(&self.decoder, &mut self.cpu, None, prompts, config, &mut on_token)?;
         Ok(Times { first, total: begun.elapsed().as_secs_f64() })
     }
+}
+
+/// Made-up prompts, and how they are to be answered.
+fn prompts(vocab: usize, sequences: usize, lengths: Lengths) -> (Vec<Prompt>, GenerateConfig) {
+    let Lengths { shared, prompt: len, new } = lengths;
+    let token = |key, position| {
+        let key = if position < shared as u64 { 0 } else { key + 1 };
+        (random::key(&[key, position]) % vocab as u64) as u32
+    };
+    let prompt = |key: u64| Prompt {
+        tokens: (0..len as u64).map(|position| token(key, position)).collect(),
+        max_new_tokens: new,
+        key,
+    };
+    let config = GenerateConfig { max_active: sequences, ..GenerateConfig::default() };
+    ((0..sequences as u64).map(prompt).collect(), config)
 }

@@ -17,6 +17,7 @@ use super::subject::Subject;
 use super::{Arguments, PRECISION};
 use crate::context::Context;
 use crate::error::Result;
+use crate::memory::{Needed, free_memory};
 
 /// Times that a kernel is measured at least.
 const LEAST: usize = 3;
@@ -190,14 +191,20 @@ fn made_up_weight(
     rows: usize,
     cols: usize,
     quantization: Option<Quantization>,
-) -> compute::Result<Weight> {
+) -> Result<Weight> {
+    // The numbers in f32, and what is kept of them, which is no larger.
+    let needed = 2 * 4 * rows * cols;
+    let what = format!("a made-up matrix of {rows} x {cols}");
+    Needed { what, kinds: &[("weights", needed)] }
+        .require(free_memory(), || "give a smaller model or `--shape`".into())?;
     let number = |i: usize| 0.07 * (random::uniform(random::mix(i as u64)) - 0.5);
-    let bytes: Vec<u8> = (0..rows * cols).flat_map(|i| number(i).to_le_bytes()).collect();
+    let mut bytes = Vec::with_capacity(4 * rows * cols);
+    bytes.extend((0..rows * cols).flat_map(|i| number(i).to_le_bytes()));
     let source = WeightSource { rows, cols, storage: Storage::F32, bytes: &bytes, row_order: None };
-    match quantization {
-        Some(quantization) => cpu.load_as(source, quantization),
-        None => cpu.load(source),
-    }
+    Ok(match quantization {
+        Some(quantization) => cpu.load_as(source, quantization)?,
+        None => cpu.load(source)?,
+    })
 }
 
 /// Operands spread evenly over `[-1, 1)`.

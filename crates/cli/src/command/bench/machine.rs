@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::PRECISION;
 use crate::context::Context;
 use crate::error::Result;
+use crate::memory::{Needed, free_memory};
 
 /// Bytes that are read or copied: far more than caches hold.
 const BYTES: usize = 256 << 20;
@@ -33,6 +34,11 @@ impl Machine {
         let cpu = context.cpu(PRECISION)?;
         let device = cpu.device();
         let threads = device.threads;
+        // What is read, and what it is copied to.
+        let what = "measuring the machine".to_owned();
+        Needed { what, kinds: &[("arrays", 2 * BYTES)] }.require(free_memory(), || {
+            "raise the limit: nothing smaller tells memory from caches".into()
+        })?;
         let words = BYTES / size_of::<u64>();
         let source: Vec<u64> = (0..words as u64).collect();
         let read_bytes_per_s = read(&source, threads);

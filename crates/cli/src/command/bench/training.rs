@@ -16,6 +16,7 @@ use super::{Arguments, Method, OptimizerName, PRECISION};
 use crate::context::Context;
 use crate::environment::{peak_memory, reset_peak_memory};
 use crate::error::Result;
+use crate::memory::free_memory;
 
 /// Steps that are measured at least.
 const LEAST: usize = 3;
@@ -52,6 +53,7 @@ fn step(
         micro_batch_tokens: arguments.micro_batch_tokens.max(tokens as u32) as usize,
         checkpoint: arguments.checkpointing,
         shares_prefixes: !arguments.unshared,
+        memory_limit: free_memory(),
     };
     let mut cpu = context.cpu(PRECISION)?;
     let mut trial = Trial::new(&subject.base, &mut cpu, &config, &rows)?;

@@ -21,7 +21,9 @@ pub(super) struct Local<'a> {
 
 impl<'a> Local<'a> {
     pub(super) fn open(model: &Resolved, order: &'a Order, context: &Context) -> Result<Self> {
-        Ok(Local { session: Session::open(context, model, &order.served(context, model)?)?, order })
+        let mut session = Session::open(context, model, &order.served(context, model)?)?;
+        session.batch_flag = "distill.concurrency";
+        Ok(Local { session, order })
     }
 
     /// Answers round by round until all is answered or a signal comes.
@@ -34,6 +36,10 @@ impl<'a> Local<'a> {
         let encode = |ask: &&Ask<'_>| self.encode(ask);
         // All of them, before any time is spent on the first.
         let prompts: Vec<Vec<u32>> = asks.iter().map(encode).collect::<Result<_>>()?;
+        if let Some(first) = asks.first() {
+            let sampling = self.sampling(first);
+            self.session.load(&prompts, &sampling)?;
+        }
         let size = usize::from(self.order.concurrency) * ROUND;
         for (round, prompts) in prompts.chunks(size).enumerate() {
             let first = round * size;

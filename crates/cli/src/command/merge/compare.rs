@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use compute::Quantization;
 use compute::cpu::Precision;
+use compute::{Backend as _, Quantization};
 use model::adapter::LoadedAdapter;
 use model::divergence::{Divergence, Recording};
+use model::generate::{Counted, Prompt};
 use model::{Base, Decoder};
 use serde_json::{Value, json};
 
@@ -13,7 +14,29 @@ use super::origin::Origin;
 use super::rows::Rows;
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::memory::{Needed, free_memory};
 use crate::terminal::style::count;
+
+/// Tokens of the sequence that room is made for.
+const ROOM_TOKENS: usize = 512;
+
+/// Refuses a comparison that would not fit into memory, before anything is written: base and adapter are loaded
+/// for it, while a merge alone takes little.
+pub(super) fn require_room(
+    context: &Context,
+    origin: &Origin,
+    adapter: &LoadedAdapter,
+) -> Result<()> {
+    let backend = context.cpu(Precision::Bf16)?;
+    let device = (&backend.device(), backend.operand());
+    let counted = Counted::new(&origin.base, Some(adapter), None, device)?;
+    let tokens = ROOM_TOKENS.min(counted.config().max_position_embeddings);
+    let prompt = Prompt { tokens: vec![0; tokens], ..Prompt::default() };
+    let demand = counted.demand(&[prompt], 1)?;
+    let what = "comparing the merged model with base and adapter".to_owned();
+    Needed { what, kinds: &demand.kinds() }
+        .require(free_memory(), || "`--no-compare` merges without comparing".into())
+}
 
 /// How far the merged model is from those that it comes from.
 pub(super) struct Comparison {

@@ -80,7 +80,7 @@ impl Context {
             })
         };
         let cache = self.environment.prepared_cache();
-        DataAccess { cache, fetch: Box::new(fetch), list_errors: false }
+        DataAccess { cache, fetch: Box::new(fetch), ..DataAccess::default() }
     }
 
     /// Today (UTC).

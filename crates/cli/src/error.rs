@@ -150,6 +150,7 @@ impl From<data::Error> for Failure {
             data::Error::Setting { key, .. } => {
                 Failure { key: Some(key.as_str().into()), ..Failure::wrong("invalid", message) }
             }
+            data::Error::Interrupted => Failure::new("interrupted", message),
             _ => Failure::new("data", message),
         };
         failure.or_hint(hint)
@@ -182,6 +183,7 @@ impl From<model::Error> for Failure {
             model::Error::Io { path, source } => Failure::io(&path, &source),
             model::Error::Text(error) => error.into(),
             model::Error::Compute(error) => error.into(),
+            model::Error::Interrupted => Failure::new("interrupted", error.to_string()),
             model::Error::File { ref path, .. } => {
                 Failure::new("model_file", error.to_string()).at(path)
             }

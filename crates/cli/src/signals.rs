@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Failure, Result};
+use crate::terminal::Terminal;
 
 /// What a person or a scheduler asked for by signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,25 @@ impl Signals {
         }
     }
 
+    /// Ends the process where a signal stays without an answer, until the guard is dropped: for work of which no
+    /// part asks for signals, and after which nothing is left half done. `what` is said on the terminal then.
+    pub(crate) fn guard(&self, terminal: Terminal, what: &'static str) -> Guard {
+        let over = Arc::new(AtomicBool::new(false));
+        let (signals, ended) = (self.clone(), Arc::clone(&over));
+        std::thread::spawn(move || {
+            let mut unanswered = Duration::ZERO;
+            while !ended.load(Ordering::SeqCst) {
+                std::thread::sleep(PAUSE);
+                let Some(asked) = signals.asked() else { continue };
+                unanswered += PAUSE;
+                if unanswered >= GRACE && !ended.load(Ordering::SeqCst) {
+                    say_and_exit(&terminal, what, asked);
+                }
+            }
+        });
+        Guard(over)
+    }
+
     /// Whether SIGINT came; the flag goes down, so that the next one is a first one again.
     pub(crate) fn take_interrupt(&self) -> bool {
         self.interrupt.swap(false, Ordering::SeqCst)
@@ -115,6 +136,28 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// How often the guard looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the work itself has to answer.
+const GRACE: Duration = Duration::from_millis(600);
+
+/// See [`Signals::guard`].
+#[must_use]
+pub(crate) struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[allow(clippy::exit, reason = "the main thread is busy and cannot return")]
+fn say_and_exit(terminal: &Terminal, what: &str, asked: Asked) -> ! {
+    terminal.fail(&Failure::new("interrupted", what));
+    std::process::exit(i32::from(asked.exit_code()));
 }
 
 #[cfg(all(test, unix))]

@@ -38,6 +38,9 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// The caller asked to stop; see [`Stop`](crate::Stop).
+    #[error("interrupted while rows were prepared")]
+    Interrupted,
     /// A setting that does not fit the data or the model.
     #[error("`{key}`: {message}")]
     Setting {
@@ -54,7 +57,7 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Io { .. } => None,
+            Error::Io { .. } | Error::Interrupted => None,
             Error::File { hint, .. } | Error::Setting { hint, .. } => hint.as_deref(),
             Error::Rows { rows, hint } => {
                 hint.as_deref().or_else(|| rows.iter().find_map(|row| row.hint.as_deref()))

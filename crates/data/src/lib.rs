@@ -53,6 +53,7 @@ pub mod supervision;
 mod error;
 mod place;
 mod sequence;
+mod stop;
 mod store;
 
 pub use error::{Error, Result, RowError};
@@ -68,4 +69,5 @@ pub use prepare::{
 pub use record::{Conversation, Reading, Wanted};
 pub use sequence::Sequence;
 pub use sequences::Sequences;
+pub use stop::Stop;
 pub use supervision::{SupervisionOptions, Supervisor};

@@ -124,7 +124,9 @@ pub fn prepare(config: &Config, supervisor: &Supervisor) -> Result<Prepared> {
     let mut made = Made::of(&maker, &train)?;
     made.append(validation);
     made.append(test);
+    config.stop.check()?;
     let mut prepared = made.finish(config)?;
+    config.stop.check()?;
     prepared.context = context.as_ref().map(Context::hash);
     for file in context.iter().flat_map(Context::left_out) {
         let place = Place { file: file.as_path().into(), line: 1, element: None };

@@ -6,7 +6,7 @@ use crate::context::ContextOptions;
 use crate::prepare::{HubSet, Location, OnError};
 use crate::split::By;
 use crate::supervision::{Reasoning, SupervisionOptions, System, TrainOn};
-use crate::{Config, Mixture, Overlong, Reading, Source, Validation, Wanted};
+use crate::{Config, Mixture, Overlong, Reading, Source, Stop, Validation, Wanted};
 
 const FORMATS: &[&str] = &[
     "auto",
@@ -169,6 +169,7 @@ pub fn config(document: &Document, seed: u64, threads: usize) -> Result<Config, 
         seed,
         threads,
         cache: None,
+        stop: Stop::default(),
     })
 }
 

@@ -32,6 +32,9 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// The caller asked to stop; see [`Base::stop_when`](crate::Base::stop_when).
+    #[error("interrupted while the model was read")]
+    Interrupted,
     /// The device failed.
     #[error(transparent)]
     Compute(#[from] compute::Error),

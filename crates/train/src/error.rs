@@ -89,6 +89,14 @@ impl Error {
         matches!(self, Error::Io { .. } | Error::Model(model::Error::Io { .. }))
     }
 
+    /// Whether it is no fault: the caller asked to stop before the first step.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(
+            self,
+            Error::Data(data::Error::Interrupted) | Error::Model(model::Error::Interrupted)
+        )
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Error::Io { path: path.to_owned(), source }
     }

@@ -65,6 +65,8 @@ pub struct DataAccess<'a> {
     pub fetch: Fetch<'a>,
     /// Whether rows that cannot be used become a finding and not an error, so that all is seen at once.
     pub list_errors: bool,
+    /// Ends the run before its first step: while rows are prepared and the model is loaded.
+    pub stop: data::Stop,
 }
 
 /// Brings the files of a data set on the hub to this machine.
@@ -80,7 +82,8 @@ impl Default for DataAccess<'_> {
                 hint: None,
             })
         };
-        DataAccess { cache: None, fetch: Box::new(fetch), list_errors: false }
+        let (fetch, stop) = (Box::new(fetch), data::Stop::default());
+        DataAccess { cache: None, fetch, list_errors: false, stop }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use train::moved::Moved;
 use train::recipe::{run_stem, schema};
 use train::run::{Occupied, RunFolder};
-use train::trainer::{Control, Job, Summary};
+use train::trainer::{Control, DataAccess, Job, Summary};
 
 use super::quote;
 use crate::context::{Context, precision_of};
@@ -160,6 +160,9 @@ impl Order {
         };
         let precision = precision.unwrap_or_else(|| document.get_str("precision").to_owned());
         let mut backend = context.cpu(precision_of(&precision))?;
+        let signals = Signals::install()?;
+        let asked = signals.clone();
+        let stop = data::Stop::when(move || asked.asked().is_some());
         let job = Job {
             document,
             base: Base::open(&model.path)?,
@@ -171,9 +174,8 @@ impl Order {
             resident_bytes: resident_memory,
             date: context.today(),
             threads: context.threads(),
-            data: context.data_access(),
+            data: DataAccess { stop, ..context.data_access() },
         };
-        let signals = Signals::install()?;
         let mut progress = Progress::new(&context.terminal);
         let mut stopped_by = None;
         let terminal = &context.terminal;
@@ -185,10 +187,23 @@ impl Order {
             None if terminal.written().is_err() => Control::Stop,
             None => Control::Continue,
         };
-        let mut observer = |event: &train::events::Event| progress.event(event);
+        // From the first event on it is the loop that hears signals.
+        let words = Terminal::new(&context.environment, context.global.json);
+        let mut guard = Some(signals.guard(words, BEFORE_FIRST_STEP));
+        let mut observer = |event: &train::events::Event| {
+            guard.take();
+            progress.event(event);
+        };
         let trained = train::trainer::train(job, folder, &mut backend, &mut observer, &mut control);
+        drop(guard);
         let losses = progress.finish();
-        let summary = trained?;
+        let summary = match (trained, signals.asked()) {
+            (Err(error), Some(asked)) if error.is_interrupt() => {
+                let failure = Failure::new("interrupted", BEFORE_FIRST_STEP);
+                return Err(Failure { exit: asked.exit_code(), ..failure });
+            }
+            (trained, _) => trained?,
+        };
         if summary.status == "interrupted" && stopped_by.is_none() {
             // Nobody is told how it goes: the run is saved, and can go on.
             let run = context.environment.show(&summary.run);

@@ -12,6 +12,7 @@ mod generate;
 mod help;
 mod hub;
 mod init;
+mod limits;
 mod merge;
 mod moved;
 mod plan;

@@ -7,7 +7,7 @@ use crate::mixture::Mixture;
 use crate::overlong::Overlong;
 use crate::record::{self, Reading, Wanted};
 use crate::split::By;
-use crate::{Error, Result, source};
+use crate::{Error, Result, Stop, source};
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,4 +158,6 @@ pub struct Config {
     pub threads: usize,
     /// Folder that keeps prepared rows; without it they stay in memory.
     pub cache: Option<PathBuf>,
+    /// Ends the preparation early. Shards that were finished stay in the cache.
+    pub stop: Stop,
 }

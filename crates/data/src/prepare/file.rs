@@ -17,7 +17,7 @@ use crate::record::{self, Conversation, Reader, Reading, Record};
 use crate::source::{self, Row, Trouble};
 use crate::store::{Draft, Folder, Found, Header, LeftOut, Set, Shard};
 use crate::supervision::Supervisor;
-use crate::{Error, Findings, Place, Result, RowError};
+use crate::{Error, Findings, Place, Result, RowError, Stop};
 
 /// Most rows of a shard, and most bytes of text after which it takes no more.
 const SHARD_ROWS: usize = 1024;
@@ -69,7 +69,11 @@ pub fn load_source(
         rows.truncate(source.limit.unwrap_or(usize::MAX).saturating_sub(conversations.len()));
         let (shape, found) = record::conversations(rows, &reading, findings)?;
         conversations.extend(found);
-        summary.get_or_insert((path.clone(), shape.name.to_owned(), key::file_hash(path)?));
+        summary.get_or_insert((
+            path.clone(),
+            shape.name.to_owned(),
+            key::file_hash(path, &Stop::default())?,
+        ));
     }
     let (path, format, sha256) = summary.unwrap_or_default();
     let rows = conversations.len();
@@ -111,7 +115,7 @@ impl Maker<'_> {
         limit: Option<usize>,
         shuffle: bool,
     ) -> Result<(MadeSet, bool)> {
-        let sha256 = key::file_hash(path)?;
+        let sha256 = key::file_hash(path, &self.config.stop)?;
         let take = (limit, shuffle);
         let key = key::key(self.config, &self.fingerprint, self.context, reading, &sha256, take);
         let folder = match &self.config.cache {
@@ -143,8 +147,9 @@ impl Maker<'_> {
             Some(limit) if shuffle => Some(self.chosen(path, limit)?),
             _ => None,
         };
-        let mut rows = source::open(path)?;
+        let rows = source::open(path)?;
         let container = rows.format().to_owned();
+        let mut rows = rows.map(|row| self.config.stop.check().and(row));
         let mut sample = Vec::new();
         let mut begun = Vec::new();
         while sample.len() < SAMPLE_ROWS
@@ -180,6 +185,7 @@ impl Maker<'_> {
     fn chosen(&self, path: &Path, limit: usize) -> Result<Vec<usize>> {
         let mut smallest = BinaryHeap::new();
         for (index, row) in source::open(path)?.enumerate() {
+            self.config.stop.check()?;
             _ = row?;
             smallest.push((hash(&[purpose::LIMIT, self.config.seed, index as u64]), index));
             if smallest.len() > limit {
@@ -244,6 +250,7 @@ impl Maker<'_> {
         let mut findings = Findings::default();
         let columns = columns(self.config);
         for (index, row) in batch.rows.into_iter().enumerate() {
+            self.config.stop.check()?;
             let local = index as u32;
             match row {
                 Ok(row) => {

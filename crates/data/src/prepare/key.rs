@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::Config;
 use crate::context::Context;
 use crate::record::Reading;
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// Raised whenever the same input gives other rows.
 const LAYOUT: u32 = 4;
@@ -41,11 +41,12 @@ pub(super) fn key(
 }
 
 /// The SHA-256 of a file, in hex, read a piece at a time.
-pub(super) fn file_hash(path: &Path) -> Result<String> {
+pub(super) fn file_hash(path: &Path, stop: &Stop) -> Result<String> {
     let io = |source| Error::Io { path: path.into(), source };
     let mut file = std::fs::File::open(path).map_err(io)?;
     let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
+        stop.check()?;
         match file.read(&mut piece).map_err(io)? {
             0 => return Ok(hex(&hash.finalize())),
             read => hash.update(&piece[..read]),

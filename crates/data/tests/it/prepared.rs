@@ -1,10 +1,12 @@
 //! The cache, splits, mixtures and audits of prepared rows.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::prepare::OnError;
 use data::split::By;
-use data::{Config, Level, Mixture, Prepared, Sequences, Source, Validation, prepare};
+use data::{Config, Level, Mixture, Prepared, Sequences, Source, Stop, Validation, prepare};
 
 use crate::support::{CHATML, config, source, supervisor};
 
@@ -395,4 +397,38 @@ fn a_limit_takes_the_first_rows_or_those_of_the_seed() {
     assert_eq!(lines(true, 1), lines(true, 1));
     assert_ne!(lines(true, 1), lines(true, 2));
     assert!(lines(true, 1).iter().any(|&line| line > 100));
+}
+
+/// Asked to stop, preparation ends between two rows; the shards that were finished are taken by the next one,
+/// which ends with what a single one would have given.
+#[test]
+fn a_preparation_that_is_stopped_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = plain(folder.path(), "a.jsonl", 5000);
+    let cache = folder.path().join("cache");
+    let expected = prepared(&config(&path));
+    let mut shards = 0;
+    // Rows are asked about when they are read, and again when they are prepared.
+    for allowed in [0, 1, 1500, 9000] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let stop = Stop::when(move || counted.fetch_add(1, Ordering::SeqCst) >= allowed);
+        let stopped = Config { cache: Some(cache.clone()), stop, ..config(&path) };
+        let error = prepare(&stopped, &supervisor(CHATML)).unwrap_err();
+        assert!(matches!(error, data::Error::Interrupted), "{error}");
+        let after = asked.load(Ordering::SeqCst) - allowed;
+        assert!(after <= 8, "{after} rows were looked at after the first that was not to be");
+        let files = std::fs::read_dir(&cache).into_iter().flatten().flatten();
+        let files = files.flat_map(|set| std::fs::read_dir(set.path()).unwrap().flatten());
+        let names: Vec<String> =
+            files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name == "set.json"), "{names:?}");
+        let finished = names.iter().filter(|name| name.ends_with(".rows")).count();
+        assert!(finished >= shards);
+        shards = finished;
+    }
+    assert!(shards > 0, "some shards were finished before the last stop");
+    let whole = prepared(&Config { cache: Some(cache), ..config(&path) });
+    assert_eq!(all(&whole.train), all(&expected.train));
+    assert_eq!(whole.findings, expected.findings);
 }

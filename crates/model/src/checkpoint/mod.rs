@@ -115,13 +115,30 @@ pub struct Base {
     pub remarks: Vec<Remark>,
     tensors: Box<dyn Tensors>,
     files: Vec<PathBuf>,
+    stop: Option<Asked>,
 }
+
+/// Whether to stop.
+type Asked = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Base {
     /// Opens a Hugging Face folder or a `.gguf` file.
     pub fn open(path: &Path) -> Result<Self> {
         let is_file = std::fs::metadata(path).map_err(Error::io(path))?.is_file();
         if is_file { Self::open_gguf(path) } else { Self::open_folder(path) }
+    }
+
+    /// From now on hashing and loading end with [`Error::Interrupted`] once `asked` says so.
+    pub fn stop_when(&mut self, asked: impl Fn() -> bool + Send + Sync + 'static) {
+        self.stop = Some(Box::new(asked));
+    }
+
+    /// [`Error::Interrupted`] where it is time to stop.
+    pub(crate) fn check_stop(&self) -> Result<()> {
+        match self.stop.as_ref().is_some_and(|asked| asked()) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
     }
 
     /// Reads tokenizer, chat template and generation config. `date` is what the template sees as today.
@@ -153,8 +170,9 @@ impl Base {
                 hint: "set `tie_word_embeddings` to false, or remove `lm_head.weight` from the files",
             });
         }
-        let (files, tensors) = (tensors.files(), Box::new(tensors));
-        Ok(Base { path: path.into(), format: "folder", config, remarks, tensors, files })
+        let files = tensors.files();
+        let (path, tensors) = (path.into(), Box::new(tensors));
+        Ok(Base { path, format: "folder", config, remarks, tensors, files, stop: None })
     }
 
     /// Reads a folder's `config.json` and refuses what cannot be loaded, before there are any
@@ -171,8 +189,9 @@ impl Base {
         let config = Self::check_config(json, path)?;
         let tensors = shapes::Shapes::new(json, &config, path.parent().unwrap_or(path))?;
         let tensors = Box::new(tensors);
-        let (remarks, files) = (Vec::new(), Vec::new());
-        Ok(Base { path: path.into(), format: "config", config, remarks, tensors, files })
+        let (path, files) = (path.into(), Vec::new());
+        let remarks = Vec::new();
+        Ok(Base { path, format: "config", config, remarks, tensors, files, stop: None })
     }
 
     /// A base of a shape with made-up numbers, for measuring: linear layers stored as `storage` (bf16, Q8_0,
@@ -187,8 +206,9 @@ impl Base {
         let path = Path::new(name);
         let config = Self::check_config(json, path)?;
         let tensors = Box::new(synthetic::Synthetic::new(json, &config, name, storage, scratch)?);
-        let (remarks, files) = (Vec::new(), Vec::new());
-        Ok(Base { path: path.into(), format: "synthetic", config, remarks, tensors, files })
+        let (path, files) = (path.into(), Vec::new());
+        let remarks = Vec::new();
+        Ok(Base { path, format: "synthetic", config, remarks, tensors, files, stop: None })
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -203,6 +223,7 @@ impl Base {
             remarks: Vec::new(),
             tensors: Box::new(tensors),
             files: vec![path.into()],
+            stop: None,
         })
     }
 
@@ -294,6 +315,7 @@ impl Base {
             digest.update(length.to_le_bytes());
             let mut chunk = vec![0; 1 << 20];
             loop {
+                self.check_stop()?;
                 let count = std::io::Read::read(&mut file, &mut chunk).map_err(Error::io(path))?;
                 if count == 0 {
                     break;

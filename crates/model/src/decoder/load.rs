@@ -139,6 +139,7 @@ impl Decoder {
         };
         let mut layers = Vec::new();
         for index in 0..config.num_hidden_layers {
+            base.check_stop()?;
             layers.push(loader.layer(&config, index)?);
             base.release();
         }

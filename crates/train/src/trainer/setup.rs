@@ -101,9 +101,12 @@ pub(super) fn decide(
     operand: DType,
     purpose: Purpose<'_>,
 ) -> Result<Prepared> {
-    let Job { mut document, base, start, base_name, revision, date, threads, data: at, .. } = job;
+    let Job { mut document, mut base, start, base_name, revision, date, threads, data: at, .. } =
+        job;
     let mut notes = Vec::new();
     let mut date = date;
+    let stop = at.stop.clone();
+    base.stop_when(move || stop.is_asked());
     let resumed = match purpose {
         Purpose::Train(folder) => folder,
         Purpose::Plan(_) => None,
@@ -506,6 +509,7 @@ pub fn rows(
     let config = data::recipe::config(document, seed, threads);
     let mut config = config.map_err(|problem| Error::Recipe(problem.into()))?;
     config.cache = at.cache.clone();
+    config.stop = at.stop.clone();
     if at.list_errors && config.on_error == OnError::Stop {
         config.on_error = OnError::List;
     }

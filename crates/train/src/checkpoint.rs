@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::run::{MANIFEST, RECIPE, is_partial, pretty, remove_any, sync_folder};
 use crate::trainee::{Blueprint, Trainee};
+use crate::trainer::Lowest;
 use crate::{Error, Result};
 
 const STATE: &str = "state.json";
@@ -43,8 +44,11 @@ pub struct State {
     pub step: u64,
     /// Where the data stands.
     pub cursor: Cursor,
-    /// Step and loss of the best validation so far.
+    /// Step and loss of the validation whose adapter or model is kept.
     pub best: Option<(u64, f64)>,
+    /// The lowest validation, where later ones are kept that lie within its noise.
+    #[serde(default)]
+    pub lowest: Option<Lowest>,
     /// The last validation loss.
     pub validation_last: Option<f64>,
     /// Loss of the first step.

@@ -95,6 +95,27 @@ impl Engine<'_> {
         Ok(StepOutcome::of(self.outcomes(plan, objective, None)?))
     }
 
+    /// As [`evaluate`](Engine::evaluate), with what every sequence of the plan costs: the weighted negative
+    /// log-probabilities of its targets, summed.
+    pub fn evaluate_sequences(
+        &mut self,
+        plan: &StepPlan,
+        objective: &dyn Objective,
+    ) -> Result<(StepOutcome, Vec<f64>)> {
+        let (policies, extras) = self.outputs(plan, objective, None)?;
+        let mut costs = vec![0.0; plan.sequences.len()];
+        for (micro, policy) in plan.micros.iter().zip(&policies) {
+            for (target, logprob) in micro.batch.targets.iter().zip(&policy.logprob) {
+                costs[target.sequence as usize] -= f64::from(target.weight) * f64::from(*logprob);
+            }
+        }
+        let mut outcome = StepOutcome::default();
+        for part in evaluated(plan, objective, &policies, &extras) {
+            outcome.add(part.loss, part.metrics);
+        }
+        Ok((outcome, costs))
+    }
+
     /// What the objective makes of all of the step's micro-batches at once, without gradient.
     fn outcomes(
         &mut self,
@@ -102,6 +123,17 @@ impl Engine<'_> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<Vec<Outcome>> {
+        let (policies, extras) = self.outputs(plan, objective, dropout_key)?;
+        Ok(evaluated(plan, objective, &policies, &extras))
+    }
+
+    /// What the heads give for every micro-batch, and further passes.
+    fn outputs(
+        &mut self,
+        plan: &StepPlan,
+        objective: &dyn Objective,
+        dropout_key: Option<u64>,
+    ) -> Result<(Vec<HeadOutputs>, Vec<Vec<HeadOutputs>>)> {
         let mut policies = Vec::with_capacity(plan.micros.len());
         let mut extras = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
@@ -111,15 +143,7 @@ impl Engine<'_> {
             hidden.release(self.backend);
             policies.push(policy);
         }
-        let micros = plan.micros.iter().zip(policies.iter().zip(&extras));
-        let micros: Vec<MicroOutputs<'_>> = micros
-            .map(|(micro, (policy, extra))| MicroOutputs {
-                targets: &micro.batch.targets,
-                policy,
-                extra,
-            })
-            .collect();
-        Ok(objective.evaluate(&micros, plan))
+        Ok((policies, extras))
     }
 
     /// The norm of the whole gradient.
@@ -203,6 +227,24 @@ impl Engine<'_> {
     ) -> Pass<'b> {
         Pass { adapter, keep, checkpoint: self.checkpoint, dropout_key, lookups: None }
     }
+}
+
+/// What the objective makes of the outputs of all micro-batches.
+fn evaluated(
+    plan: &StepPlan,
+    objective: &dyn Objective,
+    policies: &[HeadOutputs],
+    extras: &[Vec<HeadOutputs>],
+) -> Vec<Outcome> {
+    let micros = plan.micros.iter().zip(policies.iter().zip(extras));
+    let micros: Vec<MicroOutputs<'_>> = micros
+        .map(|(micro, (policy, extra))| MicroOutputs {
+            targets: &micro.batch.targets,
+            policy,
+            extra,
+        })
+        .collect();
+    objective.evaluate(&micros, plan)
 }
 
 impl StepOutcome {

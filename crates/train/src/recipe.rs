@@ -196,6 +196,13 @@ const TRAIN_KEYS: &[Key] = &[
         .on_resume(Resume::Free)
         .unit("minutes")
         .doc("After so many minutes; where they fall differs from run to run."),
+    Key::choice("train.best", &["lowest", "late"])
+        .default("lowest")
+        .on_resume(Resume::Free)
+        .doc(
+            "Step that is kept: the one with the lowest validation loss, or the latest whose loss lies \
+             within one standard error of the lowest, for few validation rows.",
+        ),
     Key::section("train.save").shorthand("minutes").doc("How often a checkpoint is written."),
     Key::float("train.save.minutes", 0.0, 1e6)
         .above_min()
@@ -333,6 +340,8 @@ pub struct Recipe {
     pub max_grad_norm: Option<f64>,
     /// How often the validation loss is taken.
     pub evaluate_every: Every,
+    /// Whether the latest step within the noise of the lowest validation loss is kept, and not the lowest.
+    pub keeps_late: bool,
     /// How often a checkpoint is written.
     pub save_every: Every,
     /// How many checkpoints stay.
@@ -386,6 +395,7 @@ impl Recipe {
             optimizer: optimizer(document),
             max_grad_norm: document.opt_f64("train.max_grad_norm"),
             evaluate_every: every("train.evaluate_every", Every::Steps(50)),
+            keeps_late: document.get_str("train.best") == "late",
             save_every: every("train.save", Every::Minutes(10.0)),
             keep: document.get_usize("train.save.keep"),
             sample: SampleConfig {

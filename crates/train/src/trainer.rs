@@ -4,6 +4,7 @@ mod audit;
 mod blueprint;
 mod brought;
 mod demand;
+mod noise;
 mod output;
 mod plan;
 mod planned;
@@ -27,6 +28,7 @@ use crate::events::Event;
 use crate::run::RunFolder;
 
 pub use audit::{Audit, audit};
+pub use noise::Lowest;
 pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
 pub use setup::{rows, template_kwargs, use_template};

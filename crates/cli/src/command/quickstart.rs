@@ -27,8 +27,11 @@ use crate::signals::{Asked, Signals};
 use crate::terminal::style::{bytes, count, duration};
 use arms::{Exam, SCHEMA, SHOTS, TUNED};
 use plan::{ArmWork, Pace, Plan, TrainWork};
-use recipe::{BATCH_SIZE, FULL_STEPS, TRAIN_ROWS, VALIDATION_ROWS, VALIDATIONS};
+use recipe::{BATCH_SIZE, FULL_STEPS, VALIDATION_ROWS, VALIDATIONS};
 use stage::Stage;
+
+/// Rows that the machine's pace is measured on.
+const PACE_ROWS: usize = 64;
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -102,10 +105,10 @@ struct Show<'a> {
 impl Show<'_> {
     fn go(&mut self, model: &Resolved) -> Result<u8> {
         let signals = Signals::install()?;
-        let demo = self.write_data()?;
+        let demo = self.tell_task();
         let mut stage = Stage::open(self.context, model, None)?;
         let exam = Exam::new(&demo, self.arguments.seed);
-        let measured = pace::measure(&mut stage, &demo.train)?;
+        let measured = pace::measure(&mut stage, &demo.train[..PACE_ROWS])?;
         let work = self.work(&stage, &exam, &demo)?;
         self.estimate(&stage, &measured, &work);
 
@@ -114,7 +117,7 @@ impl Show<'_> {
         let shots = exam.run(self.context, &mut stage, SHOTS, &signals)?;
         let pace = measured.shown_by(&[schema.work, shots.work], schema.seconds + shots.seconds);
         // Other work on the machine only ever slows a measurement down: the faster one is right.
-        let train = pace.train.max(pace::train_pace(&mut stage, &demo.train)?);
+        let train = pace.train.max(pace::train_pace(&mut stage, &demo.train[..PACE_ROWS])?);
         let pace = Pace { train, ..pace };
         let (format, storage) = (stage.format, stage.storage.clone());
         // Training loads the model anew; two at once would only cost memory.
@@ -122,6 +125,7 @@ impl Show<'_> {
 
         let left = 60.0 * self.arguments.minutes - self.begun.elapsed().as_secs_f64();
         let plan = Plan::new(&pace, &work.train, &[work.tuned], left);
+        let demo = self.write_data(demo, &plan)?;
         let outcome = self.train(&plan)?;
         if let Some(asked) = outcome.stopped_by {
             return Ok(self.interrupted(&outcome, asked));
@@ -160,14 +164,21 @@ impl Show<'_> {
         self.context.environment.show(path)
     }
 
-    fn write_data(&self) -> Result<Demo> {
+    /// Makes the data of the whole course, and shows a row of it.
+    fn tell_task(&self) -> Demo {
         let messages = usize::from(self.arguments.messages);
-        let demo = demo::generate(self.arguments.seed, TRAIN_ROWS + VALIDATION_ROWS, messages);
-        let files = demo.write(&self.folder.path().join("tickets"))?;
+        let demo = demo::generate(self.arguments.seed, recipe::rows(FULL_STEPS), messages);
         self.head("the task: a support message becomes one strict JSON ticket");
         let row = &demo.train[0];
         row.message.lines().for_each(|line| self.say(&format!("  {line}")));
         self.say(&format!("  → {}", row.answer()));
+        demo
+    }
+
+    /// Writes as many rows as there are steps for, so that each is learned once.
+    fn write_data(&self, mut demo: Demo, plan: &Plan) -> Result<Demo> {
+        demo.train.truncate(recipe::rows(plan.steps));
+        let files = demo.write(&self.folder.path().join("tickets"))?;
         self.say(&format!(
             "data   {} ({} rows), {} ({} rows in sentence patterns of their own)",
             self.show(&files.train),
@@ -180,7 +191,7 @@ impl Show<'_> {
 
     /// Counts the tokens of all that is to be done.
     fn work(&self, stage: &Stage, exam: &Exam, demo: &Demo) -> Result<Work> {
-        let rows = pace::sequences(stage, &demo.train[..64])?;
+        let rows = pace::sequences(stage, &demo.train[..PACE_ROWS])?;
         let tokens: usize = rows.iter().map(data::Sequence::len).sum();
         let row_tokens = tokens as f64 / rows.len() as f64;
         let train = TrainWork {

@@ -7,6 +7,7 @@ use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use text::{Message, RenderOptions};
 
 use super::demand::VALIDATION_CHUNK;
+use super::noise::{self, Lowest};
 use super::setup::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::Contents;
@@ -175,16 +176,33 @@ fn engine<'a>(run: &'a Run, backend: &'a mut dyn Backend) -> Engine<'a> {
     }
 }
 
-/// The mean over all supervised tokens of the validation rows.
-fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<f64> {
+/// The mean over all supervised tokens of the validation rows, and what every sequence adds to their sum.
+fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<(f64, Vec<f64>)> {
     let mut engine = engine(run, backend);
-    let (mut loss, mut weight) = (0.0, 0.0);
+    let (mut loss, mut weight, mut sequences) = (0.0, 0.0, Vec::new());
     for chunk in run.validation.chunks(VALIDATION_CHUNK) {
         let plan = StepPlan::new(&chunk?, &run.packing);
-        loss += engine.evaluate(&plan, &Sft)?.loss * plan.totals.weight;
+        let (outcome, costs) = engine.evaluate_sequences(&plan, &Sft)?;
+        loss += outcome.loss * plan.totals.weight;
         weight += plan.totals.weight;
+        sequences.extend(costs);
     }
-    Ok(loss / weight)
+    Ok((loss / weight, sequences))
+}
+
+/// Whether a validation is to be kept, as the recipe says. Notes the lowest.
+fn is_kept(run: &mut Run, loss: f64, sequences: Vec<f64>) -> bool {
+    let state = &mut run.state;
+    if !run.recipe.keeps_late || sequences.len() > noise::MOST_SEQUENCES {
+        return state.best.is_none_or(|(_, lowest)| loss < lowest);
+    }
+    match &state.lowest {
+        Some(lowest) if loss >= lowest.loss => lowest.is_met_by(&sequences),
+        _ => {
+            state.lowest = Some(Lowest { loss, sequences });
+            true
+        }
+    }
 }
 
 /// Takes the validation loss, and keeps the adapter if it is the best so far.
@@ -196,12 +214,12 @@ fn validate(
     if run.validation.is_empty() {
         return Ok(());
     }
-    let validation_loss = validation_loss(run, backend)?;
+    let (validation_loss, sequences) = validation_loss(run, backend)?;
     let step = run.state.step;
     if !validation_loss.is_finite() {
         return Err(not_finite(run, step, "validation_loss", validation_loss, None));
     }
-    let best = run.state.best.is_none_or(|(_, loss)| validation_loss < loss);
+    let best = is_kept(run, validation_loss, sequences);
     run.state.validation_last = Some(validation_loss);
     if best {
         run.state.best = Some((step, validation_loss));

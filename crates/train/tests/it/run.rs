@@ -8,6 +8,7 @@ use compute::{Backend as _, Reference};
 use keys::Surroundings;
 use model::adapter::LoadedAdapter;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
+use serde_json::Value;
 use text::{Date, Message, RenderOptions};
 use train::events::Event;
 use train::recipe::schema;
@@ -167,6 +168,36 @@ fn the_adapter_with_the_lowest_validation_loss_is_kept() {
     let stop = How { overrides: &overrides, ..How::default() };
     fixture.train_until("short", &stop, best.0).unwrap();
     assert_eq!(fixture.adapter_bytes("short"), fixture.adapter_bytes("run"));
+}
+
+/// With `late` a step that is validated later is kept where it is not worse beyond noise, and what is held against
+/// it survives a stop.
+#[test]
+fn the_latest_adapter_within_the_noise_of_the_lowest_is_kept() {
+    let fixture = Fixture::with_validation();
+    let overrides = [
+        "train.learning_rate=0.03",
+        "train.max_steps=24",
+        "train.schedule=constant",
+        "train.best=late",
+    ];
+    let how = How { overrides: &overrides, ..How::default() };
+    let summary = fixture.train("run", &how).unwrap();
+    let events = fixture.events("run");
+    let evaluated = || events.iter().filter(|event| event["event"] == "evaluated");
+    let loss = |event: &&Value| event["validation_loss"].as_f64().unwrap();
+    let step = |event: &Value| event["step"].as_u64().unwrap();
+    let lowest = evaluated().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+    let kept = evaluated().filter(|event| event["best"] == true).next_back().unwrap();
+    assert!(step(kept) >= step(lowest), "{kept} before {lowest}");
+    assert_eq!((summary.best_step, summary.validation_best), (step(kept), Some(loss(&kept))));
+    assert_eq!(read_json(&fixture.path("run/adapter/tunesmith.json"))["step"], step(kept));
+
+    fixture.train_until("stopped", &how, step(lowest) + 1).unwrap();
+    let resumed = How { occupied: Occupied::Resume, ..how };
+    let again = fixture.train("stopped", &resumed).unwrap();
+    assert_eq!((again.best_step, again.validation_best), (step(kept), Some(loss(&kept))));
+    assert_eq!(fixture.adapter_bytes("stopped"), fixture.adapter_bytes("run"));
 }
 
 #[test]

@@ -2,32 +2,32 @@
 
 use crate::models::SMOLLM2;
 
-/// Rows that the course trains on; the data has as many, and those for validation.
-pub(super) const TRAIN_ROWS: usize = 640;
-/// Rows whose loss chooses the best step.
-pub(super) const VALIDATION_ROWS: usize = 16;
-/// Passes over the rows.
-pub(super) const EPOCHS: u64 = 1;
 /// Rows of a step.
 pub(super) const BATCH_SIZE: usize = 8;
+/// Rows whose loss chooses the step, about: a row is kept back by its own hash.
+pub(super) const VALIDATION_ROWS: usize = 64;
 /// How often the validation loss is taken.
-pub(super) const VALIDATIONS: u64 = 4;
+pub(super) const VALIDATIONS: u64 = 3;
 /// Numbers on either side of an adapted layer.
 pub(super) const RANK: usize = 16;
 /// Twice the rank.
 pub(super) const ALPHA: f32 = 32.0;
 
-/// Steps of the whole course.
-pub(super) const FULL_STEPS: u64 = EPOCHS * (TRAIN_ROWS / BATCH_SIZE) as u64;
+/// Steps of the whole course, for the fastest machines.
+pub(super) const FULL_STEPS: u64 = 960;
+
+/// Rows that so many steps train on, each once, and those for validation.
+pub(super) fn rows(steps: u64) -> usize {
+    steps as usize * BATCH_SIZE + VALIDATION_ROWS
+}
 
 /// The recipe for so many steps. It stands beside the folder `tickets`, and the run too.
 pub(super) fn text(steps: u64, seed: u64) -> String {
-    let fraction = VALIDATION_ROWS as f64 / (TRAIN_ROWS + VALIDATION_ROWS) as f64;
+    let fraction = VALIDATION_ROWS as f64 / rows(steps) as f64;
     let evaluate_every = steps.div_ceil(VALIDATIONS);
-    let share = if steps == FULL_STEPS {
-        format!("every row {}", if EPOCHS == 1 { "once".into() } else { format!("{EPOCHS} times") })
-    } else {
-        format!("of {FULL_STEPS}: what fits into the time on this machine")
+    let share = match steps {
+        FULL_STEPS => "every row once".to_owned(),
+        _ => format!("of {FULL_STEPS}: what fits into the time on this machine"),
     };
     format!(
         "\
@@ -38,13 +38,14 @@ method: sft                # learn the answers of the data
 adapter: {{type: lora, rank: {RANK}, alpha: {ALPHA}}}   # the base stays as it is
 data:
   train: [{{path: tickets/train.jsonl}}]
-  validation: {{fraction: {fraction:.4}, by: row}}    # {VALIDATION_ROWS} rows choose the best step
+  validation: {{fraction: {fraction:.5}, by: row}}    # about {VALIDATION_ROWS} rows choose the step
 train:
   max_steps: {steps}            # {share}
   batch_size: {BATCH_SIZE}            # rows a step
   learning_rate: 2.0e-3    # high: the model is small, and the run short
   schedule: {{type: cosine, warmup_ratio: 0.05}}
   evaluate_every: {evaluate_every}
+  best: late               # the latest step that is not worse than the lowest loss beyond noise
 output: run
 seed: {seed}
 "
@@ -76,11 +77,12 @@ mod tests {
         );
         assert_eq!(document.opt_path("output"), Some(Path::new("/q/run")));
         assert_eq!(document.get_i64("seed"), 7);
-        train::recipe::fill_by_data(&mut document, TRAIN_ROWS, 135_000_000);
+        train::recipe::fill_by_data(&mut document, rows(FULL_STEPS), 135_000_000);
         let recipe = train::recipe::Recipe::read(&document).unwrap();
         assert_eq!(document.get_usize("adapter.rank"), RANK);
         assert_eq!(document.get_f64("adapter.alpha"), f64::from(ALPHA));
         assert_eq!(recipe.extent, data::Extent::Steps(FULL_STEPS));
+        assert!(recipe.keeps_late);
         assert_eq!(recipe.step_size, data::StepSize::Rows(BATCH_SIZE));
         assert_eq!(
             recipe.evaluate_every,
@@ -90,15 +92,16 @@ mod tests {
 
     #[test]
     fn the_rows_that_validate_are_as_many_as_it_says() {
-        let document = parse(&text(FULL_STEPS, 7));
-        let rows = (TRAIN_ROWS + VALIDATION_ROWS) as f64;
-        let held_out = (rows * document.get_f64("data.validation.fraction")).round();
-        assert_eq!(held_out as usize, VALIDATION_ROWS);
+        for steps in [24, 80, 333, FULL_STEPS] {
+            let document = parse(&text(steps, 7));
+            let held_out = rows(steps) as f64 * document.get_f64("data.validation.fraction");
+            assert_eq!(held_out.round() as usize, VALIDATION_ROWS, "{steps} steps");
+        }
     }
 
     #[test]
     fn fewer_steps_say_why() {
-        assert!(text(30, 1).contains("max_steps: 30            # of 80: what fits into the time"));
-        assert!(text(FULL_STEPS, 1).contains("max_steps: 80            # every row once"));
+        assert!(text(30, 1).contains("max_steps: 30            # of 960: what fits into the time"));
+        assert!(text(FULL_STEPS, 1).contains("max_steps: 960            # every row once"));
     }
 }

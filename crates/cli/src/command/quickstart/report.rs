@@ -124,7 +124,7 @@ pub(super) fn weights(format: &str, storage: &str, summary: &Summary) -> String 
         _ => format!("{storage} folder"),
     };
     let chosen = match summary.validation_best {
-        Some(_) => "the lowest validation loss",
+        Some(_) => "the latest within the noise of the lowest validation loss",
         None => "the last",
     };
     format!("{base} + adapter of step {} ({chosen})", summary.best_step)
@@ -252,6 +252,9 @@ prompt tokens                                      30                   30
         assert_eq!(json["train_tokens_per_s"], 512.5);
         assert_eq!(json["peak_host_bytes"], 5);
         assert_eq!(json["adapter"], "runs/q/run/adapter");
-        assert_eq!(json["weights"], "Q4_1 GGUF + adapter of step 48 (the lowest validation loss)");
+        assert_eq!(
+            json["weights"],
+            "Q4_1 GGUF + adapter of step 48 (the latest within the noise of the lowest validation loss)"
+        );
     }
 }

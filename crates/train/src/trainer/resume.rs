@@ -130,7 +130,10 @@ impl Changes {
 
 /// What follows from a change that may be made.
 fn consequence(key: &str, document: &Document) -> Option<&'static str> {
+    let has_dropout = document.opt_f64("adapter.dropout").is_some_and(|dropout| dropout > 0.0);
     match key {
+        // Rows that share a prefix have one mask there.
+        "share_prefixes" if has_dropout => Some("; with dropout the results differ"),
         "micro_batch_tokens" | "share_prefixes" => Some("; results differ by rounding at most"),
         "activation_checkpointing" => Some("; no result differs"),
         "train.epochs" | "train.max_steps" => {

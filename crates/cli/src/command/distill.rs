@@ -13,6 +13,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use text::Message;
+use train::claim::Claim;
 
 use super::quote;
 use super::subject::Recipe;
@@ -96,9 +97,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         (_, true) => Occupied::Overwrite,
         _ => Occupied::Refuse,
     };
-    let _claim = Files::claim(&order, occupied, context)?;
+    let _claim = Claim::beside(&order.output)?;
     let prompts = prompts::read(&document, context, &order)?;
-    let mut files = Files::open(&order, occupied)?;
+    let mut files = Files::open(&order, occupied, context)?;
     let (asks, kept) = files.match_up(&prompts, order.samples);
     if !kept.is_empty() {
         let (kept, all) = (count(kept.len() as u64), count(asks.len() as u64));

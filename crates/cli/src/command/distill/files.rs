@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use text::{Message, integer};
-use train::claim::Claim;
 use train::run::write_atomic;
 
 use super::order::Order;
@@ -46,9 +45,8 @@ pub(super) struct Tally {
 }
 
 impl Files {
-    /// Keeps other processes away from the output. Refuses one that is there, unless told otherwise.
-    pub(super) fn claim(order: &Order, occupied: Occupied, context: &Context) -> Result<Claim> {
-        let claim = Claim::beside(&order.output)?;
+    /// Refuses an output that is there, unless told otherwise.
+    pub(super) fn open(order: &Order, occupied: Occupied, context: &Context) -> Result<Self> {
         let partial = partial(&order.output);
         let there = [&order.output, &partial].into_iter().find(|path| path.exists());
         if let (Some(path), Occupied::Refuse) = (there, occupied) {
@@ -57,11 +55,6 @@ impl Files {
                 .at(path)
                 .hint("`--resume` asks only for what is missing, `--overwrite` begins anew"));
         }
-        Ok(claim)
-    }
-
-    pub(super) fn open(order: &Order, occupied: Occupied) -> Result<Self> {
-        let partial = partial(&order.output);
         let head = json!({"distill": order.fingerprint()});
         let mut before = HashMap::new();
         if occupied == Occupied::Resume && partial.exists() {

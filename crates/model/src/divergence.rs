@@ -27,8 +27,10 @@ pub struct Divergence {
     pub kl_mean: f64,
     /// The largest of them.
     pub kl_max: f64,
-    /// Share of the reads at which both have the same likeliest token.
+    /// Share of the decided reads at which both have the same likeliest token; 1 where no read is decided.
     pub top1: f64,
+    /// Reads at which one of the models prefers its likeliest token to the other's by more than rounding.
+    pub decided: usize,
     /// Number of reads.
     pub reads: usize,
 }
@@ -62,19 +64,21 @@ impl Recording {
 
     /// Runs another model over the same rows and compares.
     ///
-    /// Where one vocabulary is larger (padded, say), the tokens that both have are compared.
+    /// Where one vocabulary is larger (padded, say), the tokens that both have are compared. `rounding` is the
+    /// relative error of a logit that the models' number types explain: a smaller lead decides no token.
     pub fn divergence(
         &self,
         decoder: &Decoder,
         backend: &mut dyn Backend,
         adapter: Option<&Adapter>,
         rows: &[Vec<u32>],
+        rounding: f32,
     ) -> Result<Divergence> {
         let threads = backend.device().threads.max(1);
         let own_size = decoder.config.vocab_size;
         let size = own_size.min(self.vocab_size);
         let mut file = BufReader::new(File::open(&self.path).map_err(Error::io(&self.path))?);
-        let mut compared: Vec<(f64, bool)> = Vec::new();
+        let mut compared: Vec<Compared> = Vec::new();
         each_logits(decoder, backend, adapter, rows, &mut |logits| {
             let reads = logits.len() / own_size;
             let mut bytes = vec![0; reads * self.vocab_size * 4];
@@ -87,7 +91,9 @@ impl Recording {
             std::thread::scope(|scope| {
                 let compare = |own: &[f32], other: &[f32]| {
                     let pairs = own.chunks(own_size).zip(other.chunks(self.vocab_size));
-                    pairs.map(|(p, q)| compare(&p[..size], &q[..size])).collect::<Vec<_>>()
+                    pairs
+                        .map(|(p, q)| compare(&p[..size], &q[..size], rounding))
+                        .collect::<Vec<_>>()
                 };
                 let workers: Vec<_> =
                     own.zip(other).map(|(p, q)| scope.spawn(move || compare(p, q))).collect();
@@ -98,18 +104,29 @@ impl Recording {
             Ok(())
         })?;
         let reads = compared.len();
-        let mean = |sum: f64| sum / reads.max(1) as f64;
+        let decided = compared.iter().filter(|read| read.is_decided).count();
+        let same = compared.iter().filter(|read| read.is_decided && read.is_same).count();
         Ok(Divergence {
-            kl_mean: mean(compared.iter().map(|(kl, _)| kl).sum()),
-            kl_max: compared.iter().map(|(kl, _)| *kl).fold(0.0, f64::max),
-            top1: mean(compared.iter().filter(|(_, same)| *same).count() as f64),
+            kl_mean: compared.iter().map(|read| read.kl).sum::<f64>() / reads.max(1) as f64,
+            kl_max: compared.iter().map(|read| read.kl).fold(0.0, f64::max),
+            top1: if decided == 0 { 1.0 } else { same as f64 / decided as f64 },
+            decided,
             reads,
         })
     }
 }
 
-/// `KL(p || q)` of two rows of logits, and whether their largest stand at the same place.
-fn compare(p: &[f32], q: &[f32]) -> (f64, bool) {
+/// Two rows of logits, compared.
+struct Compared {
+    kl: f64,
+    /// Whether their largest stand at the same place.
+    is_same: bool,
+    /// Whether rounding could not have changed that place.
+    is_decided: bool,
+}
+
+/// `KL(p || q)` of two rows of logits, and how their largest compare.
+fn compare(p: &[f32], q: &[f32], rounding: f32) -> Compared {
     let (p_best, q_best) = (argmax(p), argmax(q));
     let (p_lse, q_lse) = (log_sum_exp(p, p[p_best]), log_sum_exp(q, q[q_best]));
     let terms = p.iter().zip(q).map(|(&p, &q)| {
@@ -117,7 +134,25 @@ fn compare(p: &[f32], q: &[f32]) -> (f64, bool) {
         log_p.exp() * (log_p - log_q)
     });
     // Rounding may leave a sum of terms of both signs a little below zero.
-    (terms.sum::<f64>().max(0.0), p_best == q_best)
+    let kl = terms.sum::<f64>().max(0.0);
+    let is_same = p_best == q_best;
+    // Where the tokens differ, it is the lead over the other's token that counts: a third one may be as likely.
+    let rivals = match is_same {
+        true => [runner_up(p, p_best), runner_up(q, q_best)],
+        false => [q_best, p_best].map(Some),
+    };
+    let leads = |values: &[f32], best: usize, rival: Option<usize>| {
+        let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        rival.is_none_or(|rival| values[best] - values[rival] > rounding * largest)
+    };
+    let is_decided = leads(p, p_best, rivals[0]) || leads(q, q_best, rivals[1]);
+    Compared { kl, is_same, is_decided }
+}
+
+/// The place of the largest number but one.
+fn runner_up(values: &[f32], best: usize) -> Option<usize> {
+    let others = (0..values.len()).filter(|&at| at != best);
+    others.reduce(|second, at| if values[at] > values[second] { at } else { second })
 }
 
 /// The first place of the largest number.
@@ -207,13 +242,32 @@ mod tests {
 
     #[test]
     fn divergence_follows_its_formula() {
-        let (kl, same) = compare(&[0.0, 0.0], &[0.0, 3.0_f32.ln()]);
+        let Compared { kl, is_same, .. } = compare(&[0.0, 0.0], &[0.0, 3.0_f32.ln()], 0.0);
         // p = (1/2, 1/2), q = (1/4, 3/4): ln(2) / 2 + ln(2/3) / 2.
         let expected = 0.5 * 2.0_f64.ln() + 0.5 * (2.0_f64 / 3.0).ln();
         assert!((kl - expected).abs() < 1e-6, "{kl}");
-        assert!(!same);
-        let (kl, same) = compare(&[1.0, 7.0, 2.0], &[101.0, 107.0, 102.0]);
-        assert!(kl < 1e-12 && same, "{kl}");
+        assert!(!is_same);
+        let Compared { kl, is_same, .. } = compare(&[1.0, 7.0, 2.0], &[101.0, 107.0, 102.0], 0.0);
+        assert!(kl < 1e-12 && is_same, "{kl}");
+    }
+
+    /// A place counts where one of the two models prefers it by more than rounding explains.
+    #[test]
+    fn a_lead_below_rounding_decides_nothing() {
+        let check = |p: &[f32], q: &[f32], rounding, same: bool, decided: bool| {
+            let compared = compare(p, q, rounding);
+            assert_eq!((compared.is_same, compared.is_decided), (same, decided), "{p:?}, {q:?}");
+        };
+        check(&[10.0, 9.99], &[9.99, 10.0], 0.01, false, false);
+        check(&[10.0, 9.99], &[9.99, 10.0], 1e-4, false, true);
+        check(&[10.0, 9.0], &[9.99, 10.0], 0.01, false, true);
+        check(&[10.0, 9.99], &[10.0, 9.99], 0.01, true, false);
+        check(&[10.0, 9.0], &[10.0, 9.99], 0.01, true, true);
+        // A third token of the same likelihood does not hide that the other's is far behind.
+        check(&[10.0, 10.0, 1.0], &[1.0, 1.0, 10.0], 0.01, false, true);
+        // The largest magnitude is what is rounded, whatever its sign.
+        check(&[1.0, 0.9, -100.0], &[0.9, 1.0, -100.0], 0.01, false, false);
+        check(&[1.0], &[1.0], 0.01, true, true);
     }
 
     #[test]

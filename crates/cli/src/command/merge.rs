@@ -102,10 +102,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     };
     let place = Place::new(&output, arguments.overwrite, &origin)?;
     let adapter = LoadedAdapter::read(&origin.adapter, &origin.base.config)?;
+    let dtype = type_of(&arguments.dtype);
     if !arguments.no_compare {
-        compare::require_room(context, &origin, &adapter)?;
+        compare::require_room(context, &origin, &adapter, dtype.name(&origin.base)?)?;
     }
-    let merge = Merge::new(&origin.base, adapter, type_of(&arguments.dtype))?;
+    let merge = Merge::new(&origin.base, adapter, dtype)?;
     for note in &origin.notes {
         context.terminal.note(note);
     }
@@ -119,7 +120,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let merging_peak = peak_memory();
     let comparison = match arguments.no_compare {
         true => None,
-        false => Some(Comparison::new(context, &origin, place.partial())?),
+        false => Some(Comparison::new(context, &origin, place.partial(), dtype)?),
     };
     let record = record(&origin, dtype, &written, comparison.as_ref());
     place.describe(&card::card(&origin, dtype, comparison.as_ref()), &record)?;

@@ -77,6 +77,28 @@ fn a_program_reads_the_result() {
     assert_eq!(json_of(&house, "out/config.json")["vocab_size"], 128);
 }
 
+/// What was written in f32 is compared in f32, and not in the operands that answers are computed in.
+#[test]
+fn numbers_are_compared_as_they_were_written() {
+    let house = house();
+    let compared = |dtype: &str, more: &[&str]| {
+        let ask = ["merge", "run", "--output", "out", "--overwrite", "--json", "--dtype", dtype];
+        let result = house.run(&[&ask[..], more].concat()).done().result();
+        let compared = &result["comparison"]["merged_vs_adapter"];
+        let number = |key: &str| compared[key].as_f64().unwrap();
+        (number("kl_mean"), number("top1"), number("decided") / number("reads"))
+    };
+    let (kl, top1, decided) = compared("f32", &[]);
+    assert!(kl < 1e-9 && top1 == 1.0 && decided > 0.9, "{kl} {top1} {decided}");
+    let (kl, top1, decided) = compared("f16", &[]);
+    assert!(kl < 1e-5 && top1 == 1.0 && decided > 0.9, "{kl} {top1} {decided}");
+    // Rounded, and a lead that rounding explains does not count.
+    for (dtype, more) in [("bf16", &[][..]), ("f32", &["--precision", "bf16"][..])] {
+        let (kl, top1, decided) = compared(dtype, more);
+        assert!(kl > 1e-9 && top1 > 0.97 && decided < 1.0, "{kl} {top1} {decided}");
+    }
+}
+
 /// PEFT leaves the head of a tied base as it was where an embedding is saved and nobody asks it to tie them.
 #[test]
 fn a_head_that_parted_from_its_embedding_is_written() {

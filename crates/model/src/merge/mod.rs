@@ -37,6 +37,21 @@ pub enum MergedType {
     F32,
 }
 
+impl MergedType {
+    /// `bf16`, `f16` or `f32`: what it stands for over this base.
+    pub fn name(self, base: &Base) -> Result<&'static str> {
+        main_type(base, self).map(dtype_name)
+    }
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        _ => "bf16",
+    }
+}
+
 /// A base and an adapter that are to become one model.
 pub struct Merge<'a> {
     base: &'a Base,
@@ -93,11 +108,7 @@ impl<'a> Merge<'a> {
 
     /// `bf16`, `f16` or `f32`: the type of most of what is written.
     pub fn dtype(&self) -> &'static str {
-        match self.dtype {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            _ => "bf16",
-        }
+        dtype_name(self.dtype)
     }
 
     /// Bytes of all tensors that will be written.

@@ -299,15 +299,16 @@ fn divergence_tells_models_apart() {
     let own = open(&base);
     let loaded = LoadedAdapter::read(&adapter, &own.config).unwrap();
     let (decoder, lora) = loaded.clone().load(&own, &mut backend, None, None).unwrap();
-    let adapted = recording.divergence(&decoder, &mut backend, Some(&lora), &rows).unwrap();
+    let adapted = recording.divergence(&decoder, &mut backend, Some(&lora), &rows, 1e-5).unwrap();
     assert_eq!((adapted.reads, adapted.top1), (120, 1.0));
+    assert!(adapted.decided > 110, "{adapted:?}");
     assert!(adapted.kl_max < 1e-8, "{adapted:?}");
-    let bare = recording.divergence(&decoder, &mut backend, None, &rows).unwrap();
+    let bare = recording.divergence(&decoder, &mut backend, None, &rows, 1e-5).unwrap();
     assert!(bare.kl_mean > 1e-3 && bare.kl_max > bare.kl_mean && bare.top1 < 1.0, "{bare:?}");
 
     let quantization = Some(Quantization::Int8);
     let (decoder, lora) = loaded.load(&own, &mut backend, quantization, None).unwrap();
-    let trained = recording.divergence(&decoder, &mut backend, Some(&lora), &rows).unwrap();
+    let trained = recording.divergence(&decoder, &mut backend, Some(&lora), &rows, 1e-5).unwrap();
     assert!(trained.kl_mean > adapted.kl_mean && trained.kl_mean < bare.kl_mean, "{trained:?}");
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use compute::cpu::Precision;
-use compute::{Backend as _, Quantization};
+use compute::{Backend, DType, Quantization};
 use model::adapter::LoadedAdapter;
 use model::divergence::{Divergence, Recording};
 use model::generate::{Counted, Prompt};
@@ -26,8 +26,9 @@ pub(super) fn require_room(
     context: &Context,
     origin: &Origin,
     adapter: &LoadedAdapter,
+    dtype: &str,
 ) -> Result<()> {
-    let backend = context.cpu(Precision::Bf16)?;
+    let backend = context.cpu(Arithmetic::of(dtype).precision)?;
     let device = (&backend.device(), backend.operand());
     let counted = Counted::new(&origin.base, Some(adapter), None, device)?;
     let tokens = ROOM_TOKENS.min(counted.config().max_position_embeddings);
@@ -36,6 +37,37 @@ pub(super) fn require_room(
     let what = "comparing the merged model with base and adapter".to_owned();
     Needed { what, kinds: &demand.kinds() }
         .require(free_memory(), || "`--no-compare` merges without comparing".into())
+}
+
+/// How the numbers of a merged model are compared: in operands that hold them, up to their rounding.
+#[derive(Clone, Copy)]
+struct Arithmetic {
+    precision: Precision,
+    /// Relative error of a logit that rounding the weights explains.
+    rounding: f32,
+}
+
+/// Relative error of a logit where operands have the 8 significant bits of bf16.
+const BF16_ROUNDING: f32 = 1.0 / 128.0;
+
+impl Arithmetic {
+    /// For weights written as `bf16`, `f16` or `f32`.
+    fn of(dtype: &str) -> Self {
+        match dtype {
+            // What is left is the order of sums over thousands of products.
+            "f32" => Arithmetic { precision: Precision::F32, rounding: 1.0 / 32_768.0 },
+            "f16" => Arithmetic { precision: Precision::F32, rounding: 1.0 / 1024.0 },
+            _ => Arithmetic { precision: Precision::Bf16, rounding: BF16_ROUNDING },
+        }
+    }
+
+    /// The rounding on a device, whose operands `--precision` may have chosen.
+    fn rounding_on(self, backend: &dyn Backend) -> f32 {
+        match backend.operand() {
+            DType::F32 => self.rounding,
+            _ => self.rounding.max(BF16_ROUNDING),
+        }
+    }
 }
 
 /// How far the merged model is from those that it comes from.
@@ -49,12 +81,18 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Runs the models one after the other: memory never holds two.
-    pub(super) fn new(context: &Context, origin: &Origin, merged: &Path) -> Result<Self> {
+    /// Runs the models one after the other: memory never holds two. `dtype` is the type of the merged weights.
+    pub(super) fn new(
+        context: &Context,
+        origin: &Origin,
+        merged: &Path,
+        dtype: &str,
+    ) -> Result<Self> {
         let rows = Rows::choose(context, origin)?;
         context.terminal.note("comparing");
         let kept = merged.join(".logits");
-        let compared = Self::over(context, origin, merged, &kept, &rows);
+        let arithmetic = Arithmetic::of(dtype);
+        let compared = Self::over(context, origin, merged, &kept, &rows, arithmetic);
         match (compared, std::fs::remove_file(&kept)) {
             (Ok(_), Err(error)) => Err(Failure::io(&kept, &error)),
             (compared, _) => compared,
@@ -67,17 +105,20 @@ impl Comparison {
         merged: &Path,
         kept: &Path,
         rows: &Rows,
+        arithmetic: Arithmetic,
     ) -> Result<Self> {
-        let mut backend = context.cpu(Precision::Bf16)?;
+        let precision = arithmetic.precision;
+        let mut backend = context.cpu(precision)?;
+        let rounding = arithmetic.rounding_on(&backend);
         let decoder = Decoder::load(&Base::open(merged)?, &mut backend)?;
         let recording = Recording::new(kept, &decoder, &mut backend, None, &rows.tokens)?;
         drop((decoder, backend));
         let against = |base: &Base, quantization: Option<Quantization>| -> Result<Divergence> {
-            let mut backend = context.cpu(Precision::Bf16)?;
+            let mut backend = context.cpu(precision)?;
             let adapter = LoadedAdapter::read(&origin.adapter, &base.config)?;
             let (decoder, adapter) = adapter.load(base, &mut backend, quantization, None)?;
             let rows = &rows.tokens;
-            Ok(recording.divergence(&decoder, &mut backend, Some(&adapter), rows)?)
+            Ok(recording.divergence(&decoder, &mut backend, Some(&adapter), rows, rounding)?)
         };
         let merged_vs_adapter = against(&origin.base, None)?;
         let merged_vs_trained = match &origin.trained {
@@ -103,8 +144,9 @@ impl Comparison {
 
     pub(super) fn to_json(&self) -> Value {
         let json = |divergence: &Divergence| {
-            let Divergence { kl_mean, kl_max, top1, reads } = divergence;
-            json!({"kl_mean": kl_mean, "kl_max": kl_max, "top1": top1, "reads": reads})
+            let Divergence { kl_mean, kl_max, top1, decided, reads } = divergence;
+            json!({"kl_mean": kl_mean, "kl_max": kl_max, "top1": top1, "decided": decided,
+                   "reads": reads})
         };
         json!({
             "rows": self.rows, "merged_vs_adapter": json(&self.merged_vs_adapter),
@@ -115,7 +157,11 @@ impl Comparison {
 
 /// A divergence in words.
 pub(super) fn words(divergence: &Divergence) -> String {
-    let Divergence { kl_mean, kl_max, top1, .. } = divergence;
+    let Divergence { kl_mean, kl_max, top1, decided, reads } = divergence;
     let top1 = 100.0 * top1;
-    format!("KL {kl_mean:.5} nats (at most {kl_max:.4}), same likeliest token {top1:.1} %")
+    let of = match reads - decided {
+        0 => String::new(),
+        close => format!(", {} too close to call", count(close as u64)),
+    };
+    format!("KL {kl_mean:.5} nats (at most {kl_max:.4}), same likeliest token {top1:.1} %{of}")
 }

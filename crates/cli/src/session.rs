@@ -168,6 +168,9 @@ impl Session {
         let date = own.date.as_deref().and_then(|date| date.parse().ok());
         let date = date.unwrap_or_else(|| context.today());
         let base = Base::open(&model.path)?;
+        for remark in &base.remarks {
+            context.terminal.note(&format!("{}; {}", remark.message, remark.hint));
+        }
         let mut metadata = base.metadata_with(model.adapter.as_deref(), date)?;
         let backend = context.cpu(Precision::Bf16)?;
         let folder = model.adapter.as_ref();

@@ -237,3 +237,18 @@ fn bad_rows_of_prompts_are_named() {
     let expected = "p.jsonl:2: the prompt has 85 tokens, and the model takes 64 with the answer\n";
     assert!(ended.stderr.ends_with(expected), "{}", ended.stderr);
 }
+
+/// Files that contradict each other are decided as transformers decides, and that is said.
+#[test]
+fn what_is_odd_about_the_files_is_said() {
+    let house = House::with_model();
+    let asked = ["generate", "tiny", "--prompt", "hi", "--max-new-tokens", "4"];
+    let plain = house.run(&asked).done();
+    let said = "`model.safetensors.index.json`: the first is used";
+    assert!(!plain.stderr.contains(said), "{}", plain.stderr);
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
+    house.write("tiny/model.safetensors.index.json", index);
+    let ended = house.run(&asked).done();
+    assert_eq!(ended.stdout, plain.stdout);
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+}

@@ -55,6 +55,9 @@ impl Origin {
         let hash = adapter_hash(&adapter)?;
         refuse_twice(&target, &hash)?;
         let base = Base::open(&target)?;
+        let notes =
+            base.remarks.iter().map(|remark| format!("{}; {}", remark.message, remark.hint));
+        let notes = notes.collect();
         let base_hash = base.hash()?;
         let storage = base.storage_name()?;
         let recipe = recipe_of(context, &adapter);
@@ -73,7 +76,7 @@ impl Origin {
             storage,
             trained: None,
             recipe,
-            notes: Vec::new(),
+            notes,
         };
         origin.relate(recorded.as_ref(), quantization)?;
         Ok(origin)

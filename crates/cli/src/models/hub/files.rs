@@ -148,6 +148,8 @@ impl<'a> Files<'a> {
     pub(super) fn weights(&self, folder: &Path) -> Result<Vec<&'a Sibling>> {
         let names = match self.is_adapter() {
             true => vec![ADAPTER_WEIGHTS.to_owned()],
+            // Where a folder holds both, this is the one that is read.
+            false if self.get(WEIGHTS).is_some() => vec![WEIGHTS.to_owned()],
             false => shards(folder).unwrap_or_else(|| vec![WEIGHTS.to_owned()]),
         };
         if names.is_empty() {

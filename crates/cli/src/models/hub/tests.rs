@@ -205,6 +205,19 @@ fn shards_come_several_at_a_time() {
     }
 }
 
+/// As transformers does, the one file is taken where there is an index of others beside it.
+#[test]
+fn a_whole_model_goes_before_its_shards() {
+    let mut repo = tiny();
+    let map = json!({"weight_map": {"a": "m-1.safetensors"}});
+    repo.push(("model.safetensors.index.json", map.to_string().into()));
+    repo.push(("m-1.safetensors", b"shard".to_vec()));
+    let (home, server) = (home(), hub(repo));
+    let folder = get(&server, home.path(), "owner/tiny", false).unwrap();
+    check_weights(&folder);
+    assert!(!folder.join("m-1.safetensors").exists());
+}
+
 #[test]
 fn a_broken_transfer_goes_on_where_it_stopped() {
     let home = home();

@@ -135,8 +135,10 @@ fn inner(folder: &Path) -> Result<PathBuf> {
 fn model_weights(folder: &Path) -> Result<Vec<String>> {
     let index = "model.safetensors.index.json";
     let mut names = vec!["config.json".to_owned()];
-    let Some(shards) = shards(folder) else {
-        names.push("model.safetensors".to_owned());
+    let whole = "model.safetensors";
+    let shards = shards(folder).filter(|_| !folder.join(whole).is_file());
+    let Some(shards) = shards else {
+        names.push(whole.to_owned());
         return Ok(names);
     };
     let is_plain = |name: &String| name.ends_with(".safetensors") && !name.contains(['/', '\\']);
@@ -322,6 +324,18 @@ mod tests {
             "model",
             &["config.json", "m-1.safetensors", "m-2.safetensors", "model.safetensors.index.json"],
             &["m-3.safetensors"],
+        );
+        // Where both are there, the one file is what is read: the other is left over.
+        check(
+            &[
+                ("config.json", "{}"),
+                ("model.safetensors", ""),
+                ("model.safetensors.index.json", INDEX),
+                ("m-1.safetensors", ""),
+            ],
+            "",
+            &["config.json", "model.safetensors"],
+            &["m-1.safetensors", "model.safetensors.index.json"],
         );
     }
 

@@ -168,6 +168,8 @@ mod tests {
             &deep("[", "]"),
             &deep("not ", ""),
             &deep("-", ""),
+            &format!("{{{{ {}1 }}}}", "1 and ".repeat(5000)),
+            &format!("{{{{ {}1 }}}}", "1 if 0 else ".repeat(5000)),
             &long,
             &"{% if true %}".repeat(5000),
         ] {

@@ -11,8 +11,8 @@ use super::value::{Closure, Loop, Missing, Value};
 use super::{Failure, Result, Template, names};
 use crate::Date;
 
-/// How deep calls, statements and expressions may be nested at run time. A stack of two megabytes holds it.
-const MAX_DEPTH: usize = 700;
+/// How deep calls, statements and expressions may be nested at run time. A stack of two megabytes holds twice as much.
+const MAX_DEPTH: usize = 400;
 
 /// The variables of a block, a loop's turn or a macro's call.
 #[derive(Debug, Default)]

@@ -55,7 +55,9 @@ impl Parser {
     pub(super) fn conditional(&mut self) -> Result<Expr> {
         let known = self.unknown.len();
         let mut then = self.or()?;
+        let mut parts = 0;
         while self.is_name("if") {
+            self.long_chain(&mut parts)?;
             let line = self.line();
             self.advance();
             let test = self.or()?;
@@ -70,7 +72,9 @@ impl Parser {
 
     fn or(&mut self) -> Result<Expr> {
         let mut left = self.and()?;
+        let mut parts = 0;
         while self.skip_name("or") {
+            self.long_chain(&mut parts)?;
             let right = self.and()?;
             left = Expr { line: left.line, node: Node::Or(boxed(left, right)) };
         }
@@ -79,7 +83,9 @@ impl Parser {
 
     fn and(&mut self) -> Result<Expr> {
         let mut left = self.not()?;
+        let mut parts = 0;
         while self.skip_name("and") {
+            self.long_chain(&mut parts)?;
             let right = self.not()?;
             left = Expr { line: left.line, node: Node::And(boxed(left, right)) };
         }

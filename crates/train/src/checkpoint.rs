@@ -217,7 +217,10 @@ impl Store {
             blueprint.below = Some(read(&below)?);
         }
         if initial.is_dir() {
-            blueprint.initial = Some(read(&initial)?.values);
+            let mut values = read(&initial)?.values;
+            // Places of those that nothing was taken off for.
+            values.resize(blueprint.adapter.as_ref().map_or(0, |own| own.values.len()), Vec::new());
+            blueprint.initial = Some(values);
         }
         Ok(())
     }
@@ -292,7 +295,10 @@ fn write_checkpoint(
         save(BELOW, &below.config, &below.values)?;
     }
     if let (Some(initial), Some(adapter)) = (&blueprint.initial, &trainee.adapter) {
-        save(INITIAL, adapter.config(), initial)?;
+        // Nothing of whole modules and tokens is taken off the base.
+        let (tokens, modules_to_save) = (Vec::new(), Vec::new());
+        let config = LoraConfig { tokens, modules_to_save, ..adapter.config().clone() };
+        save(INITIAL, &config, &initial[..2 * config.modules.len()])?;
     }
     write_optimizer(&dir.join(OPTIMIZER), backend, &trainee.trained())?;
     let state = serde_json::to_value(state).expect("the state is JSON");

@@ -168,6 +168,8 @@ fn dora() {
 fn pissa() {
     Case::new(&["adapter.type=pissa"]).check();
     Case::new(&["adapter.type=pissa", "quantization=nf4", "adapter.rank=2"]).check();
+    let beside = ["adapter.trainable_tokens=[e]", "adapter.modules_to_save=[model.norm]"];
+    Case::new(&[&["adapter.type=pissa"], &beside[..]].concat()).check();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use train::engine::{Engine, StepOutcome};
 use train::objective::{Coupling, Dpo, MicroOutputs, Objective, Outcome, Sft};
 use train::step::StepPlan;
 
-use crate::support::{Fixture, How, model_golden};
+use crate::support::{Fixture, How, model_golden, read_json, write_json};
 
 /// Sft as an objective whose derivatives are known only after the forward.
 struct General(Coupling);
@@ -333,7 +333,20 @@ fn a_run_may_change_its_micro_batches_on_the_way() {
     assert!(trained_with(&[1024, 1024, 1024, 30, 1, 200]) == expected);
 }
 
-/// Whole runs, with rows behind one beginning and rows apart, an adapter and the model itself.
+/// A model of which head and embedding are one matrix takes the place of the fixture's.
+fn tie(fixture: &Fixture) {
+    let golden = model_golden("tiny_llama/tied");
+    std::fs::copy(golden.join("model.safetensors"), fixture.path("model/model.safetensors"))
+        .unwrap();
+    let mut config = read_json(&golden.join("config.json"));
+    let before = read_json(&fixture.path("model/config.json"));
+    for key in ["max_position_embeddings", "eos_token_id"] {
+        config[key] = before[key].clone();
+    }
+    write_json(&fixture.path("model/config.json"), &config);
+}
+
+/// Whole runs, with rows behind one beginning and rows apart: an adapter, the model itself, a tied one.
 #[test]
 fn micro_batch_tokens_change_no_bit_of_a_run() {
     let beginning = "a beginning of all questions: ";
@@ -343,8 +356,11 @@ fn micro_batch_tokens_change_no_bit_of_a_run() {
     let mut all: Vec<(&str, &str)> =
         questions.iter().zip(rows).map(|(question, (_, answer))| (&**question, answer)).collect();
     all.extend([(long, "yes"), ("x", "y"), ("bye", "see you"), ("10-3?", "7"), ("red?", "no")]);
-    for whole in [false, true] {
+    for (whole, tied) in [(false, false), (true, false), (true, true)] {
         let mut fixture = Fixture::with_validation();
+        if tied {
+            tie(&fixture);
+        }
         fixture.write_rows("rows.jsonl", &all);
         fixture.recipe = fixture.recipe.replace("batch_size: 4", "batch_size: 8");
         fixture.recipe = match whole {

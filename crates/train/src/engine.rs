@@ -109,10 +109,7 @@ impl Engine<'_> {
                 costs[target.sequence as usize] -= f64::from(target.weight) * f64::from(*logprob);
             }
         }
-        let mut outcome = StepOutcome::default();
-        for part in evaluated(plan, objective, &policies, &extras) {
-            outcome.add(part.loss, part.metrics);
-        }
+        let outcome = StepOutcome::of(evaluated(plan, objective, &policies, &extras));
         Ok((outcome, costs))
     }
 

@@ -4,9 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use compute::quantize::QuantizedRows;
-use compute::{
-    LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource, all_finite,
-};
+use compute::{LookupSource, QuantizedSource, QuantizedValues, Storage, WeightSource, all_finite};
 use safetensors::Dtype;
 
 use super::{Base, Stored, Tensor};

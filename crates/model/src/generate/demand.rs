@@ -58,7 +58,7 @@ impl Counted {
     pub fn demand(&self, prompts: &[Prompt], max_active: usize) -> Result<Demand> {
         let mut measure = self.measure.clone();
         let loaded = measure.report();
-        let lanes = Lanes::new(prompts, max_active);
+        let lanes = Lanes::new(prompts, max_active, self.decoder.config.long_beyond());
         let cache = Cache::new(&self.decoder, &mut measure, lanes.slots())?;
         let cached = measure.report().static_bytes - loaded.static_bytes;
         let work = lanes.largest_work(PREFILL_TOKENS);

@@ -11,8 +11,10 @@ use model::{Base, Decoder, LoadOptions, Selection, TrainedTensor, Training};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::Engine;
+use train::events::Event;
 use train::objective::Sft;
 use train::optimizer::OptimizerConfig;
+use train::run::{Occupied, RunFolder};
 use train::step::StepPlan;
 use train::trainer::{Control, Job, StandIn, plan};
 
@@ -215,19 +217,21 @@ fn a_model_that_cannot_be_written_is_not_trained() {
     };
     let expected = "a `config.json` cannot say all that this file says";
     let mut backend = cpu(1, Precision::F32);
-    let job = Job { base: base(), ..fixture.job("run", &how) };
-    let error = train::trainer::train(job, &mut backend, &mut |_| {}, &mut || Control::Continue);
+    let job = Job { base: base(), ..fixture.job(&how) };
+    let folder = RunFolder::claim(&fixture.path("run"), Occupied::Refuse).unwrap();
+    let (observer, control) = (&mut |_: &Event| {}, &mut || Control::Continue);
+    let error = train::trainer::train(job, folder, &mut backend, observer, control);
     let error = error.unwrap_err();
     assert!(error.to_string().ends_with(expected), "{error}");
     assert!(!fixture.path("run").exists());
-    let job = Job { base: base(), ..fixture.job("run", &how) };
+    let job = Job { base: base(), ..fixture.job(&how) };
     let error = plan(job, &backend.device(), backend.operand(), None).unwrap_err();
     assert!(error.to_string().ends_with(expected), "{error}");
     // An adapter can be written over anything; that it cannot be merged is said.
     let adapter = Fixture::with_validation();
     let mut base = adapter.base();
     base.config.rms_norm_eps *= 2.0;
-    let job = Job { base, ..adapter.job("run", &How::default()) };
+    let job = Job { base, ..adapter.job(&How::default()) };
     let planned = plan(job, &backend.device(), backend.operand(), None).unwrap();
     let is_said = |note: &String| note.starts_with("the adapter cannot be merged into this base: ");
     assert!(planned.notes.iter().any(is_said), "{:?}", planned.notes);
@@ -241,7 +245,7 @@ fn a_model_out_of_a_gemma_file_can_be_written() {
     let stand_in = Some(StandIn { rows: 4, tokens: 8 });
     for case in ["gemma2", "gemma3_text"] {
         let base = Base::open(&model_golden(&format!("gguf/{case}.gguf"))).unwrap();
-        let job = Job { base, ..fixture.job("run", &how) };
+        let job = Job { base, ..fixture.job(&how) };
         let device = cpu(1, Precision::F32);
         plan(job, &device.device(), device.operand(), stand_in).unwrap();
     }

@@ -20,8 +20,9 @@ impl Supervisor {
         if dialogue.messages.iter().any(|message| self.has_special(&message.content)) {
             findings.add(&kind::SPECIAL_TOKEN_IN_TEXT, place);
         }
-        let source = self.template.as_ref().map_or("", |template| template.source());
-        if dialogue.tools.is_some() && !source.contains("tools") {
+        // The template for rows with tools may be another one.
+        let shows_tools = self.template.as_ref().is_some_and(|template| template.mentions("tools"));
+        if dialogue.tools.is_some() && !shows_tools {
             findings.add(&kind::TOOLS_IGNORED, place);
         }
         let last = dialogue.learn.iter().rposition(|&weight| weight != 0.0).unwrap_or(0);

@@ -1,7 +1,8 @@
-use data::{Findings, Level};
-use serde_json::json;
+use data::{Findings, Level, Supervisor};
+use serde_json::{Map, json};
+use text::{ChatTemplate, Date};
 
-use crate::support::{CHATML, conversation, show, supervisor, try_supervisor};
+use crate::support::{CHATML, conversation, show, small_tokenizer, supervisor, try_supervisor};
 
 #[track_caller]
 fn check(template: &str, turns: &[(&str, &str)], expected: &[&str], ids: &[&str]) {
@@ -154,6 +155,17 @@ fn tool_calls_must_be_written() {
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[<call>find_it</call><|im_end|>]\n";
     assert_eq!(show(&sequences[0]), expected);
     assert_eq!(findings.get("tools-ignored").map(|finding| finding.level), Some(Level::Warning));
+    // A template of its own for rows with tools shows them.
+    let mut findings = Findings::default();
+    let tokenizer = small_tokenizer();
+    let date = Date::new(2026, 3, 1).unwrap();
+    let compiled = |source: &str| ChatTemplate::new(source, tokenizer.special(), date).unwrap();
+    let shows = compiled(&format!("{{{{ tools | tojson }}}}{writes}"));
+    let template = compiled(&writes).with_tool_use(&shows);
+    let stop = tokenizer.id("<|im_end|>").unwrap();
+    let supervisor = Supervisor::new(&tokenizer, &template, &[stop], Map::new()).unwrap();
+    supervisor.supervise(0, &talk, &mut findings).unwrap();
+    assert!(findings.get("tools-ignored").is_none());
 }
 
 #[test]

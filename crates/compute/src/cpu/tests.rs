@@ -7,7 +7,7 @@ use crate::dequant::dequantize;
 use crate::op::{Embed, Head, HeadGradients, HeadOutputs, Linear, Optimize, Term, WeightGradient};
 use crate::quantize::NF4;
 use crate::{
-    Absmax, Backend as _, Buffer, DType, Op, Parameter, Quantization, QuantizedSource,
+    Absmax, Backend as _, Buffer, DType, Error, Op, Parameter, Quantization, QuantizedSource,
     QuantizedValues, Storage, Weight, WeightSource, random,
 };
 
@@ -238,14 +238,13 @@ fn few_rows_are_those_of_many() {
             for storage in stored.into_iter().filter(|it| k % it.block_len() == 0) {
                 let mut bytes = bytes(storage, n, k, 5);
                 check_few(cpu, (n, k), |cpu| cpu.load(source(storage, n, k, &bytes)).unwrap());
-                // A scale that is infinite, and one that is no number.
-                let size = storage.block_bytes();
-                if storage != Storage::Q6_K {
-                    bytes[size..size + 2].copy_from_slice(&0x7C00_u16.to_le_bytes());
-                    let last = (bytes.len() / size - 1) * size;
-                    bytes[last..last + 2].copy_from_slice(&0x7E00_u16.to_le_bytes());
+                // A scale that is infinite, and one that is no number: in f16 at a block's beginning.
+                let last = bytes.len() - storage.block_bytes();
+                for scale in [0x7C00_u16, 0x7E00].into_iter().filter(|_| storage != Storage::Q6_K) {
+                    bytes[last..last + 2].copy_from_slice(&scale.to_le_bytes());
+                    let error = cpu.load(source(storage, n, k, &bytes)).unwrap_err();
+                    assert!(matches!(error, Error::NotFinite { row, .. } if row == n - 1));
                 }
-                check_few(cpu, (n, k), |cpu| cpu.load(source(storage, n, k, &bytes)).unwrap());
             }
             for to in quantised {
                 let bytes = bytes(Storage::F32, n, k, 5);
@@ -253,15 +252,20 @@ fn few_rows_are_those_of_many() {
                 check_few(cpu, (n, k), |cpu| load(cpu).unwrap());
             }
             // A file may bring what codes stand for, and that may be no number.
+            let absmax = vec![0.5; n * k / 32];
             let codes: Vec<u8> =
                 (0..n * k / 2).map(|i| random::key(&[7, i as u64]) as u8).collect();
-            let (mut map, absmax) = (NF4, vec![0.5; n * k / 32]);
-            map[3] = f32::from_bits(0x7FFF_FFFF);
-            let absmax = Absmax::Plain(&absmax);
-            let values =
-                QuantizedValues::FourBit { codes: &codes, map: &map, block_len: 32, absmax };
-            let source = QuantizedSource { rows: n, cols: k, values };
-            check_few(cpu, (n, k), |cpu| cpu.load_quantized(source).unwrap());
+            for value in [0.25, f32::from_bits(0x7FFF_FFFF)] {
+                let mut map = NF4;
+                map[3] = value;
+                let (codes, absmax) = (&codes, Absmax::Plain(&absmax));
+                let values = QuantizedValues::FourBit { codes, map: &map, block_len: 32, absmax };
+                let source = QuantizedSource { rows: n, cols: k, values };
+                match cpu.load_quantized(source) {
+                    Ok(_) => check_few(cpu, (n, k), |cpu| cpu.load_quantized(source).unwrap()),
+                    Err(error) => assert!(matches!(error, Error::NotFinitePart { part: "map" })),
+                }
+            }
         }
     });
 }

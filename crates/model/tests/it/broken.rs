@@ -74,7 +74,7 @@ fn floats_of_every_type_and_role() {
     let places = [
         ("gqa", "model.embed_tokens.weight", 64),
         ("gqa", "lm_head.weight", 64),
-        ("tied", "model.embed_tokens.weight", 64),
+        ("tied", "model.embed_tokens.weight", 32),
         ("gqa", "model.layers.1.self_attn.k_proj.weight", 64),
         ("gqa", "model.layers.0.mlp.down_proj.weight", 96),
         ("gqa", "model.layers.1.input_layernorm.weight", 1),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use compute::Backend as _;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use train::run::Occupied;
 
@@ -194,16 +194,24 @@ fn modules_that_do_not_exist() {
     check_refused(&fixture, &how, "`c_attn` matches no module of the model", "q_proj, k_proj");
 }
 
-/// Sets the embedding of a token to NaN.
+/// Makes numbers overflow in rows with a token, and only there: all weights are finite. The first column of the
+/// embedding is zero but for this token, and the first norm multiplies it by the largest number.
 fn poison(fixture: &Fixture, token: u32) {
     let path = fixture.path("model/model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let info = metadata.info("model.embed_tokens.weight").unwrap();
-    let (rows, size) = (info.shape[0], info.data_offsets.1 - info.data_offsets.0);
-    let row = size / rows;
-    let start = 8 + header + info.data_offsets.0 + token as usize * row;
-    bytes[start..start + row].fill(0xff);
+    let mut set = |name: &str, index: &dyn Fn(usize) -> usize, value: &dyn Fn(usize) -> f32| {
+        let info = metadata.info(name).unwrap();
+        for row in 0..info.shape[0] {
+            let start = 8 + header + info.data_offsets.0 + 4 * index(row);
+            bytes[start..start + 4].copy_from_slice(&value(row).to_le_bytes());
+        }
+    };
+    assert_eq!(metadata.info("model.embed_tokens.weight").unwrap().dtype, Dtype::F32);
+    let cols = metadata.info("model.embed_tokens.weight").unwrap().shape[1];
+    let is_poison = |row: usize| if row == token as usize { 1e4 } else { 0.0 };
+    set("model.embed_tokens.weight", &|row| row * cols, &is_poison);
+    set("model.layers.0.input_layernorm.weight", &|_| 0, &|_| f32::MAX);
     fs::write(path, bytes).unwrap();
 }
 

@@ -261,9 +261,10 @@ fn check_exact(
     assert!(worst < F32_GRADIENT && worst_norm < F32_GRADIENT / 2.0);
 }
 
-/// An angle so small that its share of autocast's is chance: cosine over 0.9998. Of the first layer's
-/// `k_proj`, autocast turns `lora_A` by 6e-5 and `lora_B` by 1.5e-4.
-const SMALL_TURN: f64 = 2e-4;
+/// An angle so small that its share of autocast's is chance: cosine over 0.99975. Of the first layer's
+/// `k_proj`, autocast turns `lora_A` by 6e-5 and `lora_B` by 1.5e-4. Processors that multiply pairs of bf16
+/// in attention turn the second by 2.02e-4, others by less.
+const SMALL_TURN: f64 = 2.5e-4;
 
 /// bf16 strays from f32 hardly more than PyTorch's autocast does.
 fn check_rough(

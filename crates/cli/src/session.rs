@@ -157,7 +157,7 @@ enum Model {
     /// Still in their files; the adapter's are on the host.
     Waiting(Option<LoadedAdapter>, Option<Quantization>),
     /// On the device.
-    Loaded(Decoder, Option<Adapter>),
+    Loaded(Box<(Decoder, Option<Adapter>)>),
 }
 
 impl Session {
@@ -223,7 +223,7 @@ impl Session {
             }
             None => (Decoder::load(&self.base, &mut self.backend)?, None),
         };
-        self.model = Model::Loaded(decoder, adapter);
+        self.model = Model::Loaded(Box::new((decoder, adapter)));
         Ok(())
     }
 
@@ -360,9 +360,10 @@ impl Session {
                 Flow::Stop
             })
         };
-        let Model::Loaded(decoder, adapter) = &self.model else {
+        let Model::Loaded(loaded) = &self.model else {
             unreachable!("the weights were loaded above");
         };
+        let (decoder, adapter) = &**loaded;
         let adapter = adapter.as_ref().filter(|_| with_adapter);
         let backend = &mut self.backend;
         let completions = generate(decoder, backend, adapter, &asked, &config, &mut on_token)?;

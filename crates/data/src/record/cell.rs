@@ -94,7 +94,9 @@ fn parse(name: &str, text: &str, is_list: bool) -> Parsed {
         return Parsed::Value(Value::Null);
     }
     // Tools that are no JSON are told by who reads them.
-    if !trimmed.starts_with(['[', '{']) && !(is_list && trimmed.starts_with("array(")) {
+    let is_literal = trimmed.starts_with(['[', '{']);
+    let is_array = is_list && trimmed.starts_with("array(");
+    if !is_literal && !is_array {
         return Parsed::No;
     }
     let value = json_text(trimmed).or_else(|json| {

@@ -228,7 +228,7 @@ fn numbers_of_python_are_null_in_json() {
         let trouble = &rows[0].troubles[0];
         assert_eq!((trouble.column.as_str(), rows[0].troubles.len()), ("b", 1));
         assert_eq!(trouble.message, "holds an infinite number");
-        assert_eq!(values(rows), [expected.clone()]);
+        assert_eq!(values(rows), std::slice::from_ref(&expected));
     }
     check_shown(
         "a.jsonl",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use compute::Backend;
+use compute::Backend as _;
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
 use data::{Packing, Place, Sequence, pack};
 use model::adapter::LoadedAdapter;
@@ -184,7 +184,9 @@ fn check(family: &str, trained: Trained, isa: Option<Isa>, precision: Precision)
     let dpo = Dpo { beta: 0.3 };
     let [token, step] = [Coupling::Token, Coupling::Step].map(General);
     let family_tree = largest_tree(&families(), 16);
-    let cases: [(&str, &dyn Objective, Vec<Sequence>, usize, usize); 7] = [
+    /// Name, objective, rows, tokens of a shared beginning at least, and the smallest budget.
+    type Row<'a> = (&'a str, &'a dyn Objective, Vec<Sequence>, usize, usize);
+    let cases: [Row<'_>; 7] = [
         ("sft", &Sft, apart(), 0, 1),
         ("sft shared", &Sft, families(), 16, family_tree),
         ("sft repeated", &Sft, families(), 0, 1),

@@ -188,7 +188,7 @@ fn the_latest_adapter_within_the_noise_of_the_lowest_is_kept() {
     let loss = |event: &&Value| event["validation_loss"].as_f64().unwrap();
     let step = |event: &Value| event["step"].as_u64().unwrap();
     let lowest = evaluated().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
-    let kept = evaluated().filter(|event| event["best"] == true).next_back().unwrap();
+    let kept = evaluated().rfind(|event| event["best"] == true).unwrap();
     assert!(step(kept) >= step(lowest), "{kept} before {lowest}");
     assert_eq!((summary.best_step, summary.validation_best), (step(kept), Some(loss(&kept))));
     assert_eq!(read_json(&fixture.path("run/adapter/tunesmith.json"))["step"], step(kept));

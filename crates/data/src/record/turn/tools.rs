@@ -67,13 +67,12 @@ fn wrapped(tool: Map<String, Value>) -> Value {
 
 /// A function with a name; parameters that a table keeps as JSON text become an object.
 fn function(mut function: Map<String, Value>) -> Result<Value> {
-    if !function.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
+    if function.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err("has no `name`".into());
     }
     if let Some(Value::String(text)) = function.get("parameters") {
-        let parameters = match source::json_text(text) {
-            Ok(parameters @ Value::Object(_)) => parameters,
-            _ => return Err("has `parameters` that are text and not a JSON object".into()),
+        let Ok(parameters @ Value::Object(_)) = source::json_text(text) else {
+            return Err("has `parameters` that are text and not a JSON object".into());
         };
         function.insert("parameters".into(), parameters);
     }

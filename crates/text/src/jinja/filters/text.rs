@@ -179,7 +179,7 @@ fn quoted(text: &str, for_query: bool) -> String {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
-                out.push(byte.into())
+                out.push(byte.into());
             }
             b'/' if !for_query => out.push('/'),
             b' ' if for_query => out.push('+'),
@@ -203,7 +203,7 @@ fn urlencode(value: &Value, soft: &Value) -> Result<Value> {
     for pair in pairs {
         match pair.iterate()?.as_slice() {
             [key, value] => {
-                parts.push(format!("{}={}", quoted(&str(key), true), quoted(&str(value), true)))
+                parts.push(format!("{}={}", quoted(&str(key), true), quoted(&str(value), true)));
             }
             _ => return Err(Failure::new("`urlencode` takes pairs")),
         }

@@ -40,7 +40,7 @@ fn a_model_is_trained_and_compared() {
     assert_eq!(result["adapter"], "runs/quickstart-001/run/adapter");
     assert_eq!(result["steps"], 24);
     assert!(
-        ended.stderr.contains("this machine is slow: it makes 24 of 960 steps, the fewest"),
+        ended.stderr.contains("this machine is slow: it makes 24 of 240 steps, the fewest"),
         "{}",
         ended.stderr
     );

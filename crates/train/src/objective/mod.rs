@@ -96,8 +96,12 @@ pub trait Objective {
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome>;
 }
 
-/// The sum of a figure of the step, by sequence and not by micro-batch.
+/// The sum of a figure of the step, by sequence and not by micro-batch. Shares are parts of a mean, and the mean
+/// over nothing is NaN: a step or a validation set without a supervised token must not look perfect.
 pub fn total(mut shares: Vec<Share>) -> f64 {
+    if shares.is_empty() {
+        return f64::NAN;
+    }
     shares.sort_by_key(|share| share.sequence);
     shares.iter().map(|share| share.value).sum()
 }
@@ -109,4 +113,21 @@ pub fn sequence_logprobs(targets: &[Target], logprobs: &[f32], sequences: usize)
         sums[target.sequence as usize] += f64::from(target.weight) * f64::from(logprob);
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_add_up_by_sequence() {
+        let share = |sequence, value| Share { sequence, value };
+        // In the order of sequences the large numbers cancel first.
+        assert_eq!(total(vec![share(2, 1.0), share(0, 1e30), share(1, -1e30)]), 1.0);
+    }
+
+    #[test]
+    fn the_mean_over_nothing_is_no_number() {
+        assert!(total(Vec::new()).is_nan());
+    }
 }

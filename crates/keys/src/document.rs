@@ -65,11 +65,26 @@ pub struct Section<'a> {
 }
 
 impl Document {
-    /// Sets a key to what the program chose, in place of what was there.
+    /// Whether a key means something beside the choices of the recipe; see [`Key::when`].
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        key.when.is_none_or(|(name, words)| {
+            self.opt_str(name).is_some_and(|chosen| words.contains(&chosen))
+        })
+    }
+
+    /// The declaration of a path that holds beside the choices of the recipe.
+    pub(crate) fn key_that_holds(&self, path: &str) -> Option<&'static Key> {
+        let variants = self.schema.variants(&self.schema.name_of(path));
+        variants.iter().copied().find(|key| self.holds(key))
+    }
+
+    /// Sets a key to what the program chose, in place of what was there. A key that means nothing beside the
+    /// choices of the recipe is left out.
     ///
     /// Panics where the key does not take the value: that is a bug.
     pub fn choose(&mut self, path: &str, value: impl Into<Value>, reason: &str) {
-        let key = self.schema.key_at(path).unwrap_or_else(|| panic!("`{path}` is not declared"));
+        assert!(self.schema.key_at(path).is_some(), "`{path}` is not declared");
+        let Some(key) = self.key_that_holds(path) else { return };
         let value = read::adopt(key, value.into())
             .unwrap_or_else(|takes| panic!("`{path}` is chosen wrongly: it takes {takes}"));
         for other in alternatives(&self.schema, path) {

@@ -1,7 +1,7 @@
 //! From YAML and overrides to a document, collecting every mistake on the way.
 
 use crate::{
-    document::{Document, Origin, Setting, Surroundings, alternatives},
+    document::{Document, Origin, Setting, Settings as _, Surroundings, alternatives},
     error::{Fault, Place, Problem},
     key::{DefaultValue, Key, Kind, is_secret_name},
     peers,
@@ -30,6 +30,16 @@ pub(crate) struct Draft<'a> {
     /// Whether the recipe could be read to its end, so that what is not there is missing.
     is_whole: bool,
     problems: Vec<Problem>,
+    /// Values of keys that have a condition, to be read when all others are known.
+    conditional: Vec<Assignment>,
+}
+
+/// A value on its way to its key.
+struct Assignment {
+    path: String,
+    place: Place,
+    node: Node,
+    source: Source,
 }
 
 /// Whether an assignment comes from the recipe or goes over it.
@@ -49,8 +59,8 @@ impl<'a> Draft<'a> {
             lists: BTreeMap::new(),
             places: BTreeMap::new(),
         };
-        let (top, problems) = (BTreeMap::new(), Vec::new());
-        Draft { schema, around, folder, document, top, is_whole: true, problems }
+        let (top, problems, conditional) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Draft { schema, around, folder, document, top, is_whole: true, problems, conditional }
     }
 
     /// Takes the text of the recipe.
@@ -111,7 +121,12 @@ impl<'a> Draft<'a> {
         self.document.settings.retain(|name, _| name != path && !name.starts_with(&below));
         self.document.places.retain(|name, _| name != path && !name.starts_with(&below));
         self.document.lists.retain(|name, _| name != path && !name.starts_with(&below));
-        for other in alternatives(self.schema, path) {
+        let others = alternatives(self.schema, path);
+        self.conditional.retain(|other| {
+            let other = &other.path;
+            other != path && !other.starts_with(&below) && !others.contains(other)
+        });
+        for other in others {
             self.document.settings.remove(&other);
         }
         self.assign(path, place, node, Source::Override);
@@ -136,6 +151,12 @@ impl<'a> Draft<'a> {
                     self.assign_group(path, place, node, shorthand, source);
                 }
                 Kind::Entries { .. } => self.assign_entries(path, place, node, source),
+                _ if key.when.is_some() => self.conditional.push(Assignment {
+                    path: path.to_owned(),
+                    place: place.clone(),
+                    node: node.clone(),
+                    source,
+                }),
                 _ => self.assign_value(key, path, place, node, source),
             },
             Target::Element(key) => match key.kind {
@@ -283,9 +304,14 @@ impl<'a> Draft<'a> {
 
     /// The document, or all mistakes in the order of their places.
     pub(crate) fn finish(mut self) -> Result<Document, Vec<Problem>> {
+        // What conditions ask for has no condition itself.
+        if self.is_whole {
+            self.fill_defaults(|key| key.when.is_none());
+        }
+        self.read_conditional();
         self.refuse_conflicts();
         if self.is_whole {
-            self.fill_defaults();
+            self.fill_defaults(|key| key.when.is_some());
         }
         if self.problems.is_empty() {
             return Ok(self.document);
@@ -299,7 +325,9 @@ impl<'a> Draft<'a> {
     }
 
     fn refuse_conflicts(&mut self) {
-        let given: Vec<String> = self.document.settings.keys().cloned().collect();
+        let given = self.document.settings.iter();
+        let given = given.filter(|(_, setting)| setting.origin == Origin::Given);
+        let given: Vec<String> = given.map(|(path, _)| path.clone()).collect();
         let mut seen = BTreeSet::new();
         for path in &given {
             for other in alternatives(self.schema, path) {
@@ -320,15 +348,42 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn fill_defaults(&mut self) {
-        for key in self.schema.keys() {
-            if self.schema.later(key.name).is_some() {
+    fn fill_defaults(&mut self, wanted: impl Fn(&Key) -> bool) {
+        for key in self.schema.keys().filter(|key| wanted(key)) {
+            if self.schema.later(key.name).is_some() || !self.document.holds(key) {
                 continue;
             }
             for path in self.instances(key.name) {
                 self.fill_default(key, &path);
             }
         }
+    }
+
+    /// Reads the values of keys that have a condition, now that all others are known.
+    fn read_conditional(&mut self) {
+        for Assignment { path, place, node, source } in std::mem::take(&mut self.conditional) {
+            if let Some(key) = self.document.key_that_holds(&path) {
+                self.assign_value(key, &path, &place, &node, source);
+            } else if !node.is_null() {
+                self.refuse_idle(&path, &node.place);
+            }
+        }
+    }
+
+    /// Refuses a key that means nothing beside the choices of the recipe.
+    fn refuse_idle(&mut self, path: &str, place: &Place) {
+        let variants = self.schema.variants(&self.schema.name_of(path));
+        let conditions = variants.iter().filter_map(|key| key.when);
+        let (mut other, mut words) = ("", Vec::new());
+        for (name, of_variant) in conditions {
+            other = name;
+            words.extend_from_slice(of_variant);
+        }
+        // Where the choice itself is wrong or missing, that is the mistake.
+        let Some(chosen) = self.document.opt_str(other) else { return };
+        let message = format!("`{path}` has no effect: `{other}` is `{chosen}`");
+        let hint = format!("leave it out; it belongs to `{other}`: {}", words.join(", "));
+        self.problem(Fault::Invalid, place, Some(path), message, Some(hint));
     }
 
     /// The paths that a name stands for: one for each entry of the lists on the way.

@@ -17,7 +17,11 @@ pub struct Key {
     pub(crate) resume: Resume,
     pub(crate) excludes: &'static [&'static str],
     pub(crate) secret: Option<bool>,
+    pub(crate) when: Option<Condition>,
 }
+
+/// A choice of the recipe, full name and words, under which a key means something.
+pub(crate) type Condition = (&'static str, &'static [&'static str]);
 
 /// What a value may be, besides the words that the key allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,6 +119,7 @@ impl Key {
             resume: Resume::Never,
             excludes: &[],
             secret: None,
+            when: None,
         }
     }
 
@@ -290,6 +295,24 @@ impl Key {
     /// Keys (full names) that cannot be given together with this one. Said on one side, it holds for both.
     pub const fn excludes(mut self, names: &'static [&'static str]) -> Key {
         self.excludes = names;
+        self
+    }
+
+    /// Whether this key and another one of the same name never hold at once.
+    pub(crate) fn is_disjoint(&self, other: &Key) -> bool {
+        match (self.when, other.when) {
+            (Some((name, words)), Some((other, others))) => {
+                name == other && !words.iter().any(|word| others.contains(word))
+            }
+            _ => false,
+        }
+    }
+
+    /// The key means something only where the choice `name` is one of `words`. Elsewhere it is refused with that
+    /// reason, it has no default, and values that the program would choose for it are left out.
+    /// A name may be declared several times where the conditions exclude each other.
+    pub const fn when(mut self, name: &'static str, words: &'static [&'static str]) -> Key {
+        self.when = Some((name, words));
         self
     }
 

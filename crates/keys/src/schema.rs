@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, path::Path};
 #[derive(Clone, Debug)]
 pub struct Schema {
     keys: Vec<&'static Key>,
-    by_name: BTreeMap<&'static str, &'static Key>,
+    /// Several declarations of a name hold under different choices of one other key.
+    by_name: BTreeMap<&'static str, Vec<&'static Key>>,
     excludes: BTreeMap<&'static str, Vec<&'static str>>,
 }
 
@@ -40,7 +41,10 @@ impl Schema {
         let keys: Vec<&'static Key> = sections.iter().flat_map(|keys| keys.iter()).collect();
         let mut schema = Schema { keys, by_name: BTreeMap::new(), excludes: BTreeMap::new() };
         for key in &schema.keys {
-            assert!(schema.by_name.insert(key.name, key).is_none(), "`{}` stands twice", key.name);
+            let known = schema.by_name.entry(key.name).or_default();
+            let is_apart = known.iter().all(|other| other.is_disjoint(key));
+            assert!(is_apart, "`{}` stands twice", key.name);
+            known.push(key);
         }
         for key in &schema.keys {
             schema.assert_sound(key);
@@ -84,9 +88,15 @@ impl Schema {
         self.keys.iter().copied()
     }
 
-    /// The declaration of a full name; entries' keys carry `[]`.
+    /// The declaration of a full name; entries' keys carry `[]`. Of several, which differ by
+    /// [`Key::when`], the first.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
-        self.by_name.get(name).copied()
+        self.variants(name).first().copied()
+    }
+
+    /// All declarations of a full name.
+    pub(crate) fn variants(&self, name: &str) -> &[&'static Key] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The declaration behind a path such as `data.train.0.path`.
@@ -182,6 +192,12 @@ impl Schema {
             }
             Kind::Choice => assert!(!key.words.is_empty(), "`{name}` has no choices"),
             _ => {}
+        }
+        if let Some((other, words)) = key.when {
+            let other = self.key(other).unwrap_or_else(|| panic!("`{name}` asks for `{other}`"));
+            assert!(other.when.is_none(), "`{name}` asks for a key that has a condition itself");
+            let is_known = |word| other.words.contains(word) || other.words_later.contains(word);
+            assert!(words.iter().all(is_known), "`{name}` asks for a word of `{}`", other.name);
         }
         if let DefaultValue::Text(text) = key.default {
             let folders = Folders { base: Path::new("/"), home: Some(Path::new("/")) };

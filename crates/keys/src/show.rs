@@ -20,7 +20,7 @@ impl Schema {
                     format!("; default {}", default(key))
                 }
             };
-            let takes = format!("{}{default}", takes(key)).replace('`', "");
+            let takes = format!("{}{default}{}", takes(key), condition(key)).replace('`', "");
             _ = writeln!(help, "{:width$}  {}\n{:width$}  {takes}", key.name, key.doc, "");
         }
         help
@@ -30,7 +30,7 @@ impl Schema {
     pub fn markdown(&self) -> String {
         let mut table = String::from("| key | takes | default | |\n|---|---|---|---|\n");
         for key in self.leaves() {
-            let cells = [takes(key), default(key), key.doc.to_owned()];
+            let cells = [takes(key) + &condition(key), default(key), key.doc.to_owned()];
             let [takes, default, doc] = cells.map(|cell| cell.replace('|', "\\|"));
             _ = writeln!(table, "| `{}` | {takes} | {default} | {doc} |", key.name);
         }
@@ -42,6 +42,14 @@ fn takes(key: &Key) -> String {
     match key.unit {
         Some(unit) => format!("{} ({unit})", describe(key)),
         None => describe(key),
+    }
+}
+
+/// Under which choices the key means something.
+fn condition(key: &Key) -> String {
+    match key.when {
+        Some((name, words)) => format!("; only with `{name}` {}", words.join(", ")),
+        None => String::new(),
     }
 }
 

@@ -1,5 +1,7 @@
+use std::path::Path;
+
 use crate::fixture::parse;
-use keys::{Error, Fault};
+use keys::{Error, Fault, Key, Schema, Settings as _, Surroundings};
 
 /// Reads a recipe that has `more` below what every recipe needs, from line 3 on;
 /// the mistakes are compared with `expected`, hints behind ` | `.
@@ -261,4 +263,42 @@ fn no_text_makes_it_panic() {
             _ = parse(&changed, &[]);
         }
     }
+}
+
+#[test]
+fn a_key_that_has_no_effect_is_refused_and_never_written() {
+    static KEYS: &[Key] = &[
+        Key::choice("kind", &["lion", "sgd"]).default("lion").doc("Optimizer."),
+        Key::float("momentum", 0.0, 1.0).when("kind", &["sgd"]).default("0.9").doc("Momentum."),
+        Key::float("beta", 0.0, 1.0).when("kind", &["lion"]).default_by("kind").doc("Beta."),
+        Key::int("steps", 1, 9).when("kind", &["sgd"]).default("5").doc("Steps of SGD."),
+        Key::int("steps", 10, 99).when("kind", &["lion"]).default("50").doc("Steps of Lion."),
+    ];
+    let schema = Schema::new(&[KEYS]);
+    let around = Surroundings { current_dir: Path::new("/now"), home: None, variable: &|_| None };
+    let parse = |text: &str| schema.parse(text, Path::new("/r/a.yaml"), &[], &around);
+
+    // The choice may stand behind the key that asks for it.
+    assert_eq!(parse("momentum: 0.5\nkind: sgd\n").unwrap().opt_f64("momentum"), Some(0.5));
+    let Err(Error::Recipe(problems)) = parse("momentum: 0.5\n") else { panic!("it is refused") };
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].message, "`momentum` has no effect: `kind` is `lion`");
+    assert_eq!(problems[0].hint.as_deref(), Some("leave it out; it belongs to `kind`: sgd"));
+
+    // Neither a default nor what the program chooses is written beside another choice.
+    let mut document = parse("kind: sgd\n").unwrap();
+    document.fill("beta", 0.99, "lion");
+    assert_eq!(document.opt_f64("momentum"), Some(0.9));
+    assert_eq!(document.opt_f64("beta"), None);
+    assert!(!document.to_yaml().contains("beta"), "{}", document.to_yaml());
+    let mut document = parse("").unwrap();
+    document.fill("beta", 0.99, "lion");
+    assert_eq!((document.opt_f64("momentum"), document.opt_f64("beta")), (None, Some(0.99)));
+
+    // One name, declared for each choice.
+    let steps = |text: &str| parse(text).map(|document| document.opt_i64("steps"));
+    assert_eq!(steps("kind: sgd\n").unwrap(), Some(5));
+    assert_eq!(steps("").unwrap(), Some(50));
+    assert_eq!(steps("steps: 7\nkind: sgd\n").unwrap(), Some(7));
+    assert!(steps("steps: 7\n").is_err());
 }

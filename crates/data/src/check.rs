@@ -5,7 +5,7 @@ use text::Tokenizer;
 use crate::audit::size_guide;
 use crate::report::{Bin, Cut, FileReport, Lengths, Packed, Report, Sample, SampleToken, Split};
 use crate::{
-    Cursor, Extent, Order, Packing, Prepared, Result, Sequence, Sequences, StepSize, pack,
+    Cursor, Extent, Order, Packing, Prepared, Result, Sequence, Sequences, StepSize, pack_units,
 };
 
 /// Limits whose cost is shown.
@@ -36,7 +36,7 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
     let extent = Extent::Epochs(1.0);
     let mut order = match train.is_empty() {
         true => None,
-        false => Some(Order::new(train.row_tokens()?, view.seed, view.step_size, extent)),
+        false => Some(Order::new(train.order_units()?, view.seed, view.step_size, extent)),
     };
     let packing = match &mut order {
         Some(order) => packed(train, order, &view.packing)?,
@@ -126,8 +126,9 @@ fn packed(train: &Sequences, order: &mut Order, packing: &Packing) -> Result<Pac
         && let Some(step) = order.step(cursor)
     {
         cursor = step.next;
-        let sequences = train.get_all(step.rows)?;
-        let micros = pack(&sequences, packing);
+        let sequences = train.get_all(step.units.iter().cloned().flatten())?;
+        let units = (0..).zip(&step.units).flat_map(|(unit, rows)| rows.clone().map(move |_| unit));
+        let micros = pack_units(&sequences, &units.collect::<Vec<_>>(), packing);
         packed.sequences += sequences.len();
         packed.micro_batches += micros.len();
         packed.tokens_computed +=

@@ -25,13 +25,14 @@ pub struct Packing {
     pub budget_tokens: usize,
     /// Fewest tokens worth sharing; 0 shares nothing.
     pub min_shared: usize,
-    /// Whether sequences of one group must stand in one micro-batch, even if
+    /// Whether sequences of one unit must stand in one micro-batch, even if
     /// that takes it over the budget.
-    pub keep_groups: bool,
-    /// Whether the tokens of a sequence from its last supervised one on are left
-    /// out. As inputs they change no target; what reads them for other ends
-    /// (a value, a reward) must keep them.
+    pub keep_units: bool,
+    /// Whether the tokens of a sequence behind the last one that is read are left
+    /// out. As inputs they change nothing that is read.
     pub drop_unread: bool,
+    /// Where hidden states are read.
+    pub reads: Reads,
     /// Sequences of more tokens than this (with those that are left out) share nothing with those of
     /// fewer: where a model rotates long sequences by other frequencies, a prefix is not the same in both.
     pub apart_beyond: Option<usize>,
@@ -44,15 +45,40 @@ impl Packing {
     /// Tokens of a tree at most, unless its beginning is long or it is one sequence.
     pub const TREE_TOKENS: usize = 1024;
 
-    /// A budget with the usual sharing, groups not kept, all tokens kept.
+    /// A budget with the usual sharing, units not kept together, all tokens kept, targets read.
     pub fn new(budget_tokens: usize) -> Self {
         Packing {
             budget_tokens,
             min_shared: Self::MIN_SHARED,
-            keep_groups: false,
+            keep_units: false,
             drop_unread: false,
+            reads: Reads::Targets,
             apart_beyond: None,
         }
+    }
+}
+
+/// Where the hidden states of a sequence are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// Before every supervised token: each becomes a target.
+    #[default]
+    Targets,
+    /// At the last token alone, for a value of the whole sequence. There are no targets.
+    Last,
+    /// Both.
+    TargetsAndLast,
+}
+
+impl Reads {
+    /// Whether supervised tokens become targets.
+    pub fn has_targets(self) -> bool {
+        self != Reads::Last
+    }
+
+    /// Whether last tokens are read.
+    pub fn has_last(self) -> bool {
+        self != Reads::Targets
     }
 }
 
@@ -65,7 +91,14 @@ pub struct Micro {
     pub sequences: Vec<usize>,
 }
 
-/// Packs the sequences of one optimizer step into micro-batches.
+/// Packs sequences that have nothing to do with each other, as [`pack_units`] does.
+pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micro> {
+    let units: Vec<u32> = (0..sequences.len() as u32).collect();
+    pack_units(sequences, &units, packing)
+}
+
+/// Packs the sequences of one optimizer step into micro-batches. `units[i]` is the unit of the `i`-th
+/// sequence; it counts where units are kept together.
 ///
 /// The order of trees is that in which they fill room for [`Packing::TREE_TOKENS`]
 /// first-fit, longest first; equal lengths keep their order. Every supervised token `i`
@@ -73,7 +106,12 @@ pub struct Micro {
 ///
 /// Panics if a sequence is empty, if its weights do not fit its tokens, or if
 /// its first token has a weight: all are bugs of the caller.
-pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micro> {
+pub fn pack_units<S: Borrow<Sequence>>(
+    sequences: &[S],
+    units: &[u32],
+    packing: &Packing,
+) -> Vec<Micro> {
+    assert_eq!(sequences.len(), units.len(), "a unit per sequence");
     let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     for sequence in &sequences {
         assert!(!sequence.is_empty(), "a sequence has tokens");
@@ -83,7 +121,7 @@ pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micr
     if sequences.is_empty() {
         return Vec::new();
     }
-    let inputs = |sequence: &&Sequence| match packing.drop_unread {
+    let inputs = |sequence: &&Sequence| match packing.drop_unread && !packing.reads.has_last() {
         true => inputs_read(sequence),
         false => sequence.len(),
     };
@@ -91,10 +129,9 @@ pub fn pack<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Vec<Micr
     let is_apart =
         |index: usize| packing.apart_beyond.is_some_and(|limit| sequences[index].len() > limit);
     let forest = trie::build(&tokens, packing.min_shared, &is_apart);
-    let groups = packing.keep_groups.then(|| sequences.iter().map(|s| s.group).collect::<Vec<_>>());
-    let trees = cut::arrange(forest, packing.budget_tokens, groups.as_deref());
+    let trees = cut::arrange(forest, packing.budget_tokens, packing.keep_units.then_some(units));
     let runs = fill(trees, packing.budget_tokens);
-    runs.into_iter().map(|run| emit::micro(&run.into_root(), &sequences)).collect()
+    runs.into_iter().map(|run| emit::micro(&run.into_root(), &sequences, packing.reads)).collect()
 }
 
 /// Runs of neighbours, each as long as the budget has room for.

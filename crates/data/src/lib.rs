@@ -58,16 +58,16 @@ mod store;
 
 pub use error::{Error, Result, RowError};
 pub use finding::{Finding, Findings, Level};
-pub use forest::{Micro, Packing, pack};
+pub use forest::{Micro, Packing, Reads, pack, pack_units};
 pub use mixture::Mixture;
-pub use order::{Cursor, Extent, Order, StepRows, StepSize};
+pub use order::{Cursor, Extent, Order, StepRows, StepSize, Units};
 pub use overlong::Overlong;
 pub use place::Place;
 pub use prepare::{
     Config, Division, HubSet, Location, OnError, Prepared, Source, Stats, Validation, prepare,
 };
 pub use record::{Conversation, Reading, Wanted};
-pub use sequence::Sequence;
+pub use sequence::{Sequence, Unit};
 pub use sequences::Sequences;
 pub use stop::Stop;
 pub use supervision::{SupervisionOptions, Supervisor};

@@ -1,5 +1,7 @@
 //! Which rows each optimizer step takes.
 
+use std::ops::Range;
+
 use crate::random::{key, purpose};
 
 /// How much an optimizer step takes.
@@ -7,7 +9,7 @@ use crate::random::{key, purpose};
 pub enum StepSize {
     /// This many rows.
     Rows(usize),
-    /// Rows of at most this many tokens together, as rendered, but at least one.
+    /// Rows of at most this many tokens together, as rendered, but at least one row.
     Tokens(usize),
 }
 
@@ -23,59 +25,85 @@ pub enum Extent {
 /// All that a resumed run needs to know about the data it has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cursor {
-    /// Rows taken by the steps so far, over all epochs.
+    /// Units taken by the steps so far, over all epochs.
     pub consumed_rows: u64,
 }
 
 /// What one optimizer step takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepRows {
-    /// Indices of the sequences.
-    pub rows: Vec<usize>,
+    /// The units in order, each as indices of its sequences. One may stand there twice: a step goes across the
+    /// end of an epoch, and may be larger than an epoch.
+    pub units: Vec<Range<usize>>,
     /// Where the next step begins.
     pub next: Cursor,
     /// Tokens as rendered.
     pub tokens: usize,
 }
 
-/// The rows of a whole run as one stream of shuffled epochs, cut into steps.
+impl StepRows {
+    /// How many sequences the units have.
+    pub fn sequences(&self) -> usize {
+        self.units.iter().map(Range::len).sum()
+    }
+}
+
+/// The units of a whole run as one stream of shuffled epochs, cut into steps.
 ///
 /// The order within an epoch is a function of seed and epoch alone. A step goes
 /// across the end of an epoch; only the last step of the run may be short.
 #[derive(Clone, Debug)]
 pub struct Order {
-    row_tokens: RowTokens,
+    units: Units,
     seed: u64,
     size: StepSize,
     extent: Extent,
-    /// Rows in the whole run; `None` where steps are what is counted.
+    /// Units in the whole run; `None` where steps are what is counted.
     total: Option<u64>,
     /// The epoch last asked for, and its order.
     epoch: Option<(u64, Vec<u32>)>,
 }
 
-/// Row and tokens of every sequence: all that an order depends on.
+/// The units of a run: runs of sequences of the same row and part. All that an order depends on, 16 bytes each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowTokens {
-    /// Identity of each sequence's row, `[sequences]`.
+pub struct Units {
+    /// Identity of each unit's row, `[units]`.
     rows: Vec<u64>,
-    /// `[sequences]`.
+    /// Index behind its last sequence, `[units]`.
+    ends: Vec<u32>,
+    /// `[units]`.
     tokens: Vec<u32>,
+    /// Part of the last unit.
+    part: u32,
 }
 
-impl RowTokens {
+impl Units {
     /// None yet, with room for some.
-    pub fn with_capacity(sequences: usize) -> Self {
-        RowTokens { rows: Vec::with_capacity(sequences), tokens: Vec::with_capacity(sequences) }
+    pub fn with_capacity(units: usize) -> Self {
+        let (rows, ends, tokens) =
+            (Vec::with_capacity(units), Vec::with_capacity(units), Vec::with_capacity(units));
+        Units { rows, ends, tokens, part: 0 }
     }
 
-    /// Adds a sequence.
-    pub fn push(&mut self, row: u64, tokens: usize) {
-        self.rows.push(row);
-        self.tokens.push(u32::try_from(tokens).unwrap_or(u32::MAX));
+    /// Adds a sequence, to the last unit where it has the same row and part.
+    pub fn push(&mut self, (row, part): (u64, u32), tokens: usize) {
+        let end = self.ends.last().map_or(0, |&end| end) + 1;
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        match (self.rows.last(), self.ends.last_mut(), self.tokens.last_mut()) {
+            (Some(&last), Some(last_end), Some(sum)) if (last, self.part) == (row, part) => {
+                *last_end = end;
+                *sum = sum.saturating_add(tokens);
+            }
+            _ => {
+                self.rows.push(row);
+                self.ends.push(end);
+                self.tokens.push(tokens);
+                self.part = part;
+            }
+        }
     }
 
-    /// How many sequences there are.
+    /// How many units there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -84,39 +112,44 @@ impl RowTokens {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
+
+    /// Indices of a unit's sequences.
+    pub fn sequences(&self, unit: usize) -> Range<usize> {
+        let start = unit.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        start..self.ends[unit] as usize
+    }
 }
 
-impl FromIterator<(u64, usize)> for RowTokens {
+impl FromIterator<(u64, usize)> for Units {
+    /// Of row and tokens of every sequence.
     fn from_iter<I: IntoIterator<Item = (u64, usize)>>(sequences: I) -> Self {
-        let mut row_tokens = RowTokens::default();
-        sequences.into_iter().for_each(|(row, tokens)| row_tokens.push(row, tokens));
-        row_tokens
+        let mut units = Units::default();
+        sequences.into_iter().for_each(|(row, tokens)| units.push((row, 0), tokens));
+        units
     }
 }
 
 impl Order {
-    /// The order in which a run takes sequences.
+    /// The order in which a run takes units.
     ///
     /// Panics if there are none, or if a step would be empty.
-    pub fn new(row_tokens: RowTokens, seed: u64, size: StepSize, extent: Extent) -> Self {
-        assert!(!row_tokens.is_empty(), "a run has rows");
+    pub fn new(units: Units, seed: u64, size: StepSize, extent: Extent) -> Self {
+        assert!(!units.is_empty(), "a run has rows");
         let (StepSize::Rows(least) | StepSize::Tokens(least)) = size;
         assert!(least > 0, "a step takes something");
         let total = match extent {
-            Extent::Epochs(epochs) => {
-                Some((epochs * row_tokens.len() as f64).round().max(1.0) as u64)
-            }
+            Extent::Epochs(epochs) => Some((epochs * units.len() as f64).round().max(1.0) as u64),
             Extent::Steps(_) => None,
         };
-        Order { row_tokens, seed, size, extent, total, epoch: None }
+        Order { units, seed, size, extent, total, epoch: None }
     }
 
-    /// The order of one epoch, as indices of sequences.
+    /// The order of one epoch, as indices of units.
     ///
-    /// Sequences of one row stay neighbours: they share a prefix.
+    /// Parts of one row stay neighbours.
     pub fn epoch(&mut self, epoch: u64) -> &[u32] {
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let rows = &self.row_tokens.rows;
+            let rows = &self.units.rows;
             let hash = |row: u64| key(&[purpose::ORDER, self.seed, epoch, row]);
             // Hashed at every comparison: keys that are kept take four times the memory of the order.
             let mut order: Vec<u32> = (0..rows.len() as u32).collect();
@@ -130,22 +163,22 @@ impl Order {
     ///
     /// With [`Extent::Steps`] the stream has no end: the caller counts steps.
     pub fn step(&mut self, cursor: Cursor) -> Option<StepRows> {
-        let mut step = StepRows { rows: Vec::new(), next: cursor, tokens: 0 };
+        let mut step = StepRows { units: Vec::new(), next: cursor, tokens: 0 };
         while self.total.is_none_or(|total| step.next.consumed_rows < total) {
-            let index = self.row(step.next.consumed_rows);
-            let len = self.row_tokens.tokens[index] as usize;
+            let unit = self.unit(step.next.consumed_rows);
+            let len = self.units.tokens[unit] as usize;
             let full = match self.size {
-                StepSize::Rows(rows) => step.rows.len() == rows,
-                StepSize::Tokens(tokens) => !step.rows.is_empty() && step.tokens + len > tokens,
+                StepSize::Rows(rows) => step.units.len() == rows,
+                StepSize::Tokens(tokens) => !step.units.is_empty() && step.tokens + len > tokens,
             };
             if full {
                 break;
             }
-            step.rows.push(index);
+            step.units.push(self.units.sequences(unit));
             step.tokens += len;
             step.next.consumed_rows += 1;
         }
-        (!step.rows.is_empty()).then_some(step)
+        (!step.units.is_empty()).then_some(step)
     }
 
     /// Number of optimizer steps in the whole run.
@@ -166,16 +199,11 @@ impl Order {
 
     /// How many passes over the rows a cursor stands for.
     pub fn epochs_at(&self, cursor: Cursor) -> f64 {
-        cursor.consumed_rows as f64 / self.row_tokens.len() as f64
+        cursor.consumed_rows as f64 / self.units.len() as f64
     }
 
-    /// Number of sequences in an epoch.
-    pub fn rows_per_epoch(&self) -> usize {
-        self.row_tokens.len()
-    }
-
-    fn row(&mut self, consumed: u64) -> usize {
-        let per_epoch = self.row_tokens.len() as u64;
+    fn unit(&mut self, consumed: u64) -> usize {
+        let per_epoch = self.units.len() as u64;
         self.epoch(consumed / per_epoch)[(consumed % per_epoch) as usize] as usize
     }
 }
@@ -195,7 +223,7 @@ mod tests {
         let mut steps = Vec::new();
         while let Some(step) = order.step(cursor) {
             cursor = step.next;
-            steps.push(step.rows);
+            steps.push(step.units.into_iter().map(|unit| unit.start).collect());
         }
         steps
     }
@@ -268,16 +296,34 @@ mod tests {
         let mut order = order_of(&sequences(&[4; 3]), 1, StepSize::Rows(2), extent);
         assert_eq!(order.steps(), 1000);
         let far = Cursor { consumed_rows: 1_000_001 };
-        assert_eq!(order.step(far).unwrap().rows.len(), 2);
+        assert_eq!(order.step(far).unwrap().units.len(), 2);
     }
 
     #[test]
-    fn sequences_of_one_row_stay_together() {
-        let mut rows = sequences(&[4; 12]);
-        rows.iter_mut().for_each(|row| row.0 /= 3);
-        let mut order = order_of(&rows, 5, StepSize::Rows(3), Extent::Epochs(1.0));
-        for step in run(&mut order, Cursor::default()) {
-            assert!(step.iter().all(|&index| rows[index].0 == rows[step[0]].0));
+    fn a_step_counts_rows_and_cuts_none() {
+        // Four rows of two sequences, each a pair.
+        let pairs: Vec<(u64, usize)> = (0..8).map(|index| (index / 2, 4)).collect();
+        let mut order = order_of(&pairs, 5, StepSize::Rows(3), Extent::Epochs(2.0));
+        assert_eq!(order.steps(), 3);
+        let step = order.step(Cursor::default()).unwrap();
+        assert_eq!((step.units.len(), step.sequences(), step.tokens), (3, 6, 24));
+        for unit in &step.units {
+            assert_eq!((unit.len(), unit.start % 2), (2, 0), "a pair is whole: {unit:?}");
         }
+        // A step that is larger than the epoch has rows twice.
+        let mut order = order_of(&pairs, 5, StepSize::Rows(6), Extent::Epochs(2.0));
+        assert_eq!(order.step(Cursor::default()).unwrap().units.len(), 6);
+    }
+
+    #[test]
+    fn parts_of_a_split_row_are_rows_of_their_own() {
+        let mut units = Units::default();
+        for (part, tokens) in [(0, 4), (1, 5), (1, 6), (2, 7)] {
+            units.push((9, part), tokens);
+        }
+        units.push((10, 2), 8);
+        let found: Vec<_> = (0..units.len()).map(|unit| units.sequences(unit)).collect();
+        assert_eq!(found, [0..1, 1..3, 3..4, 4..5]);
+        assert_eq!(units.tokens, [4, 11, 7, 8]);
     }
 }

@@ -122,14 +122,15 @@ fn windows(sequence: Sequence, max: usize, findings: &mut Findings) -> Vec<Seque
         return Vec::new();
     }
     findings.add(&SPLIT_TEXT, &sequence.place);
-    let window = |start: usize| {
+    let window = |(part, start): (u32, usize)| {
         let end = (start + max).min(sequence.len());
         let mut weights = sequence.weights[start..end].to_vec();
         weights[0] = 0.0; // Nothing predicts a first token.
         let place = sequence.place.clone();
-        Sequence { tokens: sequence.tokens[start..end].to_vec(), weights, place, ..sequence }
+        Sequence { part, tokens: sequence.tokens[start..end].to_vec(), weights, place, ..sequence }
     };
-    (0..sequence.len() - 1).step_by(max - 1).map(window).collect()
+    let starts = (0..sequence.len() - 1).step_by(max - 1);
+    (0..).zip(starts).map(window).collect()
 }
 
 const SKIPPED: Kind = Kind {
@@ -179,7 +180,7 @@ mod tests {
         let len = prompt + answer;
         Sequence {
             row: 0,
-            group: 0,
+            part: 0,
             role: 0,
             tokens: vec![1; len],
             weights: (0..len).map(|i| if i < prompt { 0.0 } else { 1.0 }).collect(),

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::AuditText;
-use crate::order::RowTokens;
+use crate::order::Units;
 use crate::store::{Draft, Header, SequenceAt, Set, Shard};
-use crate::{Place, Result, Sequence};
+use crate::{Place, Result, Sequence, Unit};
 
 /// The sequences that an epoch takes, or those of a validation.
 ///
@@ -27,6 +27,8 @@ pub struct Sequences {
 pub struct Outline {
     /// Identity of its row: its index over all files, in the order of the recipe; of repetitions more.
     pub row: u64,
+    /// Which part of the row it belongs to.
+    pub part: u32,
     /// Tokens.
     pub tokens: usize,
     /// Tokens that count in the loss.
@@ -40,6 +42,7 @@ struct Totals {
     tokens: usize,
     supervised: usize,
     rows: usize,
+    units: usize,
     /// Index and tokens of the first of the longest.
     longest: Option<(usize, usize)>,
 }
@@ -101,6 +104,7 @@ impl Sequences {
         let rows = sets.last().map_or(0, |(set, first)| first + set.rows as u64);
         let mut all = Sequences { sets, rows, runs, totals: Totals::default() };
         let (mut totals, mut index, mut last) = (Totals::default(), 0, None);
+        let mut last_unit = None;
         all.each(|outline| {
             totals.tokens += outline.tokens;
             totals.supervised += outline.supervised;
@@ -108,7 +112,9 @@ impl Sequences {
                 totals.longest = Some((index, outline.tokens));
             }
             totals.rows += usize::from(!outline.is_copy && last != Some(outline.row));
+            totals.units += usize::from(last_unit != Some((outline.row, outline.part)));
             (index, last) = (index + 1, Some(outline.row));
+            last_unit = Some((outline.row, outline.part));
         })?;
         all.totals = totals;
         Ok(all)
@@ -119,7 +125,8 @@ impl Sequences {
         let mut draft = Draft::default();
         for group in sequences.chunk_by(|a, b| a.row == b.row) {
             let (row, place) = (group[0].row as u32, &group[0].place);
-            draft.push(row, place, &AuditText::default(), Vec::new(), group);
+            let side = serde_json::Map::new();
+            draft.push(row, place, &AuditText::default(), Vec::new(), &side, group);
         }
         draft.tail.rows = sequences.last().map_or(0, |last| last.row as usize + 1);
         let shard = Shard::in_memory(draft.into_bytes())?;
@@ -155,6 +162,11 @@ impl Sequences {
         self.totals.rows
     }
 
+    /// What steps count: rows, repetitions and parts of split rows each for themselves.
+    pub fn units(&self) -> usize {
+        self.totals.units
+    }
+
     /// Index and tokens of the longest.
     pub fn longest(&self) -> Option<(usize, usize)> {
         self.totals.longest
@@ -180,6 +192,7 @@ impl Sequences {
                 for at in &lines[begin..end] {
                     show(Outline {
                         row: self.row(first_row + u64::from(at.row), run.copy),
+                        part: at.part,
                         tokens: at.len as usize,
                         supervised: at.supervised as usize,
                         is_copy: run.copy > 0,
@@ -191,11 +204,25 @@ impl Sequences {
         Ok(())
     }
 
-    /// Row and tokens of all of them, as [`crate::Order`] takes them.
-    pub fn row_tokens(&self) -> Result<RowTokens> {
-        let mut row_tokens = RowTokens::with_capacity(self.len());
-        self.each(|outline| row_tokens.push(outline.row, outline.tokens))?;
-        Ok(row_tokens)
+    /// Their units, as [`crate::Order`] takes them.
+    pub fn order_units(&self) -> Result<Units> {
+        let mut units = Units::with_capacity(self.units());
+        self.each(|outline| units.push((outline.row, outline.part), outline.tokens))?;
+        Ok(units)
+    }
+
+    /// Reads a unit: its sequences, and what its row says beside them.
+    ///
+    /// Fails where the cache was removed or damaged meanwhile.
+    pub fn unit(&self, sequences: Range<usize>) -> Result<Unit> {
+        let (run, first) = self.runs.find(sequences.start);
+        let side = self.sets[run.set as usize].0.side(first)?;
+        Ok(Unit { sequences: self.get_all(sequences)?, side })
+    }
+
+    /// Reads several units.
+    pub fn units_at(&self, units: &[Range<usize>]) -> Result<Vec<Unit>> {
+        units.iter().map(|unit| self.unit(unit.clone())).collect()
     }
 
     /// Reads a sequence.
@@ -206,7 +233,7 @@ impl Sequences {
         let (set, first_row) = &self.sets[run.set as usize];
         let sequence = set.sequence(index)?;
         let row = self.row(first_row + sequence.row, run.copy);
-        Ok(Sequence { row, group: row as u32, ..sequence })
+        Ok(Sequence { row, ..sequence })
     }
 
     /// Reads several.
@@ -214,10 +241,14 @@ impl Sequences {
         indices.into_iter().map(|index| self.get(index)).collect()
     }
 
-    /// Reads all of them, so many at a time.
-    pub fn chunks(&self, size: usize) -> impl Iterator<Item = Result<Vec<Sequence>>> {
-        let starts = (0..self.len()).step_by(size);
-        starts.map(move |start| self.get_all(start..(start + size).min(self.len())))
+    /// Reads all of them unit by unit, so many units at a time.
+    pub fn chunks(&self, size: usize) -> Result<impl Iterator<Item = Result<Vec<Unit>>>> {
+        let units = self.order_units()?;
+        let starts = (0..units.len()).step_by(size);
+        Ok(starts.map(move |start| {
+            let end = (start + size).min(units.len());
+            (start..end).map(|unit| self.unit(units.sequences(unit))).collect()
+        }))
     }
 
     /// Where the first sequence stands that has the id `vocab_size` or a higher one, and the id.

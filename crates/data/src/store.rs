@@ -13,6 +13,8 @@ mod shard;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Map, Value};
+
 use crate::audit::{AuditText, Sketch, preferences, quality};
 use crate::{Findings, Place, Result, Sequence};
 
@@ -36,6 +38,10 @@ pub(crate) struct SequenceAt {
     pub(crate) len: u32,
     /// Tokens that count in the loss.
     pub(crate) supervised: u32,
+    /// Which part of its row it belongs to.
+    pub(crate) part: u32,
+    /// Where the side data of its row lie, and their bytes; 0 bytes where it has none.
+    side: (u32, u32),
 }
 
 /// What became of one file.
@@ -145,6 +151,15 @@ impl Set {
         let local = (index - first.sequence) as usize;
         let at = self.shards[shard].sequence_line(opened.as_deref(), local, first.row)?;
         self.shards[shard].sequence(opened.as_deref(), at, first.row, &self.file)
+    }
+
+    /// What the row of a sequence says beside tokens.
+    pub(crate) fn side(&self, index: u32) -> Result<Map<String, Value>> {
+        let shard = self.shard_of_sequence(index);
+        let (opened, first) = (self.file(shard)?, self.firsts[shard]);
+        let local = (index - first.sequence) as usize;
+        let at = self.shards[shard].sequence_line(opened.as_deref(), local, first.row)?;
+        self.shards[shard].side(opened.as_deref(), at)
     }
 
     /// The shard that a sequence lies in.

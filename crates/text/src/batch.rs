@@ -30,10 +30,21 @@ pub struct Target {
     pub token: u32,
     /// Index of the sequence within the optimizer step.
     pub sequence: u32,
+    /// Which of the sequence's targets this is, counted from 0: where its values stand in a column over targets.
+    pub place: u32,
     /// What the sequence is for (an objective's own numbering; 0 where there is one kind).
     pub role: u8,
     /// How much the token counts in its sequence's loss.
     pub weight: f32,
+}
+
+/// A sequence whose last token is read, for a value of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRead {
+    /// Index into [`Batch::reads`]: the position of the sequence's last token.
+    pub read: u32,
+    /// Index of the sequence within the optimizer step.
+    pub sequence: u32,
 }
 
 /// A forest of segments over one flat stream of tokens, without padding.
@@ -50,6 +61,8 @@ pub struct Batch {
     pub reads: Vec<u32>,
     /// Sorted by `read`.
     pub targets: Vec<Target>,
+    /// Sorted by `read`; empty where no last token is read.
+    pub last_reads: Vec<LastRead>,
 }
 
 impl Batch {
@@ -102,6 +115,8 @@ impl Batch {
         assert!(self.reads.last().is_none_or(|&r| (r as usize) < next), "reads lie in the stream");
         assert!(self.targets.is_sorted_by_key(|t| t.read), "targets are sorted by read");
         assert!(self.targets.iter().all(|t| (t.read as usize) < self.reads.len()));
+        assert!(self.last_reads.is_sorted_by_key(|l| l.read), "last reads are sorted by read");
+        assert!(self.last_reads.iter().all(|l| (l.read as usize) < self.reads.len()));
         let mut root = 0;
         for (index, segment) in self.segments.iter().enumerate() {
             match segment.parent {

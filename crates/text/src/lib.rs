@@ -25,7 +25,7 @@ mod jinja;
 mod message;
 mod special;
 
-pub use batch::{Batch, Segment, Target};
+pub use batch::{Batch, LastRead, Segment, Target};
 pub use date::Date;
 pub use error::{Error, Result};
 pub use message::Message;

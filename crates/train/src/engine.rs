@@ -1,10 +1,13 @@
 //! One optimizer step's gradient: what every method shares.
 
 use compute::{Backend, DType, Op, Parameter};
+use data::Micro;
 use model::{Adapter, Decoder, HeadGradients, HeadOutputs, Hidden, Pass, ScalarHead};
 
 use crate::Result;
-use crate::objective::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, Share, total};
+use crate::objective::{
+    Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share,
+};
 use crate::step::StepPlan;
 
 /// A model in training on a device.
@@ -30,6 +33,8 @@ pub struct StepOutcome {
     pub loss: f64,
     /// Further figures, by name.
     pub metrics: Vec<(&'static str, f64)>,
+    /// What every sequence adds to the loss, `[sequences]`.
+    pub shares: Vec<f64>,
 }
 
 impl Engine<'_> {
@@ -60,10 +65,10 @@ impl Engine<'_> {
         let mut parts = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
             let extra = self.extra_passes(plan, index, objective)?;
-            let targets = &plan.micros[index].batch.targets;
-            let linear = objective.linear(targets, plan);
+            let Micro { batch, sequences } = &plan.micros[index];
+            let linear = objective.linear(&batch.targets, plan);
             let (hidden, policy) = self.forward(plan, index, objective, linear.as_deref(), pass)?;
-            let micro = MicroOutputs { targets, policy: &policy, extra: &extra };
+            let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &extra };
             let mut outcomes = objective.evaluate(&[micro], plan);
             let mut part = outcomes.pop().expect("an outcome per micro-batch");
             if linear.is_some() {
@@ -72,7 +77,7 @@ impl Engine<'_> {
             self.backward(hidden, &std::mem::take(&mut part.gradients), pass)?;
             parts.push(part);
         }
-        Ok(StepOutcome::of(parts))
+        Ok(StepOutcome::of(parts, plan))
     }
 
     /// All outputs first, one evaluation, then forward and backward of every micro-batch.
@@ -87,30 +92,12 @@ impl Engine<'_> {
             let (hidden, _) = self.forward(plan, index, objective, None, pass)?;
             self.backward(hidden, &part.gradients, pass)?;
         }
-        Ok(StepOutcome::of(parts))
+        Ok(StepOutcome::of(parts, plan))
     }
 
     /// The loss of a step's sequences without gradient.
     pub fn evaluate(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<StepOutcome> {
-        Ok(StepOutcome::of(self.outcomes(plan, objective, None)?))
-    }
-
-    /// As [`evaluate`](Engine::evaluate), with what every sequence of the plan costs: the weighted negative
-    /// log-probabilities of its targets, summed.
-    pub fn evaluate_sequences(
-        &mut self,
-        plan: &StepPlan,
-        objective: &dyn Objective,
-    ) -> Result<(StepOutcome, Vec<f64>)> {
-        let (policies, extras) = self.outputs(plan, objective, None)?;
-        let mut costs = vec![0.0; plan.sequences.len()];
-        for (micro, policy) in plan.micros.iter().zip(&policies) {
-            for (target, logprob) in micro.batch.targets.iter().zip(&policy.logprob) {
-                costs[target.sequence as usize] -= f64::from(target.weight) * f64::from(*logprob);
-            }
-        }
-        let outcome = StepOutcome::of(evaluated(plan, objective, &policies, &extras));
-        Ok((outcome, costs))
+        Ok(StepOutcome::of(self.outcomes(plan, objective, None)?, plan))
     }
 
     /// What the objective makes of all of the step's micro-batches at once, without gradient.
@@ -235,8 +222,9 @@ fn evaluated(
 ) -> Vec<Outcome> {
     let micros = plan.micros.iter().zip(policies.iter().zip(extras));
     let micros: Vec<MicroOutputs<'_>> = micros
-        .map(|(micro, (policy, extra))| MicroOutputs {
-            targets: &micro.batch.targets,
+        .map(|(Micro { batch, sequences }, (policy, extra))| MicroOutputs {
+            batch,
+            sequences,
             policy,
             extra,
         })
@@ -246,19 +234,22 @@ fn evaluated(
 
 impl StepOutcome {
     /// Of what the objective made of every micro-batch.
-    fn of(parts: Vec<Outcome>) -> Self {
-        let mut loss = Vec::new();
-        let mut metrics: Vec<(&'static str, Vec<Share>)> = Vec::new();
+    fn of(parts: Vec<Outcome>, plan: &StepPlan) -> Self {
+        let mut loss: Vec<Share> = Vec::new();
+        let mut metrics: Vec<Metric> = Vec::new();
         for part in parts {
             loss.extend(part.loss);
-            for (name, shares) in part.metrics {
-                match metrics.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, all)) => all.extend(shares),
-                    None => metrics.push((name, shares)),
+            for metric in part.metrics {
+                match metrics.iter_mut().find(|known| known.name == metric.name) {
+                    Some(known) => known.shares.extend(metric.shares),
+                    None => metrics.push(metric),
                 }
             }
         }
-        let metrics = metrics.into_iter().map(|(name, shares)| (name, total(shares)));
-        StepOutcome { loss: total(loss), metrics: metrics.collect() }
+        let mut shares = vec![0.0; plan.sequences.len()];
+        loss.iter().for_each(|share| shares[share.sequence] += share.value);
+        let metrics =
+            metrics.into_iter().map(|metric| (metric.name, metric.fold.of(metric.shares)));
+        StepOutcome { loss: Fold::Sum.of(loss), metrics: metrics.collect(), shares }
     }
 }

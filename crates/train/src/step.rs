@@ -1,33 +1,33 @@
 //! A step is planned before its first forward: its micro-batches, and the totals
 //! that losses divide by.
 
-use std::borrow::Borrow;
+use std::ops::Range;
 
-use data::{Micro, Packing, Sequence, pack};
-use text::Target;
+use data::{Micro, Packing, Sequence, Unit, pack_units};
+use serde_json::{Map, Value};
 
 /// What a step's loss may divide by, summed over all of its micro-batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Sum of the targets' weights.
     pub weight: f64,
-    /// Supervised tokens.
+    /// Tokens that count in the loss: targets, or last tokens where only these are read.
     pub targets: usize,
     /// Sequences.
     pub sequences: usize,
-    /// Groups (pairs).
-    pub groups: usize,
+    /// Units: rows, pairs.
+    pub units: usize,
     /// Tokens as rendered.
     pub tokens: usize,
     /// Tokens that are computed, shared prefixes once.
     pub tokens_computed: usize,
 }
 
-/// Which group a sequence of the step belongs to, and what it is there.
+/// Which unit a sequence of the step belongs to, and what it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceInfo {
-    /// Group (pair), as the data numbered it.
-    pub group: u32,
+    /// Its unit, counted in the order of the step. The same row twice makes two units.
+    pub unit: u32,
     /// Role within it.
     pub role: u8,
 }
@@ -37,21 +37,30 @@ pub struct SequenceInfo {
 pub struct StepPlan {
     /// Its micro-batches.
     pub micros: Vec<Micro>,
-    /// Its sequences; [`Target::sequence`] points here.
+    /// Its sequences, those of a unit next to each other; [`text::Target::sequence`] points here.
     pub sequences: Vec<SequenceInfo>,
+    /// What the rows say beside tokens, by unit; see [`Unit::side`].
+    pub sides: Vec<Map<String, Value>>,
     /// What losses divide by.
     pub totals: Totals,
 }
 
 impl StepPlan {
-    /// Packs the sequences of one step.
-    pub fn new<S: Borrow<Sequence>>(sequences: &[S], packing: &Packing) -> Self {
-        let known = || sequences.iter().map(|s| -> &Sequence { s.borrow() });
-        let infos = known().map(|s| SequenceInfo { group: s.group, role: s.role }).collect();
-        let mut plan = Self::from_micros(pack(sequences, packing), infos);
-        plan.totals.tokens = known().map(Sequence::len).sum();
+    /// Packs the units of one step.
+    pub fn new(units: &[Unit], packing: &Packing) -> Self {
+        let numbered = (0..).zip(units);
+        let infos = numbered.flat_map(|(unit, rows)| {
+            rows.sequences.iter().map(move |row| SequenceInfo { unit, role: row.role })
+        });
+        let infos: Vec<SequenceInfo> = infos.collect();
+        let sequences: Vec<&Sequence> = units.iter().flat_map(|unit| &unit.sequences).collect();
+        let numbers: Vec<u32> = infos.iter().map(|info| info.unit).collect();
+
+        let mut plan = Self::from_micros(pack_units(&sequences, &numbers, packing), infos);
+        plan.sides = units.iter().map(|unit| unit.side.clone()).collect();
+        plan.totals.tokens = units.iter().map(Unit::tokens).sum();
         // In the order of sequences, not of micro-batches: the sum must not depend on where these end.
-        let weights = known().flat_map(|sequence| &sequence.weights);
+        let weights = sequences.iter().flat_map(|sequence| &sequence.weights);
         plan.totals.weight = weights.map(|&weight| f64::from(weight)).sum();
         plan
     }
@@ -59,17 +68,17 @@ impl StepPlan {
     /// A plan of micro-batches that were packed elsewhere, counted as if nothing were shared.
     pub fn from_micros(micros: Vec<Micro>, sequences: Vec<SequenceInfo>) -> Self {
         let mut totals = Totals { sequences: sequences.len(), ..Totals::default() };
-        for micro in &micros {
-            totals.tokens_computed += micro.batch.tokens.len();
-            totals.tokens += micro.batch.tokens.len();
-            totals.targets += micro.batch.targets.len();
-            totals.weight += micro.batch.targets.iter().map(|t| f64::from(t.weight)).sum::<f64>();
+        for batch in micros.iter().map(|micro| &micro.batch) {
+            totals.tokens_computed += batch.tokens.len();
+            totals.tokens += batch.tokens.len();
+            totals.targets += match batch.targets.len() {
+                0 => batch.last_reads.len(),
+                targets => targets,
+            };
+            totals.weight += batch.targets.iter().map(|t| f64::from(t.weight)).sum::<f64>();
         }
-        let mut groups: Vec<u32> = sequences.iter().map(|s| s.group).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        totals.groups = groups.len();
-        StepPlan { micros, sequences, totals }
+        totals.units = sequences.last().map_or(0, |last| last.unit as usize + 1);
+        StepPlan { micros, sequences, sides: vec![Map::new(); totals.units], totals }
     }
 
     /// The tokens that are computed, micro-batch by micro-batch.
@@ -77,20 +86,22 @@ impl StepPlan {
         self.micros.iter().flat_map(|micro| micro.batch.tokens.iter().copied())
     }
 
-    /// The (chosen, rejected) sequences of all pairs that `targets` belong to: roles 0 and 1 of a group.
-    pub fn pairs(&self, targets: &[Target]) -> Vec<(usize, usize)> {
-        let mut present: Vec<usize> = targets.iter().map(|t| t.sequence as usize).collect();
-        present.sort_unstable();
-        present.dedup();
-        let role = |index: usize| self.sequences[index].role;
-        let group = |index: usize| self.sequences[index].group;
-        let chosen = present.iter().copied().filter(|&index| role(index) == 0);
-        chosen
-            .filter_map(|chosen| {
-                let mut others = present.iter().copied();
-                let pair = |&other: &usize| role(other) == 1 && group(other) == group(chosen);
-                Some((chosen, others.find(pair)?))
-            })
-            .collect()
+    /// The units that stand in a micro-batch, as ranges of the step's sequences. `sequences` are those of the
+    /// micro-batch, ascending.
+    ///
+    /// Panics where one of them is cut: the packing must keep units together.
+    pub fn units_of(&self, sequences: &[usize]) -> Vec<Range<usize>> {
+        let unit = |index: usize| self.sequences[index].unit;
+        let runs = sequences.chunk_by(|&left, &right| unit(left) == unit(right));
+        let whole = |run: &[usize]| {
+            let range = run[0]..run[0] + run.len();
+            let is_inside = |index: usize| {
+                self.sequences.get(index).is_some_and(|other| other.unit == unit(run[0]))
+            };
+            let before = range.start.checked_sub(1).is_some_and(is_inside);
+            assert!(!before && !is_inside(range.end), "a unit stands whole in a micro-batch");
+            range
+        };
+        runs.map(whole).collect()
     }
 }

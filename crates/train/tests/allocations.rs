@@ -76,7 +76,7 @@ fn base(scratch: &Path) -> Base {
 fn rows() -> Vec<Sequence> {
     let row = |row: u32| Sequence {
         row: u64::from(row),
-        group: row,
+        part: 0,
         role: 0,
         tokens: (0..90).map(|i| if i < 40 { i } else { (i * 7 + row * 3) % 50 }).collect(),
         weights: (0..90).map(|i| f32::from(i >= 50_u16)).collect(),

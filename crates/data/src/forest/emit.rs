@@ -1,13 +1,14 @@
 //! From a tree of token runs to the batch that the model is given.
 
-use text::{Batch, Segment, Target};
+use text::{Batch, LastRead, Segment, Target};
 
-use super::{Micro, trie::Node};
+use super::{Micro, Reads, trie::Node};
 use crate::Sequence;
 
 /// Writes out the micro-batch below a node without tokens.
-pub(super) fn micro(bin: &Node, sequences: &[&Sequence]) -> Micro {
-    let mut writer = Writer { sequences, batch: Batch::default(), found: Vec::new() };
+pub(super) fn micro(bin: &Node, sequences: &[&Sequence], reads: Reads) -> Micro {
+    let (found, last) = (Vec::new(), Vec::new());
+    let mut writer = Writer { sequences, reads, batch: Batch::default(), found, last };
     for root in &bin.children {
         writer.write(root, None, &mut Vec::new());
     }
@@ -21,9 +22,12 @@ pub(super) fn micro(bin: &Node, sequences: &[&Sequence]) -> Micro {
 
 struct Writer<'a> {
     sequences: &'a [&'a Sequence],
+    reads: Reads,
     batch: Batch,
     /// Stream index that is read, and what is asked for there.
     found: Vec<(u32, Target)>,
+    /// Stream index of last tokens that are read, and their sequences.
+    last: Vec<(u32, u32)>,
 }
 
 impl Writer<'_> {
@@ -39,7 +43,12 @@ impl Writer<'_> {
         let mut sequence_len = 0;
         path.push(index);
         for &sequence in &node.ends {
-            self.write_targets(sequence, path);
+            if self.reads.has_targets() {
+                self.write_targets(sequence, path);
+            }
+            if self.reads.has_last() {
+                self.last.push((self.batch.tokens.len() as u32 - 1, sequence as u32));
+            }
             sequence_len = sequence_len.max(self.sequences[sequence].len());
         }
         for child in &node.children {
@@ -52,7 +61,7 @@ impl Writer<'_> {
 
     fn write_targets(&mut self, index: usize, path: &[usize]) {
         let sequence = self.sequences[index];
-        let mut position = 0;
+        let (mut position, mut place) = (0, 0);
         for &segment in path {
             let Segment { start, len, .. } = self.batch.segments[segment];
             for read in start..start + len {
@@ -64,10 +73,12 @@ impl Writer<'_> {
                         read: 0,
                         token: sequence.tokens[position],
                         sequence: index as u32,
+                        place,
                         role: sequence.role,
                         weight,
                     };
                     self.found.push((read as u32, target));
+                    place += 1;
                 }
             }
         }
@@ -75,13 +86,18 @@ impl Writer<'_> {
 
     fn finish(mut self) -> Batch {
         self.found.sort_by_key(|(read, target)| (*read, target.sequence));
-        for (read, mut target) in self.found {
-            if self.batch.reads.last() != Some(&read) {
-                self.batch.reads.push(read);
-            }
-            target.read = self.batch.reads.len() as u32 - 1;
-            self.batch.targets.push(target);
-        }
+        self.last.sort_unstable();
+        let targets = self.found.iter().map(|(read, _)| *read);
+        let mut reads: Vec<u32> = targets.chain(self.last.iter().map(|(read, _)| *read)).collect();
+        reads.sort_unstable();
+        reads.dedup();
+
+        let index = |read: u32| reads.binary_search(&read).expect("every read is listed") as u32;
+        let target = |(read, target)| Target { read: index(read), ..target };
+        self.batch.targets = self.found.into_iter().map(target).collect();
+        let last_read = |(read, sequence)| LastRead { read: index(read), sequence };
+        self.batch.last_reads = self.last.into_iter().map(last_read).collect();
+        self.batch.reads = reads;
         self.batch
     }
 }

@@ -264,10 +264,10 @@ impl Maker<'_> {
                     }
                     let notes = (&mut findings, &mut draft.tail.preferences);
                     match self.row(batch.first + index, row, reader, notes) {
-                        Ok((text, sequences)) if !sequences.is_empty() => {
+                        Ok((text, side, sequences)) if !sequences.is_empty() => {
                             quality::look(&text, &place, &mut findings);
                             draft.tail.tally.add(&text);
-                            draft.push(local, &place, &text, values, &sequences);
+                            draft.push(local, &place, &text, values, &side, &sequences);
                         }
                         Ok(_) => draft.tail.left_out.push(too_long(&place, self.config)),
                         Err(error) => draft.tail.left_out.push(unusable(error)),
@@ -286,14 +286,14 @@ impl Maker<'_> {
         }
     }
 
-    /// One row as sequences, and as text for audits.
+    /// One row as text for audits, what it says beside tokens, and its sequences.
     fn row(
         &self,
         index: usize,
         row: Row,
         reader: &Reader,
         (findings, preferences): (&mut Findings, &mut preferences::Tally),
-    ) -> std::result::Result<(AuditText, Vec<crate::Sequence>), RowError> {
+    ) -> std::result::Result<(AuditText, Map<String, Value>, Vec<crate::Sequence>), RowError> {
         let golden = self.context.and_then(|_| context::golden(&row.value)).map(str::to_owned);
         let mut record: Record = reader.read(row, findings)?;
         count_preference(&record, preferences);
@@ -307,7 +307,7 @@ impl Maker<'_> {
             Some(most) => overlong::apply(sequences, most, self.config.overlong, findings)?,
             None => sequences,
         };
-        Ok((text, sequences))
+        Ok((text, record.side(), sequences))
     }
 }
 

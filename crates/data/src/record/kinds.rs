@@ -205,4 +205,45 @@ impl Record {
             Record::Prompt(prompt) => &prompt.place,
         }
     }
+
+    /// What the row says beside tokens, and methods learn from. Nothing else of a record outlives preparation.
+    ///
+    /// | record | entries |
+    /// |---|---|
+    /// | preference | `margin`, where the row has one |
+    /// | ranked | `scores`, best first, where all answers have one |
+    /// | stepwise | `labels`, one a step |
+    /// | prompt | `reference`, and `columns` with all that is not asked |
+    pub fn side(&self) -> Map<String, Value> {
+        let mut side = Map::new();
+        let mut put = |name: &str, value: Value| _ = side.insert(name.to_owned(), value);
+        match self {
+            Record::Preference(pair) => {
+                if let Some(margin) = pair.margin {
+                    put("margin", margin.into());
+                }
+            }
+            Record::Ranked(ranked) => {
+                let scores: Option<Vec<f64>> = ranked.answers.iter().map(|a| a.score).collect();
+                if let Some(scores) = scores {
+                    put("scores", scores.into());
+                }
+            }
+            Record::Stepwise(stepwise) => {
+                let labels = stepwise.steps.iter().map(|step| step.label);
+                put("labels", labels.collect::<Vec<_>>().into());
+            }
+            Record::Prompt(prompt) => {
+                if let Some(reference) = &prompt.reference {
+                    put("reference", reference.clone());
+                }
+                if !prompt.columns.is_empty() {
+                    put("columns", prompt.columns.clone().into());
+                }
+            }
+            Record::Conversation(_) | Record::Text(_) | Record::Tokens(_) | Record::Feedback(_) => {
+            }
+        }
+        side
+    }
 }

@@ -1,15 +1,18 @@
 //! One shard: the rows of a run of lines, with an index behind them.
 //!
 //! ```text
-//! magic | sequences | texts | a line per sequence | a line per row | fingerprints | columns (JSON) | tail (JSON)
+//! magic | sequences | texts | side data | a line per sequence | a line per row | fingerprints | columns (JSON)
+//!       | tail (JSON)
 //!       | ends of the parts | their checksums | checksum of both | magic
 //! ```
 //!
 //! Rows that were left out have no line.
 //!
 //! It is written whole and renamed into place, so a shard that is there is complete. All of its bytes are
-//! checked when it is opened, and those that are read later once more: every part has a checksum, and so has
-//! every sequence and every text, together with its line.
+//! checked when it is opened, and those that are read later once more: every part has a checksum, and so have
+//! every sequence and every text, together with its line, and the side data of every row.
+//!
+//! Side data are what a row says beside tokens: a JSON object a row, shared by its sequences.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -17,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::bytes::{Put as _, Take};
 use super::{Found, SequenceAt};
@@ -25,12 +29,12 @@ use crate::audit::{AuditText, Sketch, preferences};
 use crate::checksum::checksum;
 use crate::{Error, Place, Result, RowError, Sequence};
 
-const MAGIC: &[u8; 8] = b"tsmrows3";
-const PARTS: usize = 7;
+const MAGIC: &[u8; 8] = b"tsmrows4";
+const PARTS: usize = 8;
 /// Ends of the parts, their checksums, that of both, and the magic again.
 const TRAILER: usize = PARTS * 8 + PARTS * 4 + 4 + MAGIC.len();
-/// Offset, row, tokens, supervised tokens, checksum.
-const SEQUENCE_LINE: usize = 4 * 4 + 4;
+/// Offset, row, tokens, supervised tokens, part, offset and bytes of the side data, checksum.
+const SEQUENCE_LINE: usize = 7 * 4 + 4;
 /// Row, hash of its text, line, element, offset and lengths of its texts, checksum.
 const ROW_LINE: usize = 4 + 8 + 8 + 8 + 4 + 4 + 4 + 4;
 
@@ -82,6 +86,7 @@ pub(crate) struct Tail {
 pub(crate) struct Draft {
     sequences: Vec<u8>,
     texts: Vec<u8>,
+    side: Vec<u8>,
     sequence_lines: Vec<u8>,
     row_lines: Vec<u8>,
     sketches: Vec<u8>,
@@ -97,14 +102,19 @@ impl Draft {
         place: &Place,
         text: &AuditText,
         columns: Columns,
+        side: &Map<String, Value>,
         sequences: &[Sequence],
     ) {
+        let side_at = self.put_side(side);
         for sequence in sequences {
             let (line, begin) = (self.sequence_lines.len(), self.sequences.len());
             self.sequence_lines.put_u32(begin as u32);
             self.sequence_lines.put_u32(row);
             self.sequence_lines.put_u32(sequence.len() as u32);
             self.sequence_lines.put_u32(sequence.supervised() as u32);
+            self.sequence_lines.put_u32(sequence.part);
+            self.sequence_lines.put_u32(side_at.0);
+            self.sequence_lines.put_u32(side_at.1);
             let highest = sequence.tokens.iter().copied().max().unwrap_or(0);
             self.tail.highest_token = self.tail.highest_token.max(highest);
             put_sequence(&mut self.sequences, sequence);
@@ -129,6 +139,18 @@ impl Draft {
         }
     }
 
+    /// Writes a row's side data with their checksum; where they lie, and their bytes.
+    fn put_side(&mut self, side: &Map<String, Value>) -> (u32, u32) {
+        if side.is_empty() {
+            return (0, 0);
+        }
+        let begin = self.side.len();
+        serde_json::to_writer(&mut self.side, side).expect("a map is JSON");
+        let sum = checksum(&self.side[begin..]);
+        self.side.put_u32(sum);
+        (begin as u32, (self.side.len() - begin) as u32)
+    }
+
     /// The shard's bytes.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
@@ -141,6 +163,7 @@ impl Draft {
         for part in [
             self.sequences,
             self.texts,
+            self.side,
             self.sequence_lines,
             self.row_lines,
             self.sketches,
@@ -184,6 +207,7 @@ enum Bytes {
 enum Part {
     Sequences,
     Texts,
+    Side,
     SequenceLines,
     RowLines,
     Sketches,
@@ -301,12 +325,29 @@ impl Shard {
         let mut take = Take(&bytes);
         let sequence = take_sequence(&mut take, at, name);
         let mut line = Vec::with_capacity(SEQUENCE_LINE);
-        for number in [at.offset, at.row.wrapping_sub(first_row), at.len, at.supervised] {
+        let row = at.row.wrapping_sub(first_row);
+        let numbers = [at.offset, row, at.len, at.supervised, at.part, at.side.0, at.side.1];
+        for number in numbers {
             line.put_u32(number);
         }
         let used = &bytes[..bytes.len() - take.0.len()];
         let is_whole = joint_checksum(&line, used) == at.checksum;
         sequence.filter(|_| is_whole).ok_or_else(|| self.damaged())
+    }
+
+    /// What the row of a sequence says beside tokens.
+    pub(super) fn side(&self, file: Option<&File>, at: SequenceAt) -> Result<Map<String, Value>> {
+        let (offset, len) = (at.side.0 as usize, at.side.1 as usize);
+        if len == 0 {
+            return Ok(Map::new());
+        }
+        let from = self.start(Part::Side) + offset;
+        let bytes = self.read(file, from, (from + len).min(self.end(Part::Side)))?;
+        let (json, sum) = bytes.split_last_chunk().ok_or_else(|| self.damaged())?;
+        if checksum(json) != u32::from_le_bytes(*sum) {
+            return Err(self.damaged());
+        }
+        serde_json::from_slice(json).map_err(|_| self.damaged())
     }
 
     /// Fingerprints of its rows.
@@ -445,10 +486,12 @@ fn sequence_at(line: &[u8; SEQUENCE_LINE], first_row: u32) -> SequenceAt {
     let number = |index: usize| u32::from_le_bytes(line.as_chunks().0[index]);
     SequenceAt {
         offset: number(0),
-        checksum: number(4),
         row: first_row.wrapping_add(number(1)),
         len: number(2),
         supervised: number(3),
+        part: number(4),
+        side: (number(5), number(6)),
+        checksum: number(7),
     }
 }
 
@@ -484,7 +527,7 @@ fn take_sequence(take: &mut Take<'_>, at: SequenceAt, file: &Arc<Path>) -> Optio
         let (count, weight) = (take.u32()? as usize, take.f32()?);
         weights.resize((weights.len() + count.max(1)).min(len), weight);
     }
-    Some(Sequence { row: at.row.into(), group: at.row, role, tokens, weights, place })
+    Some(Sequence { row: at.row.into(), part: at.part, role, tokens, weights, place })
 }
 
 #[cfg(test)]
@@ -496,9 +539,10 @@ mod tests {
         let place = Place { file: Path::new("a.jsonl").into(), line: 3, element: None };
         let text = AuditText { prompt: "a question".into(), answer: "an answer".into() };
         let (tokens, weights) = (vec![5, 6, 7], vec![0.0, 1.0, 1.0]);
-        let row = Sequence { row: 0, group: 0, role: 0, tokens, weights, place: place.clone() };
+        let row = Sequence { row: 0, part: 0, role: 0, tokens, weights, place: place.clone() };
         let mut draft = Draft::default();
-        draft.push(0, &place, &text, vec![Some("x".into())], &[row]);
+        let side = Map::from_iter([("margin".to_owned(), Value::from(0.5))]);
+        draft.push(0, &place, &text, vec![Some("x".into())], &side, &[row]);
         let whole = draft.into_bytes();
         let is_good = |bytes: &[u8]| Index::of(bytes).is_some_and(|index| index.belongs_to(bytes));
         assert!(is_good(&whole));

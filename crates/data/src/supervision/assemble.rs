@@ -21,7 +21,7 @@ impl Identity<'_> {
             *first = 0.0; // Nothing predicts a first token.
         }
         let (row, role, place) = (self.row, self.role, self.place.clone());
-        Sequence { row, group: row as u32, role, tokens, weights, place }
+        Sequence { row, part: 0, role, tokens, weights, place }
     }
 }
 

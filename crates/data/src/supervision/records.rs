@@ -25,10 +25,10 @@ impl Supervisor {
     /// | preference | two | 0 chosen, 1 rejected | the continuation |
     /// | feedback | one | 0 undesirable, 1 desirable | the last answer |
     /// | ranked | one an answer | its rank, 0 the best | the answer |
-    /// | stepwise | one | 0 | the last token of each step: where a reward is read. Labels stay in the record |
+    /// | stepwise | one | 0 | the last token of each step: where a reward is read |
     /// | prompt | one | 0 | nothing: it ends where the model is to answer |
     ///
-    /// Sequences of one record share `row` and `group`.
+    /// Sequences of one record share `row`. What a record says beside tokens is [`Record::side`].
     pub fn sequences(
         &self,
         row: u64,

@@ -21,13 +21,13 @@ impl Supervisor {
     ) -> RowResult<Vec<Sequence>> {
         let starts = exchanges(dialogue);
         let mut parts = Vec::new();
-        let mut first = 0;
+        let (mut first, mut part) = (0, 0);
         while first + 1 < starts.len() {
             let mut fitting = None;
             for end in first + 1..starts.len() {
-                let part = dialogue.part(starts[first], starts[end]);
+                let exchanges = dialogue.part(starts[first], starts[end]);
                 let mut found = Findings::default();
-                let sequences = self.dialogue(row, &part, &mut found)?;
+                let sequences = self.dialogue(row, &exchanges, &mut found)?;
                 if sequences.iter().any(|sequence| sequence.len() > max) {
                     break;
                 }
@@ -38,10 +38,12 @@ impl Supervisor {
                     findings.add(&CANNOT_SPLIT, dialogue.place);
                     first += 1;
                 }
-                Some((end, sequences, found)) => {
+                Some((end, mut sequences, found)) => {
                     if !sequences.is_empty() {
                         findings.add(&SPLIT_CONVERSATION, dialogue.place);
                     }
+                    sequences.iter_mut().for_each(|sequence| sequence.part = part);
+                    part += 1;
                     parts.extend(sequences);
                     findings.merge(found);
                     first = end;

@@ -1,5 +1,6 @@
 use data::random::key;
-use data::{Micro, Packing, Sequence, pack};
+use data::{Micro, Packing, Reads, Sequence, pack, pack_units};
+use text::LastRead;
 
 use crate::support::place;
 
@@ -8,7 +9,7 @@ fn sequence(row: usize, tokens: &[u32], prompt: usize) -> Sequence {
     let weight = |i: usize| if i >= prompt.max(1) { 1.0 + row as f32 } else { 0.0 };
     Sequence {
         row: 100 + row as u64,
-        group: row as u32 / 2,
+        part: 0,
         role: (row % 2) as u8,
         tokens: tokens.to_vec(),
         weights: (0..tokens.len()).map(weight).collect(),
@@ -143,7 +144,7 @@ fn tokens_that_nobody_reads_can_be_left_out() {
 }
 
 #[test]
-fn groups_stay_together() {
+fn units_stay_together() {
     // Pairs that share a prompt of 16 tokens with their partner only, or nothing.
     let mut rows = Vec::new();
     for pair in 0..4 {
@@ -153,19 +154,26 @@ fn groups_stay_together() {
             rows.push(sequence(rows.len(), &tokens, prompt.len()));
         }
     }
-    let packing = Packing { keep_groups: true, ..Packing::new(34) };
-    let micros = pack(&rows, &packing);
-    check_groups(&rows, &micros);
+    let packing = Packing { keep_units: true, ..Packing::new(34) };
+    check_units(&rows, &packing);
+    let micros = pack_units(&rows, &halves(&rows), &packing);
     assert!(micros.iter().all(|micro| micro.batch.tokens.len() <= 34));
     assert!(micros.len() > 1);
 }
 
+/// Two neighbours make a unit.
+fn halves(rows: &[Sequence]) -> Vec<u32> {
+    (0..rows.len() as u32).map(|index| index / 2).collect()
+}
+
 #[track_caller]
-fn check_groups(rows: &[Sequence], micros: &[Micro]) {
+fn check_units(rows: &[Sequence], packing: &Packing) {
+    let units = halves(rows);
+    let micros = pack_units(rows, &units, packing);
     for micro in micros {
-        for (index, row) in rows.iter().enumerate() {
-            let partner = micro.sequences.iter().any(|&member| rows[member].group == row.group);
-            assert_eq!(partner, micro.sequences.contains(&index), "group {}", row.group);
+        for index in 0..rows.len() {
+            let partner = micro.sequences.iter().any(|&member| units[member] == units[index]);
+            assert_eq!(partner, micro.sequences.contains(&index), "unit {}", units[index]);
         }
     }
 }
@@ -215,7 +223,8 @@ fn check_sequence(index: usize, sequence: &Sequence, micro: &Micro) {
 
 #[track_caller]
 fn check_all(rows: &[Sequence], packing: &Packing) -> usize {
-    let micros = pack(rows, packing);
+    let pack = || pack_units(rows, &halves(rows), packing);
+    let micros = pack();
     let mut members: Vec<usize> = micros.iter().flat_map(|micro| micro.sequences.clone()).collect();
     members.sort_unstable();
     assert_eq!(members, (0..rows.len()).collect::<Vec<_>>(), "every sequence once");
@@ -225,14 +234,14 @@ fn check_all(rows: &[Sequence], packing: &Packing) -> usize {
         // Above the budget only by a sequence that is, and its own prefixes.
         let longest = micro.sequences.iter().map(|&index| rows[index].len()).max().unwrap();
         let most = packing.budget_tokens.max(longest);
-        assert!(micro.batch.tokens.len() <= most || packing.keep_groups, "budget");
+        assert!(micro.batch.tokens.len() <= most || packing.keep_units, "budget");
         let rendered: usize = micro.sequences.iter().map(|&index| rows[index].len()).sum();
         assert!(micro.batch.tokens.len() <= rendered);
         let targets = micro.batch.targets.len();
         let wanted: usize = micro.sequences.iter().map(|&index| rows[index].supervised()).sum();
         assert_eq!(targets, wanted, "every weight is accounted for");
     }
-    assert_eq!(micros, pack(rows, packing), "the same again");
+    assert_eq!(micros, pack(), "the same again");
     micros.iter().map(|micro| micro.batch.tokens.len()).sum()
 }
 
@@ -261,9 +270,9 @@ fn any_rows_make_a_faithful_forest() {
         for min_shared in [0, 1, 3] {
             for budget_tokens in [1, 12, 40, 1000] {
                 let computed = check_all(&rows, &packing(budget_tokens, min_shared));
-                let groups = Packing { keep_groups: true, ..packing(budget_tokens, min_shared) };
+                let groups = Packing { keep_units: true, ..packing(budget_tokens, min_shared) };
                 check_all(&rows, &groups);
-                check_groups(&rows, &pack(&rows, &groups));
+                check_units(&rows, &groups);
                 if min_shared == 0 {
                     assert_eq!(computed, rows.iter().map(Sequence::len).sum::<usize>());
                 }
@@ -402,4 +411,53 @@ fn trees_grow_with_their_beginnings_and_not_with_the_budget() {
     check(30, &[930, 930, 930, 330]);
     check(200, &[2000, 1400]);
     check(400, &[3400]);
+}
+
+#[test]
+fn last_tokens_are_read_where_a_value_is_wanted() {
+    // One sequence ends within another.
+    let rows = [
+        sequence(0, &range(0, 30), 10),
+        sequence(1, &range(0, 20), 10),
+        sequence(2, &range(500, 5), 2),
+    ];
+    for (reads, targets, count) in
+        [(Reads::Last, 0, 3), (Reads::TargetsAndLast, 33, 3), (Reads::Targets, 33, 0)]
+    {
+        for budget in [1, 22, 1000] {
+            let packing = Packing { reads, drop_unread: true, ..packing(budget, 4) };
+            let micros = pack(&rows, &packing);
+            let (mut found, mut read) = (0, Vec::new());
+            for batch in micros.iter().map(|micro| &micro.batch) {
+                batch.assert_valid();
+                found += batch.targets.len();
+                let last = |last: &LastRead| {
+                    let token = batch.tokens[batch.reads[last.read as usize] as usize];
+                    (last.sequence, token)
+                };
+                read.extend(batch.last_reads.iter().map(last));
+            }
+            read.sort_unstable();
+            let expected = [(0, 29), (1, 19), (2, 504)];
+            assert_eq!((found, &read[..]), (targets, &expected[..count]), "{reads:?} {budget}");
+        }
+    }
+}
+
+#[test]
+fn targets_know_their_place_in_their_sequence() {
+    let mut rows = random_rows(11);
+    rows.retain(|row| row.supervised() > 2);
+    for micro in pack(&rows, &packing(40, 1)) {
+        for &index in &micro.sequences {
+            let targets = micro.batch.targets.iter().filter(|t| t.sequence as usize == index);
+            let mut found: Vec<(u32, u32)> = targets.map(|t| (t.place, t.token)).collect();
+            found.sort_unstable();
+            let row = &rows[index];
+            let learned = row.tokens.iter().zip(&row.weights).filter(|(_, weight)| **weight != 0.0);
+            let expected: Vec<(u32, u32)> =
+                learned.enumerate().map(|(place, (token, _))| (place as u32, *token)).collect();
+            assert_eq!(found, expected);
+        }
+    }
 }

@@ -126,7 +126,7 @@ fn check_record(record: &Record, expected: &[(u8, &str)]) {
     let expected: Vec<(u8, String)> =
         expected.iter().map(|(r, text)| (*r, (*text).into())).collect();
     assert_eq!(found, expected);
-    assert!(rows.iter().all(|row| (row.row, row.group) == (7, 7)));
+    assert!(rows.iter().all(|row| (row.row, row.part) == (7, 0)));
 }
 
 #[test]

@@ -189,7 +189,8 @@ mod tests {
             backend.reserve(1 << 20).unwrap();
             let segments =
                 vec![Segment { start: 0, len: 3, parent: None, sequence_len: 3, row: 0 }];
-            let batch = Batch { tokens: vec![1, 2, 3], segments, reads: vec![2], targets: vec![] };
+            let batch =
+                Batch { tokens: vec![1, 2, 3], segments, reads: vec![2], ..Batch::default() };
             let hidden = decoder.forward(backend, &batch, &Pass::default()).unwrap();
             let mut values = vec![0.0; 64];
             backend.read(hidden.normed, &mut values).unwrap();

@@ -273,7 +273,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 /// One sequence, and every token a target at every read.
 fn whole_vocabulary(tokens: &[u32], reads: &[u32], vocab: u32) -> Batch {
-    let target = |read, token| Target { read, token, sequence: 0, role: 0, weight: 1.0 };
+    let target = |read, token| Target { read, token, sequence: 0, place: 0, role: 0, weight: 1.0 };
     let targets =
         (0..reads.len() as u32).flat_map(|read| (0..vocab).map(move |token| target(read, token)));
     Batch {
@@ -287,6 +287,7 @@ fn whole_vocabulary(tokens: &[u32], reads: &[u32], vocab: u32) -> Batch {
         }],
         reads: reads.to_vec(),
         targets: targets.collect(),
+        last_reads: Vec::new(),
     }
 }
 

@@ -201,7 +201,8 @@ impl Combination {
             let mut batch = self.batch(&[random_sequence(0, &tokens[..end])], 0);
             let (read, token) = (0, tokens[end]);
             batch.reads = vec![end as u32 - 1];
-            batch.targets = vec![Target { read, token, sequence: 0, role: 0, weight: 1.0 }];
+            batch.targets =
+                vec![Target { read, token, sequence: 0, place: 0, role: 0, weight: 1.0 }];
             let outputs = subject.outputs(&batch, &request);
             top1.extend(outputs.top1);
             logprobs.extend(outputs.logprob);

@@ -52,7 +52,7 @@ fn last_logprobs(
     adapter: Option<&model::Adapter>,
     tokens: &[u32],
 ) -> Vec<f32> {
-    let target = |token| Target { read: 0, token, sequence: 0, role: 0, weight: 1.0 };
+    let target = |token| Target { read: 0, token, sequence: 0, place: 0, role: 0, weight: 1.0 };
     let batch = Batch {
         tokens: tokens.to_vec(),
         segments: vec![Segment {
@@ -64,6 +64,7 @@ fn last_logprobs(
         }],
         reads: vec![tokens.len() as u32 - 1],
         targets: (0..decoder.config.vocab_size as u32).map(target).collect(),
+        last_reads: Vec::new(),
     };
     let pass = Pass { adapter, ..Pass::default() };
     let mut hidden = decoder.forward(backend, &batch, &pass).unwrap();

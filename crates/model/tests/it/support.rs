@@ -57,7 +57,7 @@ pub(crate) fn on_exact_backends(test: impl Fn(&mut dyn Backend)) {
 pub(crate) fn sequence(row: u64, tokens: &[u32], weights: &[f32]) -> Sequence {
     Sequence {
         row,
-        group: row as u32,
+        part: 0,
         role: 0,
         tokens: tokens.to_vec(),
         weights: weights.to_vec(),
@@ -299,6 +299,7 @@ pub(crate) fn split_trees(batch: &Batch) -> Vec<Batch> {
             segments: segments.collect(),
             reads: batch.reads[first_read..last_read].iter().map(|r| r - start as u32).collect(),
             targets: targets.map(|t| text::Target { read: t.read - own.start, ..*t }).collect(),
+            last_reads: Vec::new(),
         }
     });
     split.collect()

@@ -1,30 +1,29 @@
-//! Objectives: from log-probabilities to a loss and its derivatives.
+//! Losses as pure functions of what the head gives.
 //!
-//! Every objective is a pure function of what the head gives. It knows nothing of logits,
-//! hidden states, batches on disk or devices; one objective is one file here.
+//! An objective sees log-probabilities and values at the reads of a batch, never a logit, a hidden state or a
+//! device. It says what it must see at once, what is read, and which passes it needs besides the policy's own.
 
 mod dpo;
 mod reward;
 mod sft;
 
+use data::Reads;
+use model::{HeadGradients, HeadOutputs, HeadRequest};
+use text::{Batch, Target};
+
+use crate::step::{StepPlan, Totals};
+
 pub use dpo::Dpo;
 pub use reward::Reward;
 pub use sft::Sft;
 
-use model::{HeadGradients, HeadOutputs, HeadRequest};
-use text::Target;
-
-use crate::step::StepPlan;
-
-/// Which part of a step an objective must see at once.
+/// What must be seen at once to know a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coupling {
-    /// Every token for itself.
-    Token,
-    /// Whole sequences.
+    /// One sequence.
     Sequence,
-    /// Whole groups of sequences (pairs, rollouts of one prompt).
-    Group,
+    /// A unit: a pair, all answers to one prompt. Its sequences stay in one micro-batch.
+    Unit,
     /// The whole step: all outputs are collected first, without gradient.
     Step,
 }
@@ -36,11 +35,13 @@ pub enum ExtraPass {
     Reference,
 }
 
-/// What the head gave for one micro-batch.
+/// What the heads gave for one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct MicroOutputs<'a> {
-    /// The targets, in the order of `policy.logprob`.
-    pub targets: &'a [Target],
+    /// The micro-batch; its targets are in the order of `policy.logprob`.
+    pub batch: &'a Batch,
+    /// Which of the step's sequences stand in it, ascending.
+    pub sequences: &'a [usize],
     /// Of the model that is trained.
     pub policy: &'a HeadOutputs,
     /// Of every extra pass, in the order of [`Objective::extra_passes`].
@@ -53,10 +54,51 @@ pub struct MicroOutputs<'a> {
 /// depend on where these end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
-    /// Of the step's sequences; of a group's, the one that stands for it.
+    /// Of the step's sequences; of a unit's, the one that stands for it.
     pub sequence: usize,
     /// What is added.
     pub value: f64,
+}
+
+/// How the shares of a figure become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Mean,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+impl Fold {
+    /// One number of all shares; NaN of none, for there is no mean over nothing.
+    pub fn of(self, mut shares: Vec<Share>) -> f64 {
+        if shares.is_empty() {
+            return f64::NAN;
+        }
+        shares.sort_by_key(|share| share.sequence);
+        let values = shares.iter().map(|share| share.value);
+        match self {
+            Fold::Sum => values.sum(),
+            Fold::Mean => values.sum::<f64>() / shares.len() as f64,
+            Fold::Max => values.fold(f64::NEG_INFINITY, f64::max),
+            Fold::Min => values.fold(f64::INFINITY, f64::min),
+        }
+    }
+}
+
+/// A figure of a step beside its loss.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// Its name in events, as TRL has it.
+    pub name: &'static str,
+    /// How its shares become one number.
+    pub fold: Fold,
+    /// What the sequences give.
+    pub shares: Vec<Share>,
 }
 
 /// What an objective makes of a micro-batch.
@@ -66,14 +108,19 @@ pub struct Outcome {
     pub loss: Vec<Share>,
     /// d(step's loss)/d(output).
     pub gradients: HeadGradients,
-    /// Shares of further figures of the step, by name.
-    pub metrics: Vec<(&'static str, Vec<Share>)>,
+    /// Further figures of the step; the same ones for every micro-batch.
+    pub metrics: Vec<Metric>,
 }
 
 /// A method's loss.
 pub trait Objective {
     /// What it must see at once.
     fn coupling(&self) -> Coupling;
+
+    /// Where hidden states are read.
+    fn reads(&self) -> Reads {
+        Reads::Targets
+    }
 
     /// What it wants of the head.
     fn request(&self) -> HeadRequest {
@@ -84,6 +131,9 @@ pub trait Objective {
     fn extra_passes(&self) -> &[ExtraPass] {
         &[]
     }
+
+    /// What the step's loss is divided by: losses of several steps are a mean weighted by it.
+    fn divisor(&self, totals: &Totals) -> f64;
 
     /// d(step's loss)/d(logprob) of every target, where that does not depend on the
     /// log-probabilities: then the head takes one pass.
@@ -96,16 +146,6 @@ pub trait Objective {
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome>;
 }
 
-/// The sum of a figure of the step, by sequence and not by micro-batch. Shares are parts of a mean, and the mean
-/// over nothing is NaN: a step or a validation set without a supervised token must not look perfect.
-pub fn total(mut shares: Vec<Share>) -> f64 {
-    if shares.is_empty() {
-        return f64::NAN;
-    }
-    shares.sort_by_key(|share| share.sequence);
-    shares.iter().map(|share| share.value).sum()
-}
-
 /// Weighted log-probabilities summed by sequence of the step, `[sequences]`.
 pub fn sequence_logprobs(targets: &[Target], logprobs: &[f32], sequences: usize) -> Vec<f64> {
     let mut sums = vec![0.0; sequences];
@@ -115,6 +155,16 @@ pub fn sequence_logprobs(targets: &[Target], logprobs: &[f32], sequences: usize)
     sums
 }
 
+/// ln(1 + eˣ), without overflow.
+pub fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// 1 / (1 + e⁻ˣ).
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,12 +172,17 @@ mod tests {
     #[test]
     fn figures_add_up_by_sequence() {
         let share = |sequence, value| Share { sequence, value };
+        let shares = vec![share(2, 1.0), share(0, 1e30), share(1, -1e30)];
         // In the order of sequences the large numbers cancel first.
-        assert_eq!(total(vec![share(2, 1.0), share(0, 1e30), share(1, -1e30)]), 1.0);
+        assert_eq!(Fold::Sum.of(shares.clone()), 1.0);
+        assert_eq!(Fold::Mean.of(shares.clone()), 1.0 / 3.0);
+        assert_eq!((Fold::Min.of(shares.clone()), Fold::Max.of(shares)), (-1e30, 1e30));
     }
 
     #[test]
-    fn the_mean_over_nothing_is_no_number() {
-        assert!(total(Vec::new()).is_nan());
+    fn a_figure_of_nothing_is_not_a_number() {
+        for fold in [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min] {
+            assert!(fold.of(Vec::new()).is_nan());
+        }
     }
 }

@@ -1,25 +1,35 @@
 //! Reward model: a scalar head taught by pairs, Ouyang et al. 2022, eq. 1.
 
+use data::Reads;
 use model::{HeadGradients, HeadRequest, Want};
 
-use super::dpo::{sigmoid, softplus};
-use super::{Coupling, MicroOutputs, Objective, Outcome, Share};
-use crate::step::StepPlan;
+use super::{Coupling, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sigmoid, softplus};
+use crate::step::{StepPlan, Totals};
 
-/// `-log σ(r_chosen − r_rejected)`, averaged over the step's pairs.
+/// `-log σ(r_better − r_worse − margin)`, averaged over the pairs of every unit and over the step's units.
 ///
-/// A sequence's reward is the scalar head at the read of its last target.
+/// A sequence's reward is the scalar head at its last token. A unit has its answers best first: two of them are
+/// one pair, K of them K·(K-1)/2. The margin (Touvron et al. 2023, eq. 2) is that of the row's side data,
+/// 0 where it has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reward;
 
 impl Objective for Reward {
     fn coupling(&self) -> Coupling {
-        Coupling::Group
+        Coupling::Unit
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Last
     }
 
     fn request(&self) -> HeadRequest {
-        let want = Want { value: true, ..Want::default() };
+        let want = Want { value: true, logprob: false, ..Want::default() };
         HeadRequest { want, ..HeadRequest::logprobs() }
+    }
+
+    fn divisor(&self, totals: &Totals) -> f64 {
+        totals.units as f64
     }
 
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
@@ -30,21 +40,43 @@ impl Objective for Reward {
 fn evaluate_micro(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
     let rewards = &micro.policy.value;
     let mut last_read = vec![0; plan.sequences.len()];
-    for target in micro.targets {
-        last_read[target.sequence as usize] = target.read as usize;
+    for last in &micro.batch.last_reads {
+        last_read[last.sequence as usize] = last.read as usize;
     }
-    let pairs = plan.totals.groups as f64;
+    let units = plan.totals.units as f64;
+    let metric = |name| Metric { name, fold: Fold::Mean, shares: Vec::new() };
+    let [mut accuracies, mut margins, mut means] =
+        ["accuracy", "margin", "mean_reward"].map(metric);
     let mut by_read = vec![0.0; rewards.len()];
     let mut outcome = Outcome::default();
-    for (chosen, rejected) in plan.pairs(micro.targets) {
-        let sequence = chosen;
-        let (chosen, rejected) = (last_read[chosen], last_read[rejected]);
-        let margin = f64::from(rewards[chosen]) - f64::from(rewards[rejected]);
-        outcome.loss.push(Share { sequence, value: softplus(-margin) / pairs });
-        let slope = ((sigmoid(margin) - 1.0) / pairs) as f32;
-        by_read[chosen] += slope;
-        by_read[rejected] -= slope;
+
+    for unit in plan.units_of(micro.sequences) {
+        let side = &plan.sides[plan.sequences[unit.start].unit as usize];
+        let apart = side.get("margin").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+        let pairs = (unit.len() * (unit.len() - 1) / 2) as f64;
+        let (mut loss, mut right, mut sum) = (0.0, 0.0, 0.0);
+        for better in unit.clone() {
+            for worse in better + 1..unit.end {
+                let (better, worse) = (last_read[better], last_read[worse]);
+                let margin = f64::from(rewards[better]) - f64::from(rewards[worse]);
+                loss += softplus(apart - margin);
+                right += f64::from(u8::from(margin > 0.0));
+                sum += margin;
+                let slope = (sigmoid(margin - apart) - 1.0) / (pairs * units);
+                by_read[better] += slope;
+                by_read[worse] -= slope;
+            }
+        }
+        let share = |value: f64| Share { sequence: unit.start, value };
+        outcome.loss.push(share(loss / pairs / units));
+        accuracies.shares.push(share(right / pairs));
+        margins.shares.push(share(sum / pairs));
+        let total: f64 = unit.clone().map(|index| f64::from(rewards[last_read[index]])).sum();
+        means.shares.push(share(total / unit.len() as f64));
     }
-    outcome.gradients = HeadGradients { value: Some(by_read), ..HeadGradients::default() };
+
+    let value = by_read.into_iter().map(|slope| slope as f32).collect();
+    outcome.gradients = HeadGradients { value: Some(value), ..HeadGradients::default() };
+    outcome.metrics = vec![accuracies, margins, means];
     outcome
 }

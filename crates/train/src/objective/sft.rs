@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use text::Target;
 
 use super::{Coupling, MicroOutputs, Objective, Outcome, Share};
-use crate::step::StepPlan;
+use crate::step::{StepPlan, Totals};
 
 /// `- Σ w_t log p(t) / Σ w_t`, both sums over the whole optimizer step.
 ///
@@ -16,7 +16,11 @@ pub struct Sft;
 
 impl Objective for Sft {
     fn coupling(&self) -> Coupling {
-        Coupling::Token
+        Coupling::Sequence
+    }
+
+    fn divisor(&self, totals: &Totals) -> f64 {
+        totals.weight
     }
 
     fn linear(&self, targets: &[Target], plan: &StepPlan) -> Option<Vec<f32>> {
@@ -26,15 +30,16 @@ impl Objective for Sft {
 
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
         let outcome = |micro: &MicroOutputs<'_>| {
+            let targets = &micro.batch.targets;
             let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
-            for (target, &logprob) in micro.targets.iter().zip(&micro.policy.logprob) {
+            for (target, &logprob) in targets.iter().zip(&micro.policy.logprob) {
                 let sum = sums.entry(target.sequence as usize).or_default();
                 *sum -= f64::from(target.weight) * f64::from(logprob);
             }
             let share = |(sequence, sum)| Share { sequence, value: sum / plan.totals.weight };
             let loss = sums.into_iter().map(share).collect();
             let mut outcome = Outcome { loss, ..Outcome::default() };
-            outcome.gradients.logprob = self.linear(micro.targets, plan);
+            outcome.gradients.logprob = self.linear(targets, plan);
             outcome
         };
         micros.iter().map(outcome).collect()

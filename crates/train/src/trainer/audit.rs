@@ -43,7 +43,7 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     }
     prepared.findings.merge(remarks(&base).into_iter().collect());
     prepared.findings.sort();
-    fill_by_data(&mut document, prepared.train.len(), base.config.parameter_count());
+    fill_by_data(&mut document, prepared.train.units(), base.config.parameter_count());
     let step_size = match document.opt_usize("train.tokens_per_step") {
         Some(tokens) => StepSize::Tokens(tokens),
         None => StepSize::Rows(document.get_usize("train.batch_size")),

@@ -1,7 +1,7 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
 use compute::{Backend, DType, Device, Measure};
-use data::{Cursor, Order, Packing, Sequence, Sequences};
+use data::{Cursor, Order, Packing, Sequences, Unit};
 use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
 use text::{Batch, Segment, Target};
 
@@ -128,7 +128,7 @@ impl Demand {
             batch.tokens.fill(0);
             most = most.or(self.step(&batch, &of_step, checkpoint)?);
         }
-        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
             let micros = StepPlan::new(&chunk?, &packing).micros;
             for batch in largest(micros.into_iter().map(|micro| micro.batch)) {
                 most = most.or(self.evaluation(&batch)?);
@@ -154,16 +154,17 @@ impl Demand {
         if row_bytes == 0 {
             return Ok(0);
         }
-        let touched = |sequences: &[Sequence]| {
+        let touched = |units: &[Unit]| {
             let mut runs = vec![false; (vocab * row_bytes).div_ceil(FILE_RUN)];
-            for &token in sequences.iter().flat_map(|sequence| &sequence.tokens) {
+            let sequences = units.iter().flat_map(|unit| &unit.sequences);
+            for &token in sequences.flat_map(|sequence| &sequence.tokens) {
                 let start = token as usize * row_bytes;
                 runs[start / FILE_RUN..(start + row_bytes).div_ceil(FILE_RUN)].fill(true);
             }
             runs.into_iter().filter(|&run| run).count() * FILE_RUN
         };
         let mut most = rows.first_steps()?.iter().map(|step| touched(step)).max().unwrap_or(0);
-        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
             most = most.max(touched(&chunk?));
         }
         Ok(most)
@@ -245,15 +246,15 @@ fn used(measure: &Measure) -> Use {
 
 impl Rows<'_> {
     /// What the run's first steps take, and its longest row alone.
-    fn first_steps(&mut self) -> Result<Vec<Vec<Sequence>>> {
+    fn first_steps(&mut self) -> Result<Vec<Vec<Unit>>> {
         let (mut steps, mut cursor) = (Vec::new(), Cursor::default());
         for _ in 0..STEPS {
             let Some(step) = self.order.step(cursor) else { break };
             cursor = step.next;
-            steps.push(self.train.get_all(step.rows)?);
+            steps.push(self.train.units_at(&step.units)?);
         }
         if let Some((longest, _)) = self.train.longest() {
-            steps.push(vec![self.train.get(longest)?]);
+            steps.push(Unit::of_sequences(vec![self.train.get(longest)?]));
         }
         Ok(steps)
     }
@@ -286,11 +287,11 @@ fn worst_batch(tokens: usize, sequences: usize) -> Batch {
         segments.push(Segment { start, len, parent, sequence_len: len, row: 0 });
     }
     let reads: Vec<u32> = (0..tokens as u32).collect();
-    let target = |read| Target { read, token: 0, sequence: 0, role: 0, weight: 1.0 };
+    let target = |read| Target { read, token: 0, sequence: 0, place: 0, role: 0, weight: 1.0 };
     let mut targets: Vec<Target> = reads.iter().map(|&read| target(read)).collect();
     // A shared last token predicts the first token of every child.
     targets.extend((0..sequences).map(|_| target(tokens as u32 - 1)));
-    Batch { tokens: vec![0; tokens], segments, reads, targets }
+    Batch { tokens: vec![0; tokens], segments, reads, targets, last_reads: Vec::new() }
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn facts(run: &Run) -> String {
         "* Trained on {} rows; {}.\n\
          * Base weights: SHA-256 `{}`.\n\
          * `chat_template.jinja` is the template that it was trained with.\n",
-        run.train.len(),
+        run.train.units(),
         run.learned,
         run.peft.base_hash.as_deref().unwrap_or("unknown"),
     )

@@ -13,7 +13,7 @@ use super::{Control, Summary, output, report};
 use crate::checkpoint::Contents;
 use crate::engine::Engine;
 use crate::events::{Event, StepEvent};
-use crate::objective::Sft;
+use crate::objective::{Objective as _, Sft};
 use crate::recipe::Every;
 use crate::step::StepPlan;
 use crate::{Error, Result};
@@ -82,8 +82,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let Some(rows) = run.order.step(run.state.cursor) else {
         unreachable!("the number of steps was counted on the same order");
     };
-    let sequences = run.train.get_all(rows.rows.iter().copied())?;
-    let plan = StepPlan::new(&sequences, &run.packing);
+    let plan = StepPlan::new(&run.train.units_at(&rows.units)?, &run.packing);
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
@@ -111,7 +110,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     state.loss_first.get_or_insert(outcome.loss);
     state.loss_last = Some(outcome.loss);
     state.grad_norm = Some(grad_norm);
-    state.rows += rows.rows.len() as u64;
+    state.rows += rows.units.len() as u64;
     state.tokens += plan.totals.tokens as u64;
     state.tokens_supervised += plan.totals.targets as u64;
     state.tokens_computed += plan.totals.tokens_computed as u64;
@@ -122,7 +121,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         learning_rate,
         grad_norm,
         epoch: run.order.epochs_at(state.cursor),
-        rows: rows.rows.len(),
+        rows: rows.units.len(),
         tokens: plan.totals.tokens,
         tokens_supervised: plan.totals.targets,
         tokens_computed: plan.totals.tokens_computed,
@@ -180,12 +179,13 @@ fn engine<'a>(run: &'a Run, backend: &'a mut dyn Backend) -> Engine<'a> {
 fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<(f64, Vec<f64>)> {
     let mut engine = engine(run, backend);
     let (mut loss, mut weight, mut sequences) = (0.0, 0.0, Vec::new());
-    for chunk in run.validation.chunks(VALIDATION_CHUNK) {
+    for chunk in run.validation.chunks(VALIDATION_CHUNK)? {
         let plan = StepPlan::new(&chunk?, &run.packing);
-        let (outcome, costs) = engine.evaluate_sequences(&plan, &Sft)?;
-        loss += outcome.loss * plan.totals.weight;
-        weight += plan.totals.weight;
-        sequences.extend(costs);
+        let outcome = engine.evaluate(&plan, &Sft)?;
+        let divisor = Sft.divisor(&plan.totals);
+        loss += outcome.loss * divisor;
+        weight += divisor;
+        sequences.extend(outcome.shares.iter().map(|share| share * divisor));
     }
     Ok((loss / weight, sequences))
 }

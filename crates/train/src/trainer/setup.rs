@@ -176,7 +176,7 @@ pub(super) fn decide(
         threads,
     };
     let brought = take_start(&mut document, &sources)?;
-    fill_by_data(&mut document, train.len(), base.config.parameter_count());
+    fill_by_data(&mut document, train.units(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
     let blueprint = blueprint(&document, &recipe, &sources, brought)?;
     findings.extend(output::check(&base, &blueprint)?);
@@ -187,9 +187,9 @@ pub(super) fn decide(
         }
     }
 
-    let mut order = Order::new(train.row_tokens()?, recipe.seed, recipe.step_size, recipe.extent);
+    let mut order = Order::new(train.order_units()?, recipe.seed, recipe.step_size, recipe.extent);
     let longest = longest(&train).max(longest(&validation)).max(1);
-    let sequences = order.step(Cursor::default()).map_or(1, |step| step.rows.len());
+    let sequences = order.step(Cursor::default()).map_or(1, |step| step.sequences());
     let wishes = Wishes {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
@@ -332,8 +332,8 @@ fn announce(
         method: method.into(),
         steps: run.total_steps,
         resumed_from: resumed.then_some(run.state.step),
-        rows_train: run.train.len(),
-        rows_validation: run.validation.len(),
+        rows_train: run.train.units(),
+        rows_validation: run.validation.units(),
         tokens_train: run.train.tokens(),
         tokens_supervised: run.train.supervised(),
         parameters,

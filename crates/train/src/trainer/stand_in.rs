@@ -25,8 +25,8 @@ impl StandIn {
             weights[0] = 0.0;
             // Rows that begin alike would be computed once.
             tokens[0] = (row % vocab_size) as u32;
-            let (group, place) = (row as u32, place.clone());
-            Sequence { row: row as u64, group, role: 0, tokens, weights, place }
+            let place = place.clone();
+            Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place }
         };
         let train: Vec<Sequence> = (0..self.rows).map(sequence).collect();
         Ok(Prepared { train: Sequences::in_memory(&train)?, ..Prepared::default() })

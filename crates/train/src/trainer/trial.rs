@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use compute::{Backend, Optimizer, Quantization};
-use data::Sequence;
+use data::{Sequence, Unit};
 use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
 
@@ -70,7 +70,7 @@ impl Trial {
         };
         let packing =
             demand::packing(&base.config, config.micro_batch_tokens, config.shares_prefixes);
-        let plan = StepPlan::new(rows, &packing);
+        let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
         let counted =
             Demand::new(base, &blueprint, &optimizer, &backend.device(), backend.operand())?;
         let used = counted.most(&plan, config.checkpoint)?;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use compute::Backend as _;
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
-use data::{Packing, Place, Sequence, pack};
+use data::{Packing, Place, Sequence, Unit, pack};
 use model::adapter::LoadedAdapter;
 use model::tensor::read_gradients;
 use model::{Adapter, Base, Decoder, LoadOptions, Optimizers, Selection, TrainedTensor, Training};
 use text::Target;
 use train::engine::{Engine, StepOutcome};
 use train::objective::{Coupling, Dpo, MicroOutputs, Objective, Outcome, Sft};
-use train::step::StepPlan;
+use train::step::{StepPlan, Totals};
 
 use crate::support::{Fixture, How, model_golden, read_json, write_json};
 
@@ -19,6 +19,10 @@ use crate::support::{Fixture, How, model_golden, read_json, write_json};
 struct General(Coupling);
 
 impl Objective for General {
+    fn divisor(&self, totals: &Totals) -> f64 {
+        totals.weight
+    }
+
     fn coupling(&self) -> Coupling {
         self.0
     }
@@ -113,8 +117,7 @@ fn row(row: u64, tokens: Vec<u32>) -> Sequence {
     };
     let weights = (0..tokens.len() as u64).map(|i| if i == 0 { 0.0 } else { weight(i) });
     let place = Place { file: std::path::Path::new("test").into(), line: 1, element: None };
-    let (group, role) = (row as u32 / 2, (row % 2) as u8);
-    Sequence { row, group, role, weights: weights.collect(), tokens, place }
+    Sequence { row, part: 0, role: 0, weights: weights.collect(), tokens, place }
 }
 
 fn tokens(seed: u64, len: u64) -> Vec<u32> {
@@ -154,13 +157,13 @@ fn pairs() -> Vec<Sequence> {
         let from = prompt.len();
         let mut row = row(number, [prompt, tokens(90 + number, len)].concat());
         row.weights[..from].fill(0.0);
-        row
+        Sequence { row: number / 2, role: (number % 2) as u8, ..row }
     };
     lengths.iter().zip(0..).map(of).collect()
 }
 
-fn packing(budget: usize, min_shared: usize, keep_groups: bool) -> Packing {
-    Packing { min_shared, keep_groups, drop_unread: true, ..Packing::new(budget) }
+fn packing(budget: usize, min_shared: usize, keep_units: bool) -> Packing {
+    Packing { min_shared, keep_units, drop_unread: true, ..Packing::new(budget) }
 }
 
 /// Tokens of the largest tree.
@@ -182,7 +185,7 @@ fn check(family: &str, trained: Trained, isa: Option<Isa>, precision: Precision)
     let config = |threads| CpuConfig { threads, isa, precision };
     let mut subjects = [1, 2, 3].map(|threads| Subject::new(family, trained, config(threads)));
     let dpo = Dpo { beta: 0.3 };
-    let [token, step] = [Coupling::Token, Coupling::Step].map(General);
+    let [token, step] = [Coupling::Sequence, Coupling::Step].map(General);
     let family_tree = largest_tree(&families(), 16);
     /// Name, objective, rows, tokens of a shared beginning at least, and the smallest budget.
     type Row<'a> = (&'a str, &'a dyn Objective, Vec<Sequence>, usize, usize);
@@ -196,8 +199,11 @@ fn check(family: &str, trained: Trained, isa: Option<Isa>, precision: Precision)
         ("dpo shared", &dpo, pairs(), 16, 112),
     ];
     for (name, objective, rows, min_shared, least) in cases {
-        let keep_groups = objective.coupling() == Coupling::Group;
-        let plan = |budget| StepPlan::new(&rows, &packing(budget, min_shared, keep_groups));
+        let keep_units = objective.coupling() == Coupling::Unit;
+        let plan = |budget| {
+            let units = Unit::of_sequences(rows.clone());
+            StepPlan::new(&units, &packing(budget, min_shared, keep_units))
+        };
         let expected = subjects[0].step(&plan(usize::MAX), objective, false);
         assert!(expected.1.values().flatten().any(|&bits| bits != 0));
         let mut counts = vec![1];
@@ -273,7 +279,7 @@ fn a_tree_that_is_cut_changes_rounding_alone() {
     let config = CpuConfig { threads: 2, isa: None, precision: Precision::F32 };
     let mut subject = Subject::new("tiny_llama/gqa", adapter, config);
     let mut step = |budget| {
-        let plan = StepPlan::new(&rows, &packing(budget, 16, false));
+        let plan = StepPlan::new(&Unit::of_sequences(rows.clone()), &packing(budget, 16, false));
         (plan.totals.tokens_computed, subject.step(&plan, &Sft, false))
     };
     let (least, whole) = step(usize::MAX);
@@ -308,7 +314,7 @@ fn trained_with(budgets: &[usize]) -> Vec<Vec<u32>> {
     for (number, &budget) in (1..).zip(budgets) {
         let rows: Vec<Sequence> =
             apart().into_iter().skip(number as usize % 3).step_by(2).collect();
-        let plan = StepPlan::new(&rows, &packing(budget, 16, false));
+        let plan = StepPlan::new(&Unit::of_sequences(rows.clone()), &packing(budget, 16, false));
         let mut engine = Engine {
             backend: &mut subject.cpu,
             decoder: &subject.decoder,
@@ -405,7 +411,7 @@ fn micro_batch_tokens_change_no_bit_of_a_run() {
 fn a_target_keeps_its_weight_in_every_plan() {
     let rows = apart();
     let weights = |budget| {
-        let plan = StepPlan::new(&rows, &packing(budget, 0, false));
+        let plan = StepPlan::new(&Unit::of_sequences(rows.clone()), &packing(budget, 0, false));
         let of = |targets: &[Target]| Sft.linear(targets, &plan).unwrap();
         let all = plan.micros.iter().flat_map(|micro| of(&micro.batch.targets));
         (plan.totals.weight.to_bits(), all.map(f32::to_bits).collect::<Vec<_>>())

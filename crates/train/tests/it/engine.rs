@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use compute::cpu::{Cpu, CpuConfig, Precision};
 use compute::{Backend, Reference};
-use data::{Packing, Place, Sequence};
+use data::{Packing, Place, Reads, Sequence, Unit};
 use model::adapter::LoadedAdapter;
 use model::{Adapter, Base, Decoder, LoraConfig, Optimizers, ScalarHead};
 use safetensors::SafeTensors;
@@ -13,7 +13,7 @@ use train::engine::{Engine, StepOutcome};
 use train::objective::{
     Coupling, Dpo, MicroOutputs, Objective, Outcome, Reward, Sft, Share, sequence_logprobs,
 };
-use train::step::StepPlan;
+use train::step::{StepPlan, Totals};
 
 use crate::support::{floats, model_golden, model_golden_json, tokens};
 
@@ -104,7 +104,11 @@ fn on_exact_backends(test: impl Fn(&mut dyn Backend)) {
 
 fn sequence(row: usize, tokens: Vec<u32>, weights: Vec<f32>) -> Sequence {
     let place = Place { file: std::path::Path::new("test").into(), line: row + 1, element: None };
-    Sequence { row: row as u64, group: row as u32, role: 0, tokens, weights, place }
+    Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place }
+}
+
+fn plan_of(sequences: &[Sequence], packing: &Packing) -> StepPlan {
+    StepPlan::new(&Unit::of_sequences(sequences.to_vec()), packing)
 }
 
 /// The sequences of the model's own golden.
@@ -121,11 +125,10 @@ fn sft_sequences() -> (Vec<Sequence>, Value) {
 /// Pairs of completions of one prompt, `supervise` saying which tokens count.
 fn pair_sequences(golden: &Value, supervise: impl Fn(&[u32], &[u32]) -> Sequence) -> Vec<Sequence> {
     let mut sequences = Vec::new();
-    for (group, pair) in golden["pairs"].as_array().unwrap().iter().enumerate() {
+    for (row, pair) in golden["pairs"].as_array().unwrap().iter().enumerate() {
         for (role, column) in ["chosen", "rejected"].into_iter().enumerate() {
             let sequence = supervise(&tokens(&pair["prompt"]), &tokens(&pair[column]));
-            let row = sequences.len() as u64;
-            sequences.push(Sequence { row, group: group as u32, role: role as u8, ..sequence });
+            sequences.push(Sequence { row: row as u64, role: role as u8, ..sequence });
         }
     }
     sequences
@@ -169,10 +172,10 @@ fn check_loss(actual: f64, expected: &Value) {
 }
 
 /// Whole step in one micro-batch, and cut into small ones, prefixes repeated or shared.
-fn packings(keep_groups: bool) -> Vec<Packing> {
+fn packings(keep_units: bool) -> Vec<Packing> {
     let budgets = [usize::MAX, 60, 1];
     let all = budgets.into_iter().flat_map(|budget| {
-        [0, 4].map(|min_shared| Packing { min_shared, keep_groups, ..Packing::new(budget) })
+        [0, 4].map(|min_shared| Packing { min_shared, keep_units, ..Packing::new(budget) })
     });
     all.collect()
 }
@@ -185,7 +188,7 @@ fn sft_gradients_equal_pytorch_however_the_step_is_cut() {
         let setup = Setup { checkpoint, ..Setup::new() };
         for mut packing in packings(false) {
             packing.drop_unread = true;
-            let plan = StepPlan::new(&sequences, &packing);
+            let plan = plan_of(&sequences, &packing);
             on_exact_backends(|backend| {
                 let (outcome, gradients) = setup.step(backend, &plan, &Sft);
                 check_loss(outcome.loss, &golden["lora_loss"]);
@@ -208,7 +211,7 @@ fn accumulated_equals_batched_to_the_bit() {
     let setup = Setup::new();
     let step = |budget: usize, threads: usize| {
         let packing = Packing { min_shared: 0, ..Packing::new(budget) };
-        let plan = StepPlan::new(&sequences, &packing);
+        let plan = plan_of(&sequences, &packing);
         let config = CpuConfig { threads, isa: None, precision: Precision::F32 };
         let mut cpu = Cpu::new(config).unwrap();
         cpu.reserve(16 << 20).unwrap();
@@ -235,14 +238,15 @@ fn dpo_gradients_equal_pytorch_with_prompts_shared_or_repeated() {
     let dpo = Dpo { beta: golden["beta"].as_f64().unwrap() };
     let setup = Setup::new();
     for packing in packings(true) {
-        let plan = StepPlan::new(&sequences, &packing);
-        assert_eq!(plan.totals.groups, 2);
+        let plan = plan_of(&sequences, &packing);
+        assert_eq!(plan.totals.units, 2);
         let computed = plan.totals.tokens_computed;
         assert_eq!(computed < plan.totals.tokens, packing.min_shared > 0, "shared prompts");
         on_exact_backends(|backend| {
             let (outcome, gradients) = setup.step(backend, &plan, &dpo);
             check_loss(outcome.loss, &golden["loss"]);
-            assert_eq!(outcome.metrics, [("rewards_accuracy", accuracy(&golden))]);
+            let found = outcome.metrics.iter().find(|(name, _)| *name == "rewards/accuracies");
+            assert_eq!(found, Some(&("rewards/accuracies", accuracy(&golden))));
             check_gradients(&gradients, &expected, TOLERANCE);
         });
     }
@@ -258,17 +262,16 @@ fn accuracy(golden: &Value) -> f64 {
 #[test]
 fn reward_gradients_equal_pytorch() {
     let golden = model_golden_json("tiny_llama/gqa/reward.json");
-    // A target behind the last token has it read; the token itself does not matter.
+    // The last token is read, and nothing else: what is supervised does not matter.
     let sequences = pair_sequences(&golden, |prompt, completion| {
-        let tokens = [prompt, completion, &[0]].concat();
-        let mut weights = vec![0.0; tokens.len()];
-        *weights.last_mut().unwrap() = 1.0;
-        sequence(0, tokens, weights)
+        let weights = [vec![0.0; prompt.len()], vec![1.0; completion.len()]].concat();
+        sequence(0, [prompt, completion].concat(), weights)
     });
     let expected = gradients("tiny_llama/gqa/reward_gradients.safetensors");
     let setup = Setup { score: Some(floats(&golden["score_weight"][0])), ..Setup::new() };
     for packing in packings(true) {
-        let plan = StepPlan::new(&sequences, &packing);
+        let packing = Packing { reads: Reads::Last, drop_unread: true, ..packing };
+        let plan = plan_of(&sequences, &packing);
         on_exact_backends(|backend| {
             let (outcome, gradients) = setup.step(backend, &plan, &Reward);
             check_loss(outcome.loss, &golden["loss"]);
@@ -285,10 +288,14 @@ impl Objective for Spread {
         Coupling::Step
     }
 
+    fn divisor(&self, totals: &Totals) -> f64 {
+        totals.sequences as f64
+    }
+
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
         let count = plan.sequences.len();
         let sums = |micro: &MicroOutputs<'_>| {
-            sequence_logprobs(micro.targets, &micro.policy.logprob, count)
+            sequence_logprobs(&micro.batch.targets, &micro.policy.logprob, count)
         };
         let mut logprobs = vec![0.0; count];
         for micro in micros {
@@ -296,8 +303,9 @@ impl Objective for Spread {
         }
         let mean = logprobs.iter().sum::<f64>() / count as f64;
         let outcome = |micro: &MicroOutputs<'_>| {
-            let here =
-                |sequence: usize| micro.targets.iter().any(|t| t.sequence as usize == sequence);
+            let here = |sequence: usize| {
+                micro.batch.targets.iter().any(|t| t.sequence as usize == sequence)
+            };
             let share = |sequence: usize| Share {
                 sequence,
                 value: (logprobs[sequence] - mean).powi(2) / count as f64,
@@ -308,7 +316,7 @@ impl Objective for Spread {
                 (2.0 * deviation / count as f64 * f64::from(target.weight)) as f32
             };
             let mut outcome = Outcome { loss, ..Outcome::default() };
-            outcome.gradients.logprob = Some(micro.targets.iter().map(slope).collect());
+            outcome.gradients.logprob = Some(micro.batch.targets.iter().map(slope).collect());
             outcome
         };
         micros.iter().map(outcome).collect()
@@ -319,7 +327,7 @@ impl Objective for Spread {
 fn a_loss_over_the_whole_step_is_accumulated_exactly() {
     let (sequences, _) = sft_sequences();
     let setup = Setup::new();
-    let plan = |budget| StepPlan::new(&sequences, &Packing::new(budget));
+    let plan = |budget| plan_of(&sequences, &Packing::new(budget));
     let (whole, cut) = (plan(usize::MAX), plan(1));
     assert_eq!(whole.micros.len(), 1);
     assert!(cut.micros.len() > 2);
@@ -336,7 +344,7 @@ fn a_loss_over_the_whole_step_is_accumulated_exactly() {
 fn a_loss_over_the_whole_step_has_the_slope_of_its_gradient() {
     let (sequences, _) = sft_sequences();
     let mut setup = Setup::new();
-    let plan = StepPlan::new(&sequences, &Packing::new(1));
+    let plan = plan_of(&sequences, &Packing::new(1));
     let (_, gradients) = setup.step(&mut reference(), &plan, &Spread);
     let names = setup.lora.matrices(&setup.base.config);
     let norm: f64 = gradients.values().flatten().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
@@ -355,4 +363,50 @@ fn a_loss_over_the_whole_step_has_the_slope_of_its_gradient() {
     // Along its own gradient a loss climbs by the gradient's norm.
     let slope = (moved(length) - moved(-length)) / (2.0 * length);
     assert!((slope / norm - 1.0).abs() < 2e-3, "slope {slope}, norm {norm}");
+}
+
+#[test]
+fn a_pair_that_stands_twice_in_a_step_counts_twice() {
+    let golden = model_golden_json("tiny_llama/gqa/dpo.json");
+    let sequences = pair_sequences(&golden, |prompt, completion| {
+        let weights = [vec![0.0; prompt.len()], vec![1.0; completion.len()]].concat();
+        sequence(0, [prompt, completion].concat(), weights)
+    });
+    let once = Unit::of_sequences(sequences);
+    let dpo = Dpo { beta: 0.4 };
+    let setup = Setup::new();
+    // A step that crosses the end of an epoch, or is larger than one: the last of the first epoch may be the
+    // first of the second.
+    let twice = [&once[..], &once[1..], &once[1..], &once[..1]].concat();
+    let weighted = |plan: &StepPlan, unit: usize| {
+        let (outcome, gradients) = setup.step(&mut reference(), plan, &dpo);
+        (outcome.loss * unit as f64, gradients)
+    };
+    for packing in packings(true) {
+        let plan = StepPlan::new(&twice, &packing);
+        assert_eq!((plan.totals.units, plan.totals.sequences), (6 - 2 + 1, 10));
+        let (sum, gradients) = weighted(&plan, plan.totals.units);
+        let first = weighted(&StepPlan::new(&once[..1], &packing), 1);
+        let second = weighted(&StepPlan::new(&once[1..], &packing), 1);
+        let expected = 2.0 * first.0 + 3.0 * second.0;
+        assert!((sum - expected).abs() < 1e-6 * expected, "{sum}, expected {expected}");
+        for (name, values) in &gradients {
+            let parts = first.1[name].iter().zip(&second.1[name]);
+            let expected: Vec<f32> = parts.map(|(a, b)| (2.0 * a + 3.0 * b) / 5.0).collect();
+            let distance = distance(values, &expected);
+            assert!(distance < 1e-5, "gradient of {name}: distance {distance:e}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a unit stands whole in a micro-batch")]
+fn a_pair_that_is_cut_is_a_bug() {
+    let golden = model_golden_json("tiny_llama/gqa/dpo.json");
+    let sequences = pair_sequences(&golden, |prompt, completion| {
+        let weights = [vec![0.0; prompt.len()], vec![1.0; completion.len()]].concat();
+        sequence(0, [prompt, completion].concat(), weights)
+    });
+    let plan = plan_of(&sequences, &Packing { min_shared: 0, ..Packing::new(1) });
+    Setup::new().step(&mut reference(), &plan, &Dpo { beta: 0.4 });
 }

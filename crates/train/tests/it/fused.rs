@@ -2,7 +2,7 @@
 
 use compute::cpu::Precision;
 use compute::{Backend, Optimizer, Reference};
-use data::Packing;
+use data::{Packing, Unit};
 use model::adapter::LoadedAdapter;
 use model::{Base, Decoder, LoadOptions, Selection, Training};
 use serde_json::Value;
@@ -77,7 +77,7 @@ fn check(backend: &mut dyn Backend, golden: &Value, run: &Value) {
             reference: None,
             checkpoint: false,
         };
-        let plan = StepPlan::new(&sequences(batch), &Packing::new(usize::MAX));
+        let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), &Packing::new(usize::MAX));
         let loss = engine.accumulate(&plan, &Sft, None).unwrap().loss;
         check_close(&format!("{what}: loss {step}"), loss, &run["losses"][step]);
         config.step(backend, &trained, rate, 1.0, step as u64 + 1).unwrap();

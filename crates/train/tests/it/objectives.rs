@@ -2,8 +2,8 @@
 
 use model::HeadOutputs;
 use serde_json::Value;
-use text::Target;
-use train::objective::{self, Dpo, MicroOutputs, Objective, Reward, Sft};
+use text::{Batch, LastRead, Target};
+use train::objective::{Dpo, Fold, MicroOutputs, Objective, Reward, Sft};
 use train::schedule::{Schedule, ScheduleKind};
 use train::step::{SequenceInfo, StepPlan, Totals};
 
@@ -23,15 +23,13 @@ fn check(what: &str, actual: f64, expected: &Value) {
 }
 
 fn target(read: usize, sequence: usize, role: u8, weight: f32) -> Target {
-    Target { read: read as u32, token: 0, sequence: sequence as u32, role, weight }
+    Target { read: read as u32, token: 0, sequence: sequence as u32, place: 0, role, weight }
 }
 
 /// A plan of pairs: sequences 2i and 2i + 1.
 fn plan_of_pairs(pairs: usize) -> StepPlan {
-    let info = |index: usize| SequenceInfo { group: index as u32 / 2, role: index as u8 % 2 };
-    let sequences = (0..2 * pairs).map(info).collect();
-    let totals = Totals { groups: pairs, sequences: 2 * pairs, ..Totals::default() };
-    StepPlan { micros: Vec::new(), sequences, totals }
+    let info = |index: usize| SequenceInfo { unit: index as u32 / 2, role: index as u8 % 2 };
+    StepPlan::from_micros(Vec::new(), (0..2 * pairs).map(info).collect())
 }
 
 /// Evaluates pairs in micro-batches of `at_once`, one target a sequence. Returns the loss and,
@@ -50,15 +48,20 @@ fn evaluate_pairs(
         let first = 2 * index * at_once;
         let targets: Vec<Target> =
             (0..2 * policy.len()).map(|i| target(i, first + i, i as u8 % 2, 1.0)).collect();
+        let last = (0..2 * policy.len() as u32)
+            .map(|read| LastRead { read, sequence: first as u32 + read });
+        let batch = Batch { targets, last_reads: last.collect(), ..Batch::default() };
+        let sequences: Vec<usize> = (first..first + 2 * policy.len()).collect();
         let outputs = |values: &[[f32; 2]]| HeadOutputs {
             logprob: values.concat(),
             value: values.concat(),
             ..HeadOutputs::default()
         };
         let (policy, extra) = (outputs(policy), [outputs(reference)]);
-        let micro = MicroOutputs { targets: &targets, policy: &policy, extra: &extra };
+        let micro =
+            MicroOutputs { batch: &batch, sequences: &sequences, policy: &policy, extra: &extra };
         let outcome = objective.evaluate(&[micro], &plan).remove(0);
-        loss += objective::total(outcome.loss.clone());
+        loss += Fold::Sum.of(outcome.loss.clone());
         derivatives.extend(of(&outcome));
     }
     (loss, derivatives)
@@ -126,17 +129,19 @@ fn sft_is_a_weighted_mean_over_the_whole_step() {
     for case in golden["sft"].as_array().unwrap() {
         let weights = floats(&case["weights"]);
         let total = weights.iter().map(|&weight| f64::from(weight)).sum();
-        let totals = Totals { weight: total, ..Totals::default() };
-        let plan = StepPlan { micros: Vec::new(), sequences: Vec::new(), totals };
+        let mut plan = StepPlan::from_micros(Vec::new(), Vec::new());
+        plan.totals = Totals { weight: total, ..Totals::default() };
         for at_once in [1, 3, 7] {
             let (mut loss, mut derivatives) = (0.0, Vec::new());
             for (weights, logprobs) in weights.chunks(at_once).zip(logprobs.chunks(at_once)) {
                 let rows = weights.iter().enumerate();
                 let targets: Vec<Target> = rows.map(|(i, &w)| target(i, 0, 0, w)).collect();
                 let policy = HeadOutputs { logprob: logprobs.to_vec(), ..HeadOutputs::default() };
-                let micro = MicroOutputs { targets: &targets, policy: &policy, extra: &[] };
+                let batch = Batch { targets: targets.clone(), ..Batch::default() };
+                let micro =
+                    MicroOutputs { batch: &batch, sequences: &[0], policy: &policy, extra: &[] };
                 let outcome = Sft.evaluate(&[micro], &plan).remove(0);
-                loss += objective::total(outcome.loss.clone());
+                loss += Fold::Sum.of(outcome.loss.clone());
                 // What is handed over before the forward is what evaluation says after it.
                 assert_eq!(outcome.gradients.logprob, Sft.linear(&targets, &plan));
                 derivatives.extend(outcome.gradients.logprob.unwrap());

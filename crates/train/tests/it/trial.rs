@@ -21,7 +21,7 @@ fn base(scratch: &std::path::Path) -> Base {
 fn rows(count: usize) -> Vec<Sequence> {
     let row = |row: usize| Sequence {
         row: row as u64,
-        group: row as u32,
+        part: 0,
         role: 0,
         tokens: (0..9).map(|i| (i * 7 + row as u32 * 3) % 50).collect(),
         weights: (0..9).map(|i| f32::from(i >= 1)).collect(),

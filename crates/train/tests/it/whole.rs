@@ -6,7 +6,7 @@ use std::path::Path;
 
 use compute::cpu::{Cpu, CpuConfig, Precision};
 use compute::{Backend, Optimizer, Reference};
-use data::{Packing, Place, Sequence};
+use data::{Packing, Place, Sequence, Unit};
 use model::{Base, Decoder, LoadOptions, Selection, TrainedTensor, Training};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub(crate) fn sequences(step: &Value) -> Vec<Sequence> {
         let from = entry["supervised_from"].as_u64().unwrap() as usize;
         let weights = (0..tokens.len()).map(|i| f32::from(u8::from(i >= from))).collect();
         let place = Place { file: Path::new("test").into(), line: row + 1, element: None };
-        Sequence { row: row as u64, group: row as u32, role: 0, tokens, weights, place }
+        Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place }
     };
     step.as_array().unwrap().iter().enumerate().map(sequence).collect()
 }
@@ -77,7 +77,7 @@ fn check_curve(backend: &mut dyn Backend, case: &Value, golden: &Value, packing:
             reference: None,
             checkpoint: step % 2 == 1,
         };
-        let plan = StepPlan::new(&sequences(batch), packing);
+        let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), packing);
         let loss = engine.accumulate(&plan, &Sft, None).unwrap().loss;
         let norm = engine.gradient_norm(&parameters).unwrap();
         check_close(&format!("{name}: loss {step}"), loss, &case["losses"][step]);

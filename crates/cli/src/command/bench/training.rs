@@ -105,7 +105,7 @@ fn made_up(rows: usize, tokens: usize, shared: usize, vocab: usize) -> Vec<Seque
         let weight = |position: usize| f32::from(position >= shared.max(1));
         Sequence {
             row: row as u64,
-            group: row as u32,
+            part: 0,
             role: 0,
             tokens: (0..tokens).map(token).collect(),
             weights: (0..tokens).map(weight).collect(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use compute::{Backend, Measure};
 use data::demo::{Example, SYSTEM_SHORT};
-use data::{Packing, Place, Sequence};
+use data::{Packing, Place, Sequence, Unit};
 use model::adapter::LoraKind;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use model::{Adapter, LoraConfig, Module, Optimizers};
@@ -45,7 +45,7 @@ pub(super) fn sequences(stage: &Stage, rows: &[Example]) -> Result<Vec<Sequence>
         weights.resize(tokens.len(), 1.0);
         let place =
             Place { file: Path::new("tickets/train.jsonl").into(), line: row + 1, element: None };
-        Ok(Sequence { row: row as u64, group: row as u32, role: 0, tokens, weights, place })
+        Ok(Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place })
     };
     rows.iter().enumerate().map(sequence).collect()
 }
@@ -64,7 +64,8 @@ pub(super) fn train_pace(stage: &mut Stage, rows: &[Example]) -> Result<f64> {
 }
 
 fn train_pace_of(stage: &mut Stage, adapter: &Adapter, rows: Vec<Sequence>) -> Result<f64> {
-    let plan = |tokens| StepPlan::new(&cut(&rows, tokens), &Packing::new(MOST_TOKENS));
+    let plan =
+        |tokens| StepPlan::new(&Unit::of_sequences(cut(&rows, tokens)), &Packing::new(MOST_TOKENS));
     let largest = plan(MOST_TOKENS);
     let mut measure = Measure::new(stage.backend.operand());
     step(&mut measure, &stage.decoder, adapter, &largest)?;
@@ -164,7 +165,7 @@ mod tests {
         let place = Place { file: Path::new("a.jsonl").into(), line: 1, element: None };
         let mut weights = vec![1.0; tokens];
         weights[..tokens / 2].fill(0.0);
-        Sequence { row: 0, group: 0, role: 0, tokens: vec![7; tokens], weights, place }
+        Sequence { row: 0, part: 0, role: 0, tokens: vec![7; tokens], weights, place }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use data::source::Row;
-use data::{Config, Location, Reading, Source, SupervisionOptions, Validation};
+use data::{Config, Location, Reading, Source, SupervisionOptions, Validation, Wanted};
 use keys::Document;
 use train::run::RunFolder;
 
@@ -46,7 +46,7 @@ impl Served {
 
     /// What a recipe says.
     pub(crate) fn of_recipe(recipe: &Document) -> Result<Self> {
-        let config = data::recipe::config(recipe, 0, 1);
+        let config = data::recipe::config(recipe, Wanted::Prompts, 0, 1);
         let config = config.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
         let Config { train, validation, test, .. } = config;
         let mut sources = train;

@@ -134,8 +134,13 @@ pub const KEYS: &[Key] = &[
 
 /// Reads the section of a recipe.
 ///
-/// Seed, threads and cache stand elsewhere. Fails where a value does not fit the others.
-pub fn config(document: &Document, seed: u64, threads: usize) -> Result<Config, Problem> {
+/// `wanted` is what the method learns from. Seed, threads and cache stand elsewhere. Fails where a value does not fit the others.
+pub fn config(
+    document: &Document,
+    wanted: Wanted,
+    seed: u64,
+    threads: usize,
+) -> Result<Config, Problem> {
     let list = |name: &str| -> Result<Vec<Source>, Problem> {
         document.entries(name).iter().map(source).collect()
     };
@@ -156,7 +161,7 @@ pub fn config(document: &Document, seed: u64, threads: usize) -> Result<Config, 
     };
     let accept = document.opt_strs("data.accept").unwrap_or_default();
     Ok(Config {
-        wanted: document.opt_str("method").map(Wanted::by_method).unwrap_or_default(),
+        wanted,
         validation: validation(document, &train)?,
         train,
         test,
@@ -322,7 +327,7 @@ mod tests {
             Surroundings { current_dir: Path::new("/now"), home: None, variable: &|_| None };
         let parsed = Schema::new(&[KEYS]).parse(recipe, Path::new("/r/a.yaml"), &[], &around);
         let document = parsed.map_err(|error| error.to_string())?;
-        config(&document, 7, 2).map_err(|problem| problem.message)
+        config(&document, Wanted::default(), 7, 2).map_err(|problem| problem.message)
     }
 
     #[test]

@@ -107,13 +107,6 @@ impl Document {
         }
     }
 
-    /// Forgets a value that says nothing beside others, unless the user gave it.
-    pub fn leave_out(&mut self, path: &str) {
-        if !self.is_given(path) {
-            self.settings.remove(path);
-        }
-    }
-
     /// Every key that the program chose a value for, with the value and the reason, in the order of paths.
     pub fn chosen(&self) -> impl Iterator<Item = (&str, &Value, &str)> {
         self.settings.iter().filter_map(|(path, setting)| match &setting.origin {

@@ -33,7 +33,7 @@ pub struct StepOutcome {
     pub loss: f64,
     /// Further figures, by name.
     pub metrics: Vec<(&'static str, f64)>,
-    /// What every sequence adds to the loss, `[sequences]`.
+    /// What every unit adds to the loss, `[units]`.
     pub shares: Vec<f64>,
 }
 
@@ -246,8 +246,10 @@ impl StepOutcome {
                 }
             }
         }
-        let mut shares = vec![0.0; plan.sequences.len()];
-        loss.iter().for_each(|share| shares[share.sequence] += share.value);
+        let mut shares = vec![0.0; plan.totals.units];
+        for share in &loss {
+            shares[plan.sequences[share.sequence].unit as usize] += share.value;
+        }
         let metrics =
             metrics.into_iter().map(|metric| (metric.name, metric.fold.of(metric.shares)));
         StepOutcome { loss: Fold::Sum.of(loss), metrics: metrics.collect(), shares }

@@ -8,6 +8,7 @@ pub mod claim;
 pub mod engine;
 mod error;
 pub mod events;
+pub mod method;
 pub mod moved;
 pub mod objective;
 pub mod optimizer;

@@ -5,11 +5,13 @@ mod distill;
 mod trained;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use data::{Extent, StepSize};
 use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
 use crate::Result;
+use crate::method::METHODS;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
 
@@ -18,88 +20,78 @@ pub use distill::DISTILL_KEYS;
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
 
-/// Every method: what its data are is known of all of them.
-pub const METHODS: &[&str] =
-    &["sft", "pretrain", "dpo", "kto", "orpo", "simpo", "cpo", "reward", "ppo", "grpo", "rloo"];
-
-/// Those that can be trained.
-const TRAINABLE: &[&str] = &["sft", "pretrain"];
-
-/// Whether a recipe can be trained by its method.
-pub fn is_trainable(method: &str) -> bool {
-    TRAINABLE.contains(&method)
-}
-
-/// Refuses methods whose data can be prepared and that cannot be trained yet.
-pub fn trainable(document: &Document) -> Result<()> {
-    let method = document.get_str("method");
-    if is_trainable(method) {
-        return Ok(());
-    }
-    let message = format!("training by `{method}` comes later");
-    let hint = format!(
-        "this version trains {}; `tunesmith check` and `prepare` work on the data of every method",
-        TRAINABLE.join(" and ")
-    );
-    Err(crate::Error::Recipe(document.problem("method", message, Some(hint)).into()))
-}
-
-/// What is asked for first: the model, the method, the adapter.
-const KEYS: &[Key] = &[
+/// What is asked for first: the model.
+const MODEL_KEYS: &[Key] = &[
     Key::section("model").shorthand("id").doc("Model to start from."),
     Key::path_or_name("model.id")
         .required()
         .doc("Hub id, folder, .gguf file, adapter folder or run folder."),
     Key::text("model.revision").doc("Branch, tag or commit of a hub model."),
-    Key::text("model.chat_template")
-        .doc(
-            "File with a chat template, or the name of one: one of the model's own, or chatml. \
+    Key::text("model.chat_template").doc(
+        "File with a chat template, or the name of one: one of the model's own, or chatml. \
              Without it, rows with tools take the model's template tool_use, if there is one.",
-        ),
+    ),
     Key::map("model.template_kwargs").doc("Variables for the chat template."),
-    Key::choice("method", METHODS)
-        .required()
-        .doc("What to learn from."),
+];
+
+/// Values of `adapter.type` that train an adapter.
+const ADAPTERS: &[&str] = &["lora", "rslora", "dora", "pissa"];
+
+/// The adapter.
+const ADAPTER_KEYS: &[Key] = &[
     Key::section("adapter").shorthand("type").doc("What is trained over the frozen base."),
     Key::choice("adapter.type", &["lora", "rslora", "dora", "pissa", "none"])
         .default("lora")
         .doc("Kind of adapter; none trains the model itself."),
-    Key::int("adapter.rank", 1, 4096).default_by("number of rows").doc("Rank of the matrices."),
+    Key::int("adapter.rank", 1, 4096)
+        .when("adapter.type", ADAPTERS).default_by("number of rows").doc("Rank of the matrices."),
     Key::float("adapter.alpha", 0.0, 1e6)
+        .when("adapter.type", ADAPTERS)
         .above_min()
         .default_by("rank")
         .doc("Strength: scaling is alpha / rank (rslora: alpha / sqrt(rank))."),
     Key::list("adapter.target_modules", &Kind::Text)
+        .when("adapter.type", ADAPTERS)
         .items(1, 64)
         .or(&["all-linear"])
         .default("all-linear")
         .doc("Linear layers that get an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj (Phi-3: qkv_proj, o_proj, gate_up_proj, down_proj)."),
     Key::map("adapter.rank_pattern")
+        .when("adapter.type", ADAPTERS)
         .doc("Ranks of single modules: a name or regular expression that ends the module's path, and its rank."),
-    Key::map("adapter.alpha_pattern").doc("As `rank_pattern`, for alpha."),
+    Key::map("adapter.alpha_pattern")
+        .when("adapter.type", ADAPTERS).doc("As `rank_pattern`, for alpha."),
     Key::list("adapter.modules_to_save", &Kind::Text)
+        .when("adapter.type", ADAPTERS)
         .default("[]")
         .doc("Modules of the base that are trained as a whole and saved with the adapter, lm_head say. Where the base ties its head to the embedding, embed_tokens trains and saves both as one matrix; with lm_head beside it they are two."),
     Key::list("adapter.trainable_tokens", &Kind::Text)
+        .when("adapter.type", ADAPTERS)
         .or(&["added"])
         .default("[]")
         .doc("Tokens whose rows of embedding and head are trained; added means those of `tokenizer`."),
     Key::float("adapter.loraplus_lr_ratio", 0.0, 1e4)
+        .when("adapter.type", ADAPTERS)
         .above_min()
         .default("1.0")
         .on_resume(Resume::WithNote)
         .doc("LoRA+: rate of lora_B over that of lora_A."),
     Key::float("adapter.dropout", 0.0, 1.0)
+        .when("adapter.type", ADAPTERS)
         .below_max()
         .default("0.0")
         .doc("Share of the adapters' inputs that is dropped in training."),
     Key::choice("adapter.from", &["continue", "stack"])
+        .when("adapter.type", ADAPTERS)
         .default_by("model")
         .doc("What happens to an adapter that the model brings along: it is trained on, or frozen under a new one."),
     Key::choice("quantization", &["none", "nf4", "int8"])
         .default("none")
         .doc("How the base's linear layers are kept: nf4 (4 bits, double quantised, as bitsandbytes), int8. A GGUF or bitsandbytes base keeps its own blocks."),
 ];
+
+/// A decay of an optimizer.
+const BETA: &Kind = &Kind::Float { min: 0.0, max: 1.0, open_min: false, open_max: true };
 
 /// The loop.
 const TRAIN_KEYS: &[Key] = &[
@@ -154,24 +146,39 @@ const TRAIN_KEYS: &[Key] = &[
     Key::float("train.optimizer.weight_decay", 0.0, 10.0)
         .default("0.0")
         .doc("Weight decay of everything but norms and biases. It is decoupled, but for sgd: there it is coupled (added to the gradient), as in torch.optim.SGD."),
-    Key::list(
-        "train.optimizer.betas",
-        &Kind::Float { min: 0.0, max: 1.0, open_min: false, open_max: true },
-    )
-    .items(2, 2)
-    .default_by("optimizer")
-    .doc("Decay of the moments of adamw, adamw8bit and muon ([0.9, 0.999]) and lion ([0.9, 0.99])."),
+    Key::list("train.optimizer.betas", BETA)
+        .items(2, 2)
+        .when("train.optimizer.type", &["adamw", "adamw8bit", "muon"])
+        .default("[0.9, 0.999]")
+        .doc("Decay of the first and second moments."),
+    Key::list("train.optimizer.betas", BETA)
+        .items(2, 2)
+        .when("train.optimizer.type", &["lion"])
+        .default("[0.9, 0.99]")
+        .doc("Decay of the momentum, in the update and as it is kept."),
     Key::float("train.optimizer.momentum", 0.0, 1.0)
         .below_max()
-        .default_by("optimizer")
-        .doc("Decay of the momentum of muon (0.95) and sgd (0.9)."),
+        .when("train.optimizer.type", &["muon"])
+        .default("0.95")
+        .doc("Decay of the momentum."),
+    Key::float("train.optimizer.momentum", 0.0, 1.0)
+        .below_max()
+        .when("train.optimizer.type", &["sgd"])
+        .default("0.9")
+        .doc("Decay of the momentum."),
     Key::bool("train.optimizer.nesterov")
-        .default_by("optimizer")
-        .doc("Whether the momentum of muon (true) and sgd (false) looks ahead."),
+        .when("train.optimizer.type", &["muon"])
+        .default("true")
+        .doc("Whether the momentum looks ahead."),
+    Key::bool("train.optimizer.nesterov")
+        .when("train.optimizer.type", &["sgd"])
+        .default("false")
+        .doc("Whether the momentum looks ahead."),
     Key::float("train.optimizer.eps", 0.0, 1.0)
         .above_min()
-        .default_by("optimizer")
-        .doc("Added to the root of the second moment: 1e-8."),
+        .when("train.optimizer.type", &["adamw", "adamw8bit", "muon"])
+        .default("1.0e-8")
+        .doc("Added to the root of the second moment."),
     Key::float("train.max_grad_norm", 0.0, 1e9)
         .above_min()
         .or(&["none"])
@@ -251,9 +258,7 @@ const LAST_KEYS: &[Key] = &[
     Key::any("evaluate")
         .later("`tunesmith quickstart` shows an evaluation; tasks come with `eval`")
         .doc("Tasks to measure the model on."),
-    Key::any("objective")
-        .later("its keys belong to preference and RL methods")
-        .doc("Loss of a preference or RL method."),
+    Key::section("objective").doc("Loss of a preference or RL method."),
     Key::any("reference")
         .later("it belongs to preference and RL methods")
         .doc("What a preference or RL method compares with."),
@@ -296,9 +301,18 @@ const LAST_KEYS: &[Key] = &[
         .doc("Keep only the stream between layers and compute the rest twice; changes no bit."),
 ];
 
+/// `method`, whose words are the names of [`METHODS`].
+static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
+    let names: Vec<&str> = METHODS.iter().map(|method| method.name()).collect();
+    [Key::choice("method", names.leak()).required().doc("What to learn from.")]
+});
+
 /// All keys of a recipe.
 pub fn schema() -> Schema {
-    Schema::new(&[KEYS, data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS])
+    let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
+    sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS]);
+    sections.extend(METHODS.iter().map(|method| method.keys()));
+    Schema::new(&sections)
 }
 
 /// How often something is done.

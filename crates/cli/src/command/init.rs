@@ -20,7 +20,7 @@ use crate::terminal::style::count;
 use crate::terminal::table::{one_line, table};
 use draft::Draft;
 use look::Look;
-use method::{Method, NOT_TRAINED};
+use method::NOT_TRAINED;
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -32,7 +32,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// What to learn from
-    #[arg(value_name = "METHOD", value_parser = Method::names())]
+    #[arg(value_name = "METHOD", value_parser = names())]
     method: String,
 
     /// Rows to train on: JSON Lines or a JSON array; may be given often
@@ -52,6 +52,11 @@ pub(crate) struct Arguments {
     force: bool,
 }
 
+/// The words of all methods.
+fn names() -> clap::builder::PossibleValuesParser {
+    train::method::METHODS.map(|method| method.name()).into()
+}
+
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let output = &arguments.output;
     let _claim = Claim::beside(output)?;
@@ -61,7 +66,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
             .at(output)
             .hint("`--output FILE` takes another name, `--force` writes over it"));
     }
-    let method = Method::named(&arguments.method).expect("the command line takes known methods");
+    let method =
+        train::method::named(&arguments.method).expect("the command line takes known methods");
     let look = Look::at(method, arguments, context)?;
     let recipe = draft(arguments, context, &look)?;
     write_atomic(output, recipe.text.as_bytes())?;
@@ -118,12 +124,12 @@ fn tell(arguments: &Arguments, context: &Context, look: &Look, recipe: &draft::W
     terminal.say(&style.bold("next"));
     let program = quote(context.environment.program());
     terminal.say(&format!("  {program} check {}", quote(&name)));
-    match look.method.trains {
+    match look.method.trains() {
         true => terminal.say(&format!("  {program} train {}", quote(&name))),
-        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name)),
+        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name())),
     }
     terminal.result(json!({
-        "recipe": name, "method": look.method.name, "trains": look.method.trains, "rows": look.rows, "tokens": look.lengths.to_json(),
+        "recipe": name, "method": look.method.name(), "trains": look.method.trains(), "rows": look.rows, "tokens": look.lengths.to_json(),
         "files": look.files, "findings": look.findings.iter().collect::<Vec<_>>(),
         "warnings": recipe.warnings,
     }));

@@ -73,12 +73,6 @@ fn resolve(document: &mut Document) -> Vec<Open> {
             }
         }
     }
-    // What no run would look at, such as the rank of no adapter.
-    let names: Vec<&str> = document.schema().keys().map(|key| key.name()).collect();
-    names
-        .iter()
-        .filter(|name| small.setting(name).is_none())
-        .for_each(|name| document.leave_out(name));
     open
 }
 

@@ -162,33 +162,19 @@ impl Tokens {
 /// What a method learns from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
-    /// Dialogues (or tokens): `sft`.
+    /// Dialogues (or tokens).
     #[default]
     Conversations,
-    /// Raw text (or tokens): `pretrain`.
+    /// Raw text (or tokens).
     Texts,
-    /// Pairs: `dpo`, `orpo`, `simpo`, `cpo`.
+    /// Pairs.
     Preferences,
-    /// Judged answers: `kto`.
+    /// Judged answers.
     Feedback,
-    /// Pairs, ranked or scored answers, or judged steps: `reward`.
+    /// Pairs, ranked or scored answers, or judged steps.
     Rewards,
-    /// Prompts: `ppo`, `grpo`, `rloo`.
+    /// Prompts.
     Prompts,
-}
-
-impl Wanted {
-    /// What a method of a recipe learns from.
-    pub fn by_method(method: &str) -> Wanted {
-        match method {
-            "pretrain" => Wanted::Texts,
-            "dpo" | "orpo" | "simpo" | "cpo" => Wanted::Preferences,
-            "kto" => Wanted::Feedback,
-            "reward" => Wanted::Rewards,
-            "ppo" | "grpo" | "rloo" => Wanted::Prompts,
-            _ => Wanted::Conversations,
-        }
-    }
 }
 
 impl Record {

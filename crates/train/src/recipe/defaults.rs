@@ -3,7 +3,8 @@
 
 use keys::{Document, Settings as _};
 
-use super::trained::{OF_ADAPTERS, optimizer_keys, trains_base};
+use super::trained::trains_base;
+use crate::method;
 
 /// Rows from which on the larger adapter of the practical stack is the default.
 const MANY_ROWS: usize = 2000;
@@ -15,14 +16,13 @@ const STEPS_MIN: usize = 50;
 pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
     fill_adapter(document, rows);
     fill_learning_rate(document, parameters);
-    fill_optimizer(document);
-    let method = document.get_str("method").to_owned();
+    let (method, usual) = (method::of(document).name(), method::of(document).usual());
     if document.opt_usize("train.max_steps").is_none() {
-        document.fill("train.epochs", usual(&method).epochs, &method);
+        document.fill("train.epochs", usual.epochs, method);
     }
     if document.opt_usize("train.tokens_per_step").is_none() {
         let epochs = document.opt_f64("train.epochs").unwrap_or(1.0);
-        let (batch, why) = batch_size(rows, epochs, &method);
+        let (batch, why) = batch_size(rows, epochs, usual.batch, method);
         document.fill("train.batch_size", batch as i64, &why);
     }
     let steps = estimated_steps(document, rows);
@@ -36,9 +36,6 @@ pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
 
 fn fill_adapter(document: &mut Document, rows: usize) {
     if trains_base(document) {
-        for key in OF_ADAPTERS {
-            document.leave_out(key);
-        }
         return;
     }
     let (rank, why) = match rows {
@@ -53,30 +50,10 @@ fn fill_adapter(document: &mut Document, rows: usize) {
 /// A model below this size takes a higher rate when it is trained as a whole.
 const SMALL_MODEL: usize = 1_000_000_000;
 
-/// What a kind of method takes unless told otherwise.
-struct Usual {
-    /// Learning rate of an adapter, of a whole model, and of a small whole model.
-    rates: [f64; 3],
-    /// Rows, pairs or prompts of a step.
-    batch: usize,
-    epochs: f64,
-}
-
-fn usual(method: &str) -> Usual {
-    match method {
-        "dpo" | "kto" | "orpo" | "simpo" | "cpo" => {
-            Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 }
-        }
-        "reward" => Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 },
-        "ppo" | "grpo" | "rloo" => Usual { rates: [1e-5, 1e-6, 1e-6], batch: 8, epochs: 1.0 },
-        "pretrain" => Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
-        _ => Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 },
-    }
-}
-
 fn fill_learning_rate(document: &mut Document, parameters: usize) {
-    let method = document.get_str("method").to_owned();
-    let Usual { rates: [adapter, whole, small], .. } = usual(&method);
+    let method = method::of(document);
+    let [adapter, whole, small] = method.usual().rates;
+    let method = method.name();
     let (rate, why) = match trains_base(document) {
         false => (adapter, format!("{method} with an adapter")),
         true if parameters < SMALL_MODEL => (small, format!("{method} of a whole model under 1B")),
@@ -91,25 +68,8 @@ fn fill_learning_rate(document: &mut Document, parameters: usize) {
     document.fill("train.learning_rate", rate * factor, &format!("{why}{of}"));
 }
 
-fn fill_optimizer(document: &mut Document) {
-    let kind = document.get_str("train.optimizer.type").to_owned();
-    let second = if kind == "lion" { 0.99 } else { 0.999 };
-    let betas = vec![keys::Value::from(0.9), keys::Value::from(second)];
-    let (momentum, nesterov) = if kind == "muon" { (0.95, true) } else { (0.9, false) };
-    for &name in optimizer_keys(&kind) {
-        let value = match name {
-            "betas" => keys::Value::List(betas.clone()),
-            "momentum" => momentum.into(),
-            "nesterov" => nesterov.into(),
-            _ => 1e-8.into(),
-        };
-        document.fill(&format!("train.optimizer.{name}"), value, &kind);
-    }
-}
-
 /// What the method usually takes, or less so that a small set still makes [`STEPS_MIN`] steps.
-fn batch_size(rows: usize, epochs: f64, method: &str) -> (usize, String) {
-    let usual = usual(method).batch;
+fn batch_size(rows: usize, epochs: f64, usual: usize, method: &str) -> (usize, String) {
     let visits = rows as f64 * epochs;
     let fitting = (visits / STEPS_MIN as f64).floor() as usize;
     if fitting >= usual {

@@ -13,67 +13,14 @@ pub fn trains_base(document: &Document) -> bool {
     document.get_str("adapter.type") == "none"
 }
 
-/// Keys that say how an adapter is.
-pub(super) const OF_ADAPTERS: &[&str] = &[
-    "adapter.rank",
-    "adapter.alpha",
-    "adapter.target_modules",
-    "adapter.rank_pattern",
-    "adapter.alpha_pattern",
-    "adapter.modules_to_save",
-    "adapter.trainable_tokens",
-    "adapter.loraplus_lr_ratio",
-    "adapter.dropout",
-    "adapter.from",
-];
-
-/// Refuses keys that say nothing beside the adapter and the optimizer that the recipe names.
+/// Refuses values that cannot go together.
 pub fn check(document: &Document) -> Result<()> {
-    let mut problems = Vec::new();
-    let mut refuse = |key: &str, message: String, hint: &str| {
-        problems.push(document.problem(key, message, Some(hint.to_owned())));
-    };
-    if trains_base(document) {
-        if quantization(document).is_some() {
-            refuse(
-                "quantization",
-                "a quantised model cannot be trained itself, and `adapter.type` is none".into(),
-                "leave `quantization` out, or train an adapter: `adapter: {type: lora}`",
-            );
-        }
-        for key in OF_ADAPTERS.iter().filter(|key| document.is_given(key)) {
-            let message = format!("`{key}` says how an adapter is, and `adapter.type` is none");
-            refuse(key, message, "leave it out, or set `adapter.type`");
-        }
+    if !trains_base(document) || quantization(document).is_none() {
+        return Ok(());
     }
-    let kind = document.get_str("train.optimizer.type");
-    let used = optimizer_keys(kind);
-    for name in ["betas", "momentum", "nesterov", "eps"] {
-        let key = format!("train.optimizer.{name}");
-        if document.is_given(&key) && !used.contains(&name) {
-            let message = format!("{kind} has no `{name}`");
-            let hint = match used {
-                [] => "leave it out: its constants are those of the paper".to_owned(),
-                used => format!("leave it out; {kind} takes `{}`", used.join("`, `")),
-            };
-            refuse(&key, message, &hint);
-        }
-    }
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Recipe(keys::Error::Recipe(problems))),
-    }
-}
-
-/// Which numbers a kind of optimizer has.
-pub(super) fn optimizer_keys(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "lion" => &["betas"],
-        "adafactor" => &[],
-        "muon" => &["betas", "momentum", "nesterov", "eps"],
-        "sgd" => &["momentum", "nesterov"],
-        _ => &["betas", "eps"],
-    }
+    let message = "a quantised model cannot be trained itself, and `adapter.type` is none";
+    let hint = "leave `quantization` out, or train an adapter: `adapter: {type: lora}`";
+    Err(problem(document, "quantization", message.to_owned(), hint.to_owned()))
 }
 
 /// How frozen linear layers are made smaller.

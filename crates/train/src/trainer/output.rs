@@ -147,7 +147,7 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
-    let base = &run.peft.base_model;
+    let (base, method) = (&run.peft.base_model, run.method.name());
     let kind = match (lora.dora, lora.kind) {
         (true, _) => "DoRA",
         (false, LoraKind::RsLora) => "rsLoRA",
@@ -169,10 +169,11 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         false => "* vLLM takes LoRA matrices only: merge it first, with `tunesmith merge`.\n",
     };
     format!(
-        "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, sft, tunesmith]\n---\n\n\
+        "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, {method}, tunesmith]\n---\n\n\
          # Adapter for {base}\n\n\
-         Supervised fine-tuning of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
+         {} of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
          {}{over}{grown}{alone}",
+        run.method.title(),
         lora.rank,
         lora.alpha,
         env!("CARGO_PKG_VERSION"),
@@ -182,11 +183,12 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
 }
 
 fn model_card(run: &Run) -> String {
-    let base = &run.peft.base_model;
+    let (base, method) = (&run.peft.base_model, run.method.name());
     format!(
-        "---\nbase_model: {base}\npipeline_tag: text-generation\ntags: [sft, tunesmith]\n---\n\n\
+        "---\nbase_model: {base}\npipeline_tag: text-generation\ntags: [{method}, tunesmith]\n---\n\n\
          # {base}, fine-tuned\n\n\
-         Supervised fine-tuning of {} tensors of the model with Tunesmith {}.\n{}\n{}",
+         {} of {} tensors of the model with Tunesmith {}.\n{}\n{}",
+        run.method.title(),
         run.trainee.decoder.trained().len(),
         env!("CARGO_PKG_VERSION"),
         validation(run),
@@ -207,7 +209,7 @@ fn facts(run: &Run) -> String {
          * Base weights: SHA-256 `{}`.\n\
          * `chat_template.jinja` is the template that it was trained with.\n",
         run.train.units(),
-        run.learned,
+        run.method.learned(),
         run.peft.base_hash.as_deref().unwrap_or("unknown"),
     )
 }

@@ -22,8 +22,9 @@ use super::stand_in::{self, StandIn};
 use super::{DataAccess, Job, output};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
+use crate::method::{self, Method};
 use crate::moved;
-use crate::recipe::{Recipe, check, fill_by_data, quantization, trainable, trains_base};
+use crate::recipe::{Recipe, check, fill_by_data, quantization, trains_base};
 use crate::run::{EventLog, Occupied, RunFolder};
 use crate::schedule::Schedule;
 use crate::trainee::{Blueprint, Trainee};
@@ -51,8 +52,7 @@ pub(super) struct Run {
     pub(super) trainee: Trainee,
     pub(super) train: Sequences,
     pub(super) validation: Sequences,
-    /// What of the rows is learned, in words.
-    pub(super) learned: &'static str,
+    pub(super) method: &'static dyn Method,
     pub(super) findings: Vec<Finding>,
     pub(super) order: Order,
     pub(super) schedule: Schedule,
@@ -125,7 +125,7 @@ pub(super) fn decide(
         date = before.date()?;
     }
 
-    trainable(&document)?;
+    method::trainable(&document)?;
     check(&document)?;
     let shapes_only = matches!(purpose, Purpose::Plan(_));
     let stand_in = match purpose {
@@ -263,7 +263,7 @@ pub(super) fn prepare(
 
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
-    let method = document.get_str("method").to_owned();
+    let method = method::of(document);
     folder.begin()?;
     // Of a run that goes on, before its manifest is replaced.
     prepared.manifest["place"] = moved::place(folder.path(), document);
@@ -303,7 +303,7 @@ pub(super) fn prepare(
         trainee,
         train: prepared.train,
         validation: prepared.validation,
-        learned: learned(document),
+        method,
         findings: prepared.findings,
         order: prepared.order,
         total_steps,
@@ -314,13 +314,12 @@ pub(super) fn prepare(
         // The run may have found a better one after the checkpoint, which is now superseded.
         output::restore(&run, &best)?;
     }
-    announce(&mut run, &method, resumed, &prepared.notes, observer)?;
+    announce(&mut run, resumed, &prepared.notes, observer)?;
     Ok(run)
 }
 
 fn announce(
     run: &mut Run,
-    method: &str,
     resumed: bool,
     notes: &[String],
     observer: &mut dyn FnMut(&Event),
@@ -329,7 +328,7 @@ fn announce(
     let parameters = run.trainee.decoder.config.parameter_count();
     let started = Event::Started {
         run: run.folder.path().display().to_string(),
-        method: method.into(),
+        method: run.method.name().into(),
         steps: run.total_steps,
         resumed_from: resumed.then_some(run.state.step),
         rows_train: run.train.units(),
@@ -506,7 +505,8 @@ pub fn rows(
     at: &DataAccess<'_>,
 ) -> Result<data::Prepared> {
     let seed = document.get_i64("seed") as u64;
-    let config = data::recipe::config(document, seed, threads);
+    let wanted = method::of(document).records();
+    let config = data::recipe::config(document, wanted, seed, threads);
     let mut config = config.map_err(|problem| Error::Recipe(problem.into()))?;
     config.cache = at.cache.clone();
     config.stop = at.stop.clone();
@@ -522,7 +522,7 @@ pub fn rows(
             source.location = Location::Files((at.fetch)(set)?);
         }
     }
-    let supervisor = match (config.wanted, &metadata.chat_template) {
+    let supervisor = match (wanted, &metadata.chat_template) {
         (Wanted::Texts, None) => Supervisor::for_text(metadata),
         _ => Supervisor::from_metadata(metadata, template_kwargs(document))?,
     };
@@ -536,14 +536,6 @@ pub fn rows(
 fn tokenizer_note(note: &text::Note) -> Finding {
     let (message, hint) = (note.message.clone(), note.hint.into());
     Finding { id: note.id.into(), level: Level::Note, count: 1, places: Vec::new(), message, hint }
-}
-
-/// What is learned of a row.
-fn learned(document: &Document) -> &'static str {
-    match document.get_str("method") {
-        "pretrain" => "loss on every token of the texts, the end-of-sequence token included",
-        _ => "loss on the turns that count, their end-of-turn token included",
-    }
 }
 
 fn longest(sequences: &Sequences) -> usize {

@@ -10,7 +10,7 @@ use model::{Base, LoraConfig, Selection};
 use super::demand::{self, Demand};
 use super::plan::{self, Memory};
 use crate::engine::Engine;
-use crate::objective::Sft;
+use crate::method::Sft;
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
 use crate::trainee::{Blueprint, Trainee};

@@ -10,7 +10,8 @@ use model::tensor::read_gradients;
 use model::{Adapter, Base, Decoder, LoadOptions, Optimizers, Selection, TrainedTensor, Training};
 use text::Target;
 use train::engine::{Engine, StepOutcome};
-use train::objective::{Coupling, Dpo, MicroOutputs, Objective, Outcome, Sft};
+use train::method::{Dpo, Sft};
+use train::objective::{Coupling, MicroOutputs, Objective, Outcome};
 use train::step::{StepPlan, Totals};
 
 use crate::support::{Fixture, How, model_golden, read_json, write_json};

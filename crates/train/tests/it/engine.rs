@@ -10,9 +10,8 @@ use model::{Adapter, Base, Decoder, LoraConfig, Optimizers, ScalarHead};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::{Engine, StepOutcome};
-use train::objective::{
-    Coupling, Dpo, MicroOutputs, Objective, Outcome, Reward, Sft, Share, sequence_logprobs,
-};
+use train::method::{Dpo, Reward, Sft};
+use train::objective::{Coupling, MicroOutputs, Objective, Outcome, Share, sequence_logprobs};
 use train::step::{StepPlan, Totals};
 
 use crate::support::{floats, model_golden, model_golden_json, tokens};

@@ -7,7 +7,7 @@ use model::adapter::LoadedAdapter;
 use model::{Base, Decoder, LoadOptions, Selection, Training};
 use serde_json::Value;
 use train::engine::Engine;
-use train::objective::Sft;
+use train::method::Sft;
 use train::optimizer::OptimizerConfig;
 use train::step::StepPlan;
 

@@ -399,7 +399,6 @@ fn check_key(overrides: &[&str], message: &str, hint: &str) {
 fn adapters_that_the_model_cannot_have() {
     let none = "`adapter.type` is none";
     check_key(&["adapter.type=none", "quantization=nf4"], none, "leave `quantization` out");
-    check_key(&["adapter.type=none", "adapter.rank=4"], none, "set `adapter.type`");
     check_key(&["adapter.from=stack"], "brings no adapter", "leave it out");
     check_key(&["adapter.rank_pattern={q_proj: two}"], "`q_proj` = \"two\" cannot be", "whole one");
     check_key(&["adapter.rank_pattern={q_proj: 1.5}"], "`q_proj` = 1.5 cannot be", "whole one");

@@ -3,7 +3,8 @@
 use model::HeadOutputs;
 use serde_json::Value;
 use text::{Batch, LastRead, Target};
-use train::objective::{Dpo, Fold, MicroOutputs, Objective, Reward, Sft};
+use train::method::{Dpo, Reward, Sft};
+use train::objective::{Fold, MicroOutputs, Objective};
 use train::schedule::{Schedule, ScheduleKind};
 use train::step::{SequenceInfo, StepPlan, Totals};
 

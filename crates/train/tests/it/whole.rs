@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::Engine;
 use train::events::Event;
-use train::objective::Sft;
+use train::method::Sft;
 use train::optimizer::OptimizerConfig;
 use train::run::{Occupied, RunFolder};
 use train::step::StepPlan;

@@ -1,7 +1,9 @@
 //! The prompts of the training rows, with or without answers behind them.
 
 use data::record::{self, Record};
-use data::{Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, source};
+use data::{
+    Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, Wanted, source,
+};
 use keys::Document;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -33,7 +35,7 @@ pub(super) struct Prompt {
 
 /// The prompts of `data.train`, in its order, as training shows them.
 pub(super) fn read(document: &Document, context: &Context, order: &Order) -> Result<Vec<Prompt>> {
-    let config = data::recipe::config(document, order.seed, context.threads());
+    let config = data::recipe::config(document, Wanted::Prompts, order.seed, context.threads());
     let config = config.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
     let options = data::recipe::supervision(document);
     let (mut prompts, mut findings) = (Vec::new(), Findings::default());

@@ -11,15 +11,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Arguments;
-use super::method::{Method, shape};
+use super::method::{instead, refuse, shape};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::terminal::style::count;
+use train::method::Method;
 
 /// What data look like.
 pub(super) struct Look {
     /// What they are to teach by.
-    pub(super) method: &'static Method,
+    pub(super) method: &'static dyn Method,
     /// The files.
     pub(super) files: Vec<FileLook>,
     /// Rows of all files.
@@ -50,14 +51,14 @@ pub(super) struct FileLook {
 impl Look {
     /// Reads the data, and counts tokens if they are conversations and the model is on this machine.
     pub(super) fn at(
-        method: &'static Method,
+        method: &'static dyn Method,
         arguments: &Arguments,
         context: &Context,
     ) -> Result<Self> {
         let at_hand = context.models().at_hand(&arguments.model);
         let base = at_hand.as_ref().map(|model| Base::open(&model.path)).transpose()?;
         let max_positions = base.as_ref().map(|base| base.config.max_position_embeddings);
-        if method.wanted != Wanted::Conversations {
+        if method.records() != Wanted::Conversations {
             return Ok(Look { max_positions, ..Look::of_rows(method, &arguments.data)? });
         }
         let mut findings = Findings::default();
@@ -90,12 +91,12 @@ impl Look {
     }
 
     /// Looks at rows that are no conversations.
-    fn of_rows(method: &'static Method, paths: &[PathBuf]) -> Result<Self> {
+    fn of_rows(method: &'static dyn Method, paths: &[PathBuf]) -> Result<Self> {
         let (mut files, mut rows) = (Vec::new(), Vec::new());
         for path in paths {
             let loaded = data::source::read(path)?;
             let format =
-                shape(&loaded, method.wanted).ok_or_else(|| method.refuse(path, &loaded))?;
+                shape(&loaded, method.records()).ok_or_else(|| refuse(method, path, &loaded))?;
             files.push(FileLook {
                 path: path.clone(),
                 format: format.to_owned(),
@@ -118,7 +119,7 @@ impl Look {
     /// What is learned, in words.
     pub(super) fn learned(&self) -> String {
         match self.turns {
-            None => self.method.learns_from.to_owned(),
+            None => self.method.learns_from().to_owned(),
             Some((1, 1)) => "one answer a row".to_owned(),
             Some((low, high)) if low == high => format!("{low} answers a row"),
             Some((low, high)) => format!("{low} to {high} answers a row"),
@@ -127,7 +128,7 @@ impl Look {
 }
 
 fn load_conversations(
-    method: &Method,
+    method: &dyn Method,
     path: &Path,
     findings: &mut Findings,
 ) -> Result<(FileLook, Vec<Conversation>)> {
@@ -140,7 +141,7 @@ fn load_conversations(
         Err(error) => {
             let failure = Failure::from(error);
             let rows = data::source::read(path).unwrap_or_default();
-            Err(match method.instead(path, &rows) {
+            Err(match instead(method, path, &rows) {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             })

@@ -10,7 +10,7 @@ use model::adapter::LoraKind;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use model::{Adapter, LoraConfig, Module, Optimizers};
 use train::engine::Engine;
-use train::objective::Sft;
+use train::method::Sft;
 use train::step::StepPlan;
 
 use super::plan::{FORWARD_TO_TRAIN, Pace};

@@ -1,10 +1,80 @@
 //! Reward model: a scalar head taught by pairs, Ouyang et al. 2022, eq. 1.
 
-use data::Reads;
+use data::{Reads, Wanted};
+use keys::{Document, Key, Resume, Settings as _};
 use model::{HeadGradients, HeadRequest, Want};
 
-use super::{Coupling, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sigmoid, softplus};
+use super::{Figure, Method, Usual};
+use crate::objective::{
+    Coupling, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sigmoid, softplus,
+};
 use crate::step::{StepPlan, Totals};
+
+/// Share of pairs whose better answer has the higher reward.
+const ACCURACY: &str = "accuracy";
+
+const KEYS: &[Key] = &[Key::choice("train.best_by", &["loss", "accuracy"])
+    .when("method", &["reward"])
+    .default("accuracy")
+    .on_resume(Resume::Free)
+    .doc("Figure of the validation by which the best step is chosen: the lowest loss, or the highest share of pairs that the reward orders rightly.")];
+
+pub(super) struct RewardModel;
+
+pub(super) const METHOD: RewardModel = RewardModel;
+
+impl Method for RewardModel {
+    fn name(&self) -> &'static str {
+        "reward"
+    }
+
+    fn title(&self) -> &'static str {
+        "Reward model"
+    }
+
+    fn records(&self) -> Wanted {
+        Wanted::Rewards
+    }
+
+    fn learns_from(&self) -> &'static str {
+        "pairs, ranked answers or judged steps"
+    }
+
+    fn fewest_sequences(&self) -> usize {
+        2
+    }
+
+    fn learned(&self) -> &'static str {
+        "loss on the score at the last token of every answer, better against worse"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn trains(&self) -> bool {
+        false
+    }
+
+    fn usual(&self) -> Usual {
+        Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 }
+    }
+
+    fn has_scalar_head(&self) -> bool {
+        true
+    }
+
+    fn judged_by(&self, document: &Document) -> Figure {
+        match document.get_str("train.best_by") {
+            "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
+            _ => Figure::LOSS,
+        }
+    }
+
+    fn objective(&self, _document: &Document) -> Box<dyn Objective> {
+        Box::new(Reward)
+    }
+}
 
 /// `-log σ(r_better − r_worse − margin)`, averaged over the pairs of every unit and over the step's units.
 ///
@@ -45,8 +115,7 @@ fn evaluate_micro(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
     }
     let units = plan.totals.units as f64;
     let metric = |name| Metric { name, fold: Fold::Mean, shares: Vec::new() };
-    let [mut accuracies, mut margins, mut means] =
-        ["accuracy", "margin", "mean_reward"].map(metric);
+    let [mut accuracies, mut margins, mut means] = [ACCURACY, "margin", "mean_reward"].map(metric);
     let mut by_read = vec![0.0; rewards.len()];
     let mut outcome = Outcome::default();
 

@@ -3,19 +3,11 @@
 //! An objective sees log-probabilities and values at the reads of a batch, never a logit, a hidden state or a
 //! device. It says what it must see at once, what is read, and which passes it needs besides the policy's own.
 
-mod dpo;
-mod reward;
-mod sft;
-
 use data::Reads;
 use model::{HeadGradients, HeadOutputs, HeadRequest};
 use text::{Batch, Target};
 
 use crate::step::{StepPlan, Totals};
-
-pub use dpo::Dpo;
-pub use reward::Reward;
-pub use sft::Sft;
 
 /// What must be seen at once to know a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

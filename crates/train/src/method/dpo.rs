@@ -1,10 +1,83 @@
 //! Direct preference optimization, Rafailov et al. 2023.
 
-use super::{
+use data::Wanted;
+use keys::{Document, Key, Resume, Settings as _};
+
+use super::{Figure, Method, Usual};
+use crate::objective::{
     Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sequence_logprobs,
     sigmoid, softplus,
 };
 use crate::step::{StepPlan, Totals};
+
+/// Share of pairs in which the policy prefers the chosen answer more than the reference does.
+const ACCURACY: &str = "rewards/accuracies";
+
+const KEYS: &[Key] = &[
+    Key::float("objective.beta", 0.0, 1e3)
+        .above_min()
+        .when("method", &["dpo"])
+        .default("0.1")
+        .doc("Strength of the pull towards the reference: the larger, the closer the policy stays to it."),
+    Key::choice("train.best_by", &["loss", "accuracy"])
+        .when("method", &["dpo"])
+        .default("loss")
+        .on_resume(Resume::Free)
+        .doc("Figure of the validation by which the best step is chosen: the lowest loss, or the highest share of pairs that the model orders rightly."),
+];
+
+pub(super) struct DirectPreferenceOptimization;
+
+pub(super) const METHOD: DirectPreferenceOptimization = DirectPreferenceOptimization;
+
+impl Method for DirectPreferenceOptimization {
+    fn name(&self) -> &'static str {
+        "dpo"
+    }
+
+    fn title(&self) -> &'static str {
+        "Direct preference optimization"
+    }
+
+    fn records(&self) -> Wanted {
+        Wanted::Preferences
+    }
+
+    fn learns_from(&self) -> &'static str {
+        "pairs of a chosen and a rejected answer"
+    }
+
+    fn fewest_sequences(&self) -> usize {
+        2
+    }
+
+    fn learned(&self) -> &'static str {
+        "loss on the chosen against the rejected answer, their end-of-turn tokens included"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn trains(&self) -> bool {
+        false
+    }
+
+    fn usual(&self) -> Usual {
+        Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 }
+    }
+
+    fn judged_by(&self, document: &Document) -> Figure {
+        match document.get_str("train.best_by") {
+            "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
+            _ => Figure::LOSS,
+        }
+    }
+
+    fn objective(&self, document: &Document) -> Box<dyn Objective> {
+        Box::new(Dpo { beta: document.get_f64("objective.beta") })
+    }
+}
 
 /// `-log σ(β · (policy margin − reference margin))`, eq. 7, averaged over the step's pairs.
 ///
@@ -41,8 +114,7 @@ impl Dpo {
         let pairs = plan.totals.units as f64;
         let metric = |name| Metric { name, fold: Fold::Mean, shares: Vec::new() };
         let [mut of_chosen, mut of_rejected, mut accuracies, mut margins] =
-            ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"]
-                .map(metric);
+            ["rewards/chosen", "rewards/rejected", ACCURACY, "rewards/margins"].map(metric);
         let mut outcome = Outcome::default();
         let mut by_sequence = vec![0.0; count];
 

@@ -3,7 +3,7 @@
 Run: python xtask/golden/check_adapter.py MODEL_FOLDER ADAPTER_FOLDER TOKENS_JSON
 TOKENS_JSON is a file with a list of token ids, or a list of such lists. Prints one JSON object:
 {"versions", "base_logprobs": [per sequence, T - 1], "logprobs": the same with the adapter,
-"last_logits": [per sequence, V]}.
+"last_logits": [per sequence, V]}; for a reward model {"versions", "scores": [per sequence]}.
 Fails when PEFT finds a tensor of the file missing, unknown or of another shape.
 """
 
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from store import VERSIONS, next_token_logprobs, rounded
 
@@ -33,9 +33,21 @@ def load_checked(base, folder):
     return model
 
 
+def scores_of(model_folder, adapter_folder, sequences):
+    base = AutoModelForSequenceClassification.from_pretrained(
+        model_folder, num_labels=1, dtype=torch.float32, attn_implementation="eager",
+    )
+    model = load_checked(base, adapter_folder)
+    with torch.no_grad():
+        return [model(torch.tensor([tokens])).logits.item() for tokens in sequences]
+
+
 def main(model_folder, adapter_folder, tokens_file):
     sequences = json.loads(Path(tokens_file).read_text())
     sequences = sequences if isinstance(sequences[0], list) else [sequences]
+    if PeftConfig.from_pretrained(adapter_folder).task_type == "SEQ_CLS":
+        scores = scores_of(model_folder, adapter_folder, sequences)
+        return print(json.dumps(rounded(dict(versions=VERSIONS, scores=scores))))
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         base_logprobs = [next_token_logprobs(base, tokens) for tokens in sequences]

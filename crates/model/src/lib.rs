@@ -13,6 +13,7 @@ pub mod divergence;
 mod error;
 pub mod generate;
 pub mod merge;
+mod scalar_head;
 pub mod stream;
 pub mod tensor;
 
@@ -20,6 +21,7 @@ pub use adapter::{Adapter, LoraConfig};
 pub use checkpoint::Base;
 pub use config::Config;
 pub use decoder::{Decoder, Hidden, LoadOptions, LowRank, Module, Pass, Selection, Training};
-pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, LookupSums, ScalarHead, Want};
+pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, LookupSums, Want};
 pub use error::{Error, Result};
+pub use scalar_head::ScalarHead;
 pub use tensor::{Optimizers, Role, TrainedTensor};

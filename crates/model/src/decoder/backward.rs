@@ -3,14 +3,14 @@
 use compute::op::{Op, ScatterAdd};
 use compute::{Backend, Buffer, DType};
 
+use super::Decoder;
 use super::forward::{Hidden, Kept, Pass};
 use super::head::HeadGradients;
 use super::inputs::upload;
 use super::layer::LayerContext;
 use super::lookups::Of;
 use super::norm::NormSite;
-use super::{Decoder, ScalarHead};
-use crate::Result;
+use crate::{Result, ScalarHead};
 
 impl Decoder {
     /// Adds the gradient of every trained matrix of `pass.adapter` (and of `scalar`) to what it holds, and

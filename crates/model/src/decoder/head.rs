@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use compute::op::{self, Linear, Op, Term, WeightGradient};
-use compute::{Backend, Buffer, DType, Parameter};
+use compute::{Backend, Buffer, DType};
 use text::Target;
 
 use super::inputs::upload;
 use super::{Decoder, Hidden, Pass};
-use crate::Result;
+use crate::{Result, ScalarHead};
 
 /// What an objective asks of the head.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,13 +87,6 @@ pub struct HeadGradients {
     pub hidden: Option<Vec<f32>>,
 }
 
-/// One number per read from the final norm's output: a value or reward head, `[1, C]`, no bias.
-#[derive(Clone, Copy, Debug)]
-pub struct ScalarHead {
-    /// Its weight.
-    pub parameter: Parameter,
-}
-
 impl Decoder {
     /// Computes what `request` wants for `targets` (sorted by read) of a forward pass.
     ///
@@ -168,7 +161,7 @@ impl Decoder {
         if want.value {
             let scalar = scalar.expect("a value is wanted, so there is a scalar head");
             let out = backend.alloc(reads, DType::F32)?;
-            let weight = scalar.parameter.matrix();
+            let weight = scalar.matrix().weight();
             let terms = &[Term { input: hidden.normed, weight, transposed: false }];
             backend.run(Op::Linear(&[Linear::product(reads, terms, out)]))?;
             outputs.value = read(backend, Some(out))?;
@@ -215,18 +208,15 @@ impl Decoder {
             backend.run(Op::Fill { out: d_normed, value: 0.0 })?;
         }
         if let Some(value) = value {
-            let parameter = scalar.expect("a gradient of the value needs its head").parameter;
+            let matrix = scalar.expect("a gradient of the value needs its head").matrix();
             let dy = backend.alloc(reads, backend.operand())?;
             backend.upload(value, dy)?;
-            backend.run(Op::WeightGradient(&[WeightGradient {
-                dy,
-                x: hidden.normed,
-                n: 1,
-                k: size,
-                groups: hidden.uploaded.read_groups,
-                gradient: parameter.gradient,
-            }]))?;
-            let terms = &[Term { input: dy, weight: parameter.matrix(), transposed: true }];
+            if let Some(gradient) = matrix.gradient() {
+                let (x, groups) = (hidden.normed, hidden.uploaded.read_groups);
+                let own = WeightGradient { dy, x, n: 1, k: size, groups, gradient };
+                backend.run(Op::WeightGradient(&[own]))?;
+            }
+            let terms = &[Term { input: dy, weight: matrix.weight(), transposed: true }];
             let base = Some(d_normed);
             let linear = Linear { rows: reads, terms, scale: 1.0, bias: None, base, out: d_normed };
             backend.run(Op::Linear(&[linear]))?;

@@ -18,7 +18,7 @@ mod norm;
 use compute::Buffer;
 
 pub use forward::{Hidden, Pass};
-pub use head::{HeadGradients, HeadOutputs, HeadRequest, ScalarHead, Want};
+pub use head::{HeadGradients, HeadOutputs, HeadRequest, Want};
 pub(crate) use inputs::{CacheView, Inputs, Spans};
 pub use load::{LoadOptions, LowRank, Selection, Training};
 pub(crate) use load::{constant, frozen};

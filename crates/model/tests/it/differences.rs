@@ -96,13 +96,8 @@ impl Probe {
         request: HeadRequest,
     ) -> Self {
         let size = decoder.config.hidden_size;
-        let parameter = backend
-            .load_trained(
-                compute::Shape::Matrix(1, size),
-                &draws(9, size),
-                compute::OptimizerKind::AdamW,
-            )
-            .unwrap();
+        let training = Some(Optimizers::ADAMW);
+        let scalar = ScalarHead::new(&mut backend, &draws(9, size), training).unwrap();
         let tokens = |seed, len| random_tokens(seed, len, decoder.config.vocab_size as u32);
         let prefix = tokens(1, 6);
         let row =
@@ -110,7 +105,6 @@ impl Probe {
         let rows = [row(0, 4), row(1, 3), random_sequence(2, &tokens(2, 5))];
         let batch = batch(&rows, 4);
         assert_eq!(batch.segments.len(), 4);
-        let scalar = ScalarHead { parameter };
         Probe { backend, decoder, adapter, scalar, batch, request, dropout_key: None }
     }
 
@@ -175,7 +169,8 @@ impl Probe {
         };
         let named =
             trained.iter().map(|tensor| (tensor.name.clone(), tensor.role, tensor.parameter));
-        named.chain([("scalar head".into(), Role::Scalar, self.scalar.parameter)]).collect()
+        let scalar = self.scalar.trained().unwrap();
+        named.chain([("scalar head".into(), Role::Scalar, scalar.parameter)]).collect()
     }
 
     /// Makes what follows from a parameter anew. DoRA's norms follow from its matrices, but are constants

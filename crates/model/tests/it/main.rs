@@ -14,6 +14,7 @@ mod longrope;
 mod merged;
 mod peft;
 mod quantized_files;
+mod reward;
 mod smollm2;
 mod subject;
 mod support;

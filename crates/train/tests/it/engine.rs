@@ -49,16 +49,8 @@ impl Setup {
         let config = &decoder.config;
         let (lora, training) = (self.lora.clone(), Some(Optimizers::ADAMW));
         let adapter = Adapter::new(backend, &decoder, lora, &self.values, training).unwrap();
-        let scalar = self.score.as_ref().map(|score| {
-            let parameter = backend
-                .load_trained(
-                    compute::Shape::Matrix(1, score.len()),
-                    score,
-                    compute::OptimizerKind::AdamW,
-                )
-                .unwrap();
-            ScalarHead { parameter }
-        });
+        let scalar =
+            self.score.as_ref().map(|score| ScalarHead::new(backend, score, training).unwrap());
         let mut engine = Engine {
             backend: &mut *backend,
             decoder: &decoder,
@@ -72,8 +64,10 @@ impl Setup {
         let difference = (evaluated.loss - outcome.loss).abs();
         assert!(difference <= 1e-5 * outcome.loss.abs(), "{evaluated:?} {outcome:?}");
         let names = adapter.config().matrices(config).into_iter().map(|matrix| matrix.name);
-        let names = names.chain(scalar.map(|_| "score.weight".to_owned()));
-        let parameters = adapter.parameters().into_iter().chain(scalar.map(|s| s.parameter));
+        let head = scalar.as_ref().and_then(ScalarHead::trained);
+        let names = names.chain(head.map(|tensor| tensor.name.clone()));
+        let parameters =
+            adapter.parameters().into_iter().chain(head.map(|tensor| tensor.parameter));
         let gradients = names.zip(parameters).map(|(name, parameter)| {
             let mut gradient = vec![0.0; parameter.gradient.len];
             backend.read(parameter.gradient, &mut gradient).unwrap();

@@ -29,10 +29,20 @@ pub(super) fn config_of(json: &Value, path: &Path) -> Result<LoraConfig> {
     })
 }
 
+/// The modules of a sequence classifier that PEFT saves without being asked. A decoder has the second.
+pub(super) const SCORED: [&str; 2] = ["classifier", "score"];
+
+/// Whether the adapter is that of a sequence classifier: a reward model.
+pub(super) fn is_scored(json: &Value) -> bool {
+    json.get("task_type").and_then(Value::as_str) == Some("SEQ_CLS")
+}
+
 /// `modules_to_save`, each once: PEFT lists `model.embed_tokens` beside `embed_tokens` where it ties the head.
+/// The head of a sequence classifier is none of them.
 fn modules_to_save(json: &Value) -> Vec<String> {
     let listed = json.get("modules_to_save").and_then(Value::as_array).into_iter().flatten();
-    let names: Vec<&str> = listed.filter_map(Value::as_str).collect();
+    let mut names: Vec<&str> = listed.filter_map(Value::as_str).collect();
+    names.retain(|name| !is_scored(json) || !SCORED.contains(name));
     let is_meant_by =
         |name: &str, other: &str| name.strip_suffix(other).is_some_and(|path| path.ends_with('.'));
     let own = names.iter().filter(|name| !names.iter().any(|other| is_meant_by(name, other)));

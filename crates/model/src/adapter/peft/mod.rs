@@ -65,8 +65,21 @@ pub struct LoadedAdapter {
 }
 
 impl LoadedAdapter {
-    /// Reads an adapter folder. What cannot be honoured is refused by name.
+    /// Reads the adapter of a language model from its folder. What cannot be honoured is refused by name.
     pub fn read(dir: &Path, model: &Config) -> Result<Self> {
+        match Self::read_scored(dir, model)? {
+            (adapter, None) => Ok(adapter),
+            (_, Some(_)) => {
+                let message = "the adapter is a reward model: it gives scores, not text";
+                Err(Error::file(dir.join(CONFIG), message)
+                    .with_hint("give an adapter of `task_type` CAUSAL_LM"))
+            }
+        }
+    }
+
+    /// Reads an adapter folder, and the score head of a reward model, `[C]`, where it holds one: PEFT calls such
+    /// a folder a sequence classifier (`SEQ_CLS`).
+    pub fn read_scored(dir: &Path, model: &Config) -> Result<(Self, Option<Vec<f32>>)> {
         let path = dir.join(CONFIG);
         let json = read_config(dir)?;
         config::refuse_unsupported(&json, &path)?;
@@ -79,7 +92,8 @@ impl LoadedAdapter {
         let patterns = ["rank_pattern", "alpha_pattern"];
         let [ranks, alphas] = patterns.map(|key| config::patterns(&json, key, &path));
         let bytes = read_weights(dir)?;
-        tensors::read(&bytes, &dir.join(WEIGHTS), model, config, &[ranks?, alphas?])
+        let is_scored = config::is_scored(&json);
+        tensors::read(&bytes, &dir.join(WEIGHTS), model, config, &[ranks?, alphas?], is_scored)
     }
 }
 

@@ -10,7 +10,7 @@ use super::LoadedAdapter;
 use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, TOKEN_MODULES, TOKEN_ROWS};
 use crate::adapter::coverage::{Patterns, module_path};
 use crate::tensor::{HostTensor, Role};
-use crate::{Config, Error, Module, Result};
+use crate::{Config, Error, Module, Result, ScalarHead};
 
 const OTHER_BASE: &str = "the adapter belongs to another base";
 
@@ -21,18 +21,20 @@ pub(super) fn read(
     model: &Config,
     mut config: LoraConfig,
     patterns: &[Patterns<f64>; 2],
-) -> Result<LoadedAdapter> {
+    is_scored: bool,
+) -> Result<(LoadedAdapter, Option<Vec<f32>>)> {
     let tensors = SafeTensors::deserialize(bytes)
         .map_err(|error| Error::file(path, format!("not a whole safetensors file: {error}")))?;
     let mut reader = Reader { path, model, tensors: BTreeMap::new(), replaced: BTreeMap::new() };
     for (name, view) in tensors.tensors() {
-        reader.take(&name, &view, &config)?;
+        reader.take(&name, &view, &config, is_scored)?;
     }
+    let score = if is_scored { Some(reader.score()?) } else { None };
     reader.cover(&mut config, patterns)?;
     reader.check_saved(&config)?;
     reader.tie(&config)?;
     let values = reader.values(&config)?;
-    Ok(LoadedAdapter { config, values, replaced: reader.replaced })
+    Ok((LoadedAdapter { config, values, replaced: reader.replaced }, score))
 }
 
 /// Sorts the tensors of a file.
@@ -49,7 +51,13 @@ impl Reader<'_> {
         Error::file(self.path, message)
     }
 
-    fn take(&mut self, name: &str, view: &TensorView<'_>, config: &LoraConfig) -> Result<()> {
+    fn take(
+        &mut self,
+        name: &str,
+        view: &TensorView<'_>,
+        config: &LoraConfig,
+        is_scored: bool,
+    ) -> Result<()> {
         let Some(values) = to_f32(view) else {
             return Err(self.error(format!("tensor `{name}` is stored as {:?}", view.dtype())));
         };
@@ -71,7 +79,8 @@ impl Reader<'_> {
             Some(Part::Copy) => return Ok(()),
             None => {}
         }
-        if config.saves(&inner) && !inner.contains("lora_") {
+        let is_score = is_scored && inner == ScalarHead::TENSOR;
+        if is_score || config.saves(&inner) && !inner.contains("lora_") {
             self.replaced.insert(inner, tensor);
             return Ok(());
         }
@@ -83,6 +92,23 @@ impl Reader<'_> {
         }
         self.tensors.insert(format!("base_model.model.{name}"), tensor);
         Ok(())
+    }
+
+    /// Takes the score head out of the whole tensors.
+    fn score(&mut self) -> Result<Vec<f32>> {
+        let name = ScalarHead::TENSOR;
+        let Some((shape, values)) = self.replaced.remove(name) else {
+            return Err(self
+                .error(format!("tensor `base_model.model.{name}` is missing"))
+                .with_hint("`task_type` = SEQ_CLS of `adapter_config.json` announces it"));
+        };
+        let expected = [1, self.model.hidden_size];
+        if shape != expected {
+            let message =
+                format!("tensor `{name}`: shape {shape:?} does not fit, {expected:?} would");
+            return Err(self.error(message).with_hint("supported: one label, the score"));
+        }
+        Ok(values)
     }
 
     fn unsupported(&self, name: &str) -> Error {

@@ -6,12 +6,12 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::config::module_name;
+use super::config::{SCORED, module_name};
 use super::{CONFIG, OWN, PeftMetadata, WEIGHTS};
 use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, LoraKind};
 use crate::stream::{Announced, TensorWriter};
 use crate::tensor::HostTensor;
-use crate::{Config, Error, Module, Result};
+use crate::{Config, Error, Module, Result, ScalarHead};
 
 impl LoraConfig {
     /// Writes an adapter folder that PEFT loads. `values` in the order of [`LoraConfig::matrices`];
@@ -25,8 +25,28 @@ impl LoraConfig {
         saved: &BTreeMap<String, HostTensor>,
         metadata: &PeftMetadata,
     ) -> Result<()> {
+        self.save_scored(dir, model, values, saved, None, metadata)
+    }
+
+    /// As [`save`](LoraConfig::save), for a reward model where there is a score head, `[C]`: PEFT loads the folder
+    /// over a sequence classifier with one label.
+    ///
+    /// # Errors
+    /// Those of [`check_scored`](LoraConfig::check_scored).
+    pub fn save_scored(
+        &self,
+        dir: &Path,
+        model: &Config,
+        values: &[Vec<f32>],
+        saved: &BTreeMap<String, HostTensor>,
+        score: Option<&[f32]>,
+        metadata: &PeftMetadata,
+    ) -> Result<()> {
+        if score.is_some() {
+            self.check_scored(model)?;
+        }
         let path = dir.join(CONFIG);
-        let text = serde_json::to_string_pretty(&self.peft_json(model, metadata))
+        let text = serde_json::to_string_pretty(&self.peft_json(model, metadata, score.is_some()))
             .expect("a JSON value can be written");
         std::fs::write(&path, text + "\n").map_err(Error::io(&path))?;
         if let Some(hash) = &metadata.base_hash {
@@ -39,22 +59,38 @@ impl LoraConfig {
         let own = infos.into_iter().map(|info| (info.name, info.shape));
         let mut saved: Vec<(&str, &HostTensor)> =
             saved.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        if model.tie_word_embeddings && self.tokens.is_empty() && !self.unties_head(model) {
+        let ties = model.tie_word_embeddings && !self.unties_head(model);
+        if ties && self.tokens.is_empty() && score.is_none() {
             let embedding = saved.iter().find(|(name, _)| *name == EMBEDDING).map(|saved| saved.1);
             saved.extend(embedding.map(|embedding| (HEAD, embedding)));
         }
         let whole =
             saved.iter().map(|(name, (shape, _))| (self.name_of_saved(name, model), shape.clone()));
+        let score_name = format!("base_model.model.{}", ScalarHead::TENSOR);
+        let head = score.iter().map(|values| (score_name.clone(), vec![1, values.len()]));
         let announced: Vec<Announced> = own
             .chain(whole)
+            .chain(head)
             .map(|(name, shape)| Announced { name, dtype: Dtype::F32, shape })
             .collect();
         let mut writer = TensorWriter::create(&dir.join(WEIGHTS), &announced)?;
         let saved = saved.iter().map(|(_, (_, values))| values);
-        for values in values.iter().chain(saved) {
+        for values in values.iter().chain(saved).map(Vec::as_slice).chain(score) {
             writer.write_f32(values)?;
         }
         writer.finish()
+    }
+
+    /// Refuses to save an adapter as a reward model that changes the head of a language model: a sequence
+    /// classifier has none.
+    pub fn check_scored(&self, model: &Config) -> Result<()> {
+        let has_rows = !self.tokens.is_empty() && self.token_modules(model).len() > 1;
+        if !self.saves(HEAD) && !has_rows {
+            return Ok(());
+        }
+        let message = "the adapter trains `lm_head`, which a reward model does not have".into();
+        let hint = Some("train the embedding without the head".into());
+        Err(Error::Input { message, hint })
     }
 
     /// PEFT's name for a whole tensor. Where rows of it are trained, it stands under them.
@@ -67,7 +103,7 @@ impl LoraConfig {
         }
     }
 
-    fn peft_json(&self, model: &Config, metadata: &PeftMetadata) -> Value {
+    fn peft_json(&self, model: &Config, metadata: &PeftMetadata, is_scored: bool) -> Value {
         let mut by_layer: BTreeMap<usize, Vec<Module>> = BTreeMap::new();
         for &(layer, module) in self.modules.keys() {
             by_layer.entry(layer).or_default().push(module);
@@ -98,6 +134,9 @@ impl LoraConfig {
             let entries = modules.map(|m| (module_name(m).to_owned(), json!(self.tokens)));
             Value::Object(entries.collect())
         });
+        let scored = SCORED.into_iter().filter(|_| is_scored).map(str::to_owned);
+        let modules_to_save: Vec<String> =
+            self.modules_to_save.iter().cloned().chain(scored).collect();
         let mut json = json!({
             "alpha_pattern": alphas,
             "auto_mapping": null,
@@ -110,13 +149,13 @@ impl LoraConfig {
             "layers_to_transform": layers,
             "lora_alpha": float(self.alpha),
             "lora_dropout": float(self.dropout),
-            "modules_to_save": some(&self.modules_to_save),
+            "modules_to_save": some(&modules_to_save),
             "peft_type": "LORA",
             "r": self.rank,
             "rank_pattern": ranks,
             "revision": metadata.revision,
             "target_modules": targets,
-            "task_type": "CAUSAL_LM",
+            "task_type": if is_scored { "SEQ_CLS" } else { "CAUSAL_LM" },
             "trainable_token_indices": tokens,
             "use_dora": self.dora,
             "use_rslora": self.kind == LoraKind::RsLora,

@@ -10,19 +10,20 @@ mod sums;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use compute::{Backend, Buffer, DType, Shape};
 use data::Cursor;
 use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::stream::{Announced, TensorWriter};
 use model::tensor::HostTensor;
-use model::{Config, LoraConfig, TrainedTensor};
+use model::{Config, LoraConfig, ScalarHead, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::models::{Models, Part, PartName, PartSetup, TrainingSetup, same};
 use crate::run::{MANIFEST, RECIPE, is_partial, pretty, remove_any, sync_folder};
-use crate::trainee::{Blueprint, Trainee};
 use crate::trainer::Lowest;
 use crate::{Error, Result};
 
@@ -103,10 +104,10 @@ impl State {
 
 /// What a checkpoint is made of.
 pub struct Contents<'a> {
-    /// What is trained.
-    pub trainee: &'a Trainee,
-    /// How it was put together.
-    pub blueprint: &'a Blueprint,
+    /// The models on their device.
+    pub models: &'a Models,
+    /// What they were made of.
+    pub setup: &'a TrainingSetup,
     /// What the adapter's file says beside its values.
     pub metadata: &'a PeftMetadata,
     /// The resolved recipe.
@@ -192,41 +193,39 @@ impl Store {
         Error::Unsaved { what, source: Box::new(error), hint }
     }
 
-    /// Puts what a checkpoint holds in the place of a blueprint's values.
-    pub fn restore(path: &Path, blueprint: &mut Blueprint, model: &Config) -> Result<()> {
-        let read = |dir: &Path| {
-            let adapter = LoadedAdapter::read(dir, model)
-                .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))?;
-            let replaced = adapter.replaced.values().map(|(_, values)| values);
-            for values in adapter.values.iter().chain(replaced) {
-                check_numbers(dir, "a value of the adapter", values)?;
+    /// Puts what a checkpoint holds in the place of a setup's values.
+    pub fn restore(path: &Path, setup: &mut TrainingSetup, model: &Config) -> Result<()> {
+        for name in PartName::OTHERS {
+            let dir = path.join(name.to_string());
+            if dir.is_dir() {
+                let mut part = PartSetup::of_base(name);
+                read_part(&dir, &mut part, model)?;
+                setup.parts.push(part);
             }
-            Ok::<_, Error>(adapter)
-        };
-        if !PeftMetadata::is_adapter(path) {
+        }
+        if PeftMetadata::is_adapter(path) {
+            read_part(path, setup.policy_mut(), model)?;
+        } else {
             let path = path.join(TRAINED);
-            blueprint.replaced = read_tensors(&path)?;
-            for (name, (_, values)) in &blueprint.replaced {
+            setup.replaced = read_tensors(&path)?;
+            for (name, (_, values)) in &setup.replaced {
                 check_numbers(&path, name, values)?;
             }
-            return Ok(());
+            let head = setup.replaced.remove(ScalarHead::TENSOR);
+            setup.policy_mut().head = head.map(|(_, values)| values);
         }
-        blueprint.adapter = Some(read(path)?);
-        let (below, initial) = (path.join(BELOW), path.join(INITIAL));
-        if below.is_dir() {
-            blueprint.below = Some(read(&below)?);
-        }
+        let initial = path.join(INITIAL);
         if initial.is_dir() {
-            let mut values = read(&initial)?.values;
+            let mut values = read_adapter(&initial, model)?.0.values;
             // Places of those that nothing was taken off for.
-            values.resize(blueprint.adapter.as_ref().map_or(0, |own| own.values.len()), Vec::new());
-            blueprint.initial = Some(values);
+            values.resize(setup.policy().own().map_or(0, |own| own.values.len()), Vec::new());
+            setup.initial = Some(values);
         }
         Ok(())
     }
 
     /// Reads where the run stood, and puts the optimizer's state back onto the device.
-    pub fn resume(path: &Path, backend: &mut dyn Backend, trainee: &Trainee) -> Result<State> {
+    pub fn resume(path: &Path, backend: &mut dyn Backend, models: &Models) -> Result<State> {
         let state_path = path.join(STATE);
         let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path))?;
         let state: State =
@@ -234,7 +233,7 @@ impl Store {
         if let Some(what) = state.impossible() {
             return Err(damaged(&state_path, format!("{what} cannot be")));
         }
-        read_optimizer(&path.join(OPTIMIZER), backend, &trainee.trained())?;
+        read_optimizer(&path.join(OPTIMIZER), backend, &models.trained())?;
         Ok(state)
     }
 
@@ -275,32 +274,20 @@ fn write_checkpoint(
     state: &State,
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let Contents { trainee, blueprint, metadata, recipe, manifest } = run;
-    let model = &trainee.decoder.config;
-    match &trainee.adapter {
-        None => write_trained(&dir.join(TRAINED), backend, trainee.decoder.trained())?,
-        Some(adapter) => {
-            let values = trainee.values(backend)?;
-            let tensors = blueprint.whole_tensors(values.tensors);
-            adapter.config().save(dir, model, &values.adapter, &tensors, metadata)?;
-        }
+    let Contents { models, setup, metadata, recipe, manifest } = run;
+    for (part, host) in models.parts.iter().zip(&setup.parts) {
+        write_part(dir, backend, run, part, host)?;
     }
-    let save = |name: &str, config: &LoraConfig, values: &[Vec<f32>]| -> Result<()> {
-        let dir = dir.join(name);
-        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        config.save(&dir, model, values, &BTreeMap::new(), metadata)?;
-        sync_files(&dir)
-    };
-    if let Some(below) = &blueprint.below {
-        save(BELOW, &below.config, &below.values)?;
-    }
-    if let (Some(initial), Some(adapter)) = (&blueprint.initial, &trainee.adapter) {
+    if let (Some(initial), Some(adapter)) = (&setup.initial, &models.policy().adapter) {
         // Nothing of whole modules and tokens is taken off the base.
         let (tokens, modules_to_save) = (Vec::new(), Vec::new());
         let config = LoraConfig { tokens, modules_to_save, ..adapter.config().clone() };
-        save(INITIAL, &config, &initial[..2 * config.modules.len()])?;
+        let values = initial[..2 * config.modules.len()].to_vec();
+        let initial = LoadedAdapter { config, values, replaced: BTreeMap::new() };
+        let model = &models.decoder.config;
+        write_stack(&dir.join(INITIAL), model, &[initial.into()], None, metadata)?;
     }
-    write_optimizer(&dir.join(OPTIMIZER), backend, &trainee.trained())?;
+    write_optimizer(&dir.join(OPTIMIZER), backend, &models.trained())?;
     let state = serde_json::to_value(state).expect("the state is JSON");
     for (name, text) in
         [(RECIPE, (*recipe).to_owned()), (MANIFEST, pretty(manifest)), (STATE, pretty(&state))]
@@ -309,6 +296,86 @@ fn write_checkpoint(
         fs::write(&path, text).map_err(Error::io(&path))?;
     }
     sync_files(dir)
+}
+
+/// Writes a part: the policy into the folder itself, any other one into a folder of its name.
+fn write_part(
+    dir: &Path,
+    backend: &mut dyn Backend,
+    run: &Contents<'_>,
+    part: &Part,
+    host: &PartSetup,
+) -> Result<()> {
+    let Contents { models, setup, metadata, .. } = run;
+    let (decoder, model) = (&models.decoder, &models.decoder.config);
+    let Some(adapter) = &part.adapter else {
+        // The base itself: what is trained of it is the policy.
+        if part.name != PartName::Policy {
+            return Ok(());
+        }
+        let head = part.trained();
+        let trained: Vec<_> = decoder.trained().iter().chain(&head).collect();
+        return write_trained(&dir.join(TRAINED), backend, trained);
+    };
+    let own = dir.join(part.name.to_string());
+    let (dir, values, tensors) = match (part.name, host.own()) {
+        (PartName::Policy, _) => {
+            let mut values = models.values(backend)?;
+            let tensors = setup.whole_tensors(std::mem::take(&mut values.tensors));
+            (dir, values, tensors)
+        }
+        (_, Some(loaded)) => (&*own, part.values(backend, decoder)?, loaded.replaced.clone()),
+        // What the policy stands on is in the folder of the policy.
+        _ if host.head.is_none() && is_below(&host.adapters, setup.policy()) => return Ok(()),
+        _ => return write_stack(&own, model, &host.adapters, host.head.as_deref(), metadata),
+    };
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let head = values.head.as_deref();
+    adapter.config().save_scored(dir, model, &values.adapter, &tensors, head, metadata)?;
+    write_stack(&dir.join(BELOW), model, host.frozen(), None, metadata)?;
+    sync_files(dir)
+}
+
+/// Whether these are the adapters, or the lowest of those, that the policy stands on.
+fn is_below(adapters: &[Arc<LoadedAdapter>], policy: &PartSetup) -> bool {
+    policy.frozen().get(..adapters.len()).is_some_and(|lowest| same(lowest, adapters))
+}
+
+/// Writes frozen adapters: the one on top into the folder, those below it into folders within.
+fn write_stack(
+    dir: &Path,
+    model: &Config,
+    adapters: &[Arc<LoadedAdapter>],
+    head: Option<&[f32]>,
+    metadata: &PeftMetadata,
+) -> Result<()> {
+    let Some((top, below)) = adapters.split_last() else { return Ok(()) };
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    top.config.save_scored(dir, model, &top.values, &top.replaced, head, metadata)?;
+    write_stack(&dir.join(BELOW), model, below, None, metadata)?;
+    sync_files(dir)
+}
+
+/// Reads the adapters and the head of a part.
+fn read_part(dir: &Path, part: &mut PartSetup, model: &Config) -> Result<()> {
+    let below = dir.join(BELOW);
+    if below.is_dir() {
+        read_part(&below, part, model)?;
+    }
+    let (adapter, head) = read_adapter(dir, model)?;
+    part.adapters.push(adapter.into());
+    part.head = head;
+    Ok(())
+}
+
+fn read_adapter(dir: &Path, model: &Config) -> Result<(LoadedAdapter, Option<Vec<f32>>)> {
+    let (adapter, head) = LoadedAdapter::read_scored(dir, model)
+        .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))?;
+    let replaced = adapter.replaced.values().map(|(_, values)| values);
+    for values in adapter.values.iter().chain(replaced).chain(&head) {
+        check_numbers(dir, "a value of the adapter", values)?;
+    }
+    Ok((adapter, head))
 }
 
 /// Makes sure that the files of a folder are on disk.
@@ -350,8 +417,11 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes the values of trained tensors, one at a time.
-fn write_trained(path: &Path, backend: &mut dyn Backend, trained: &[TrainedTensor]) -> Result<()> {
-    let mut tensors: Vec<&TrainedTensor> = trained.iter().collect();
+fn write_trained(
+    path: &Path,
+    backend: &mut dyn Backend,
+    mut tensors: Vec<&TrainedTensor>,
+) -> Result<()> {
     tensors.sort_by_key(|tensor| &tensor.name);
     let announced = tensors.iter().map(|tensor| {
         let shape = match tensor.parameter.shape {

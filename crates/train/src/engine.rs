@@ -2,9 +2,10 @@
 
 use compute::{Backend, DType, Op, Parameter};
 use data::Micro;
-use model::{Adapter, Decoder, HeadGradients, HeadOutputs, Hidden, Pass, ScalarHead};
+use model::{Decoder, HeadGradients, HeadOutputs, Hidden, Pass};
 
 use crate::Result;
+use crate::models::{Part, PartName, part};
 use crate::objective::{
     Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share,
 };
@@ -16,12 +17,10 @@ pub struct Engine<'a> {
     pub backend: &'a mut dyn Backend,
     /// The base.
     pub decoder: &'a Decoder,
-    /// What is trained over it; none where the base itself is.
-    pub adapter: Option<&'a Adapter>,
-    /// A scalar head that is trained with it.
-    pub scalar: Option<&'a ScalarHead>,
-    /// What the policy started from; none is the bare base.
-    pub reference: Option<&'a Adapter>,
+    /// The models over it.
+    pub parts: &'a [Part],
+    /// The one whose outputs the objective judges.
+    pub trained: PartName,
     /// Keep only the residual stream between layers.
     pub checkpoint: bool,
 }
@@ -37,7 +36,7 @@ pub struct StepOutcome {
     pub shares: Vec<f64>,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
     /// Adds the gradient of the step's loss to what the trained matrices hold.
     pub fn accumulate(
         &mut self,
@@ -45,8 +44,9 @@ impl Engine<'_> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<StepOutcome> {
-        let lookups = self.decoder.begin_step(self.backend, self.adapter, plan.tokens())?;
-        let pass = Pass { lookups: Some(&lookups), ..self.pass(self.adapter, true, dropout_key) };
+        let adapter = self.part().adapter.as_deref();
+        let lookups = self.decoder.begin_step(self.backend, adapter, plan.tokens())?;
+        let pass = Pass { lookups: Some(&lookups), ..self.pass(self.part(), true, dropout_key) };
         let outcome = match objective.coupling() {
             Coupling::Step => self.accumulate_coupled(plan, objective, &pass)?,
             _ => self.accumulate_apart(plan, objective, &pass)?,
@@ -122,7 +122,7 @@ impl Engine<'_> {
         let mut extras = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
             extras.push(self.extra_passes(plan, index, objective)?);
-            let pass = self.pass(self.adapter, false, dropout_key);
+            let pass = self.pass(self.part(), false, dropout_key);
             let (hidden, policy) = self.forward(plan, index, objective, None, &pass)?;
             hidden.release(self.backend);
             policies.push(policy);
@@ -152,13 +152,13 @@ impl Engine<'_> {
     ) -> Result<(Hidden, HeadOutputs)> {
         let batch = &plan.micros[index].batch;
         let mut hidden = self.decoder.forward(self.backend, batch, pass)?;
-        let request = objective.request();
+        let (request, head) = (objective.request(), self.part().head.as_ref());
         let outputs = self.decoder.head(
             self.backend,
             &mut hidden,
             &batch.targets,
             &request,
-            self.scalar,
+            head,
             linear,
             pass,
         )?;
@@ -171,7 +171,8 @@ impl Engine<'_> {
         gradients: &HeadGradients,
         pass: &Pass<'_>,
     ) -> Result<()> {
-        Ok(self.decoder.backward(self.backend, hidden, gradients, self.scalar, pass)?)
+        let head = self.part().head.as_ref();
+        Ok(self.decoder.backward(self.backend, hidden, gradients, head, pass)?)
     }
 
     fn extra_passes(
@@ -184,17 +185,17 @@ impl Engine<'_> {
         let mut outputs = Vec::new();
         for pass in objective.extra_passes() {
             let ExtraPass::Reference = pass;
-            let pass = self.pass(self.reference, false, None);
+            let part = part(self.parts, PartName::Reference);
+            let pass = self.pass(part, false, None);
             let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
-            // The scalar head belongs to the policy.
             let mut request = objective.request();
-            request.want.value = false;
+            request.want.value &= part.head.is_some();
             outputs.push(self.decoder.head(
                 self.backend,
                 &mut hidden,
                 &batch.targets,
                 &request,
-                None,
+                part.head.as_ref(),
                 None,
                 &pass,
             )?);
@@ -203,12 +204,13 @@ impl Engine<'_> {
         Ok(outputs)
     }
 
-    fn pass<'b>(
-        &self,
-        adapter: Option<&'b Adapter>,
-        keep: bool,
-        dropout_key: Option<u64>,
-    ) -> Pass<'b> {
+    /// The part that is trained.
+    fn part(&self) -> &'a Part {
+        part(self.parts, self.trained)
+    }
+
+    fn pass(&self, part: &'a Part, keep: bool, dropout_key: Option<u64>) -> Pass<'a> {
+        let adapter = part.adapter.as_deref();
         Pass { adapter, keep, checkpoint: self.checkpoint, dropout_key, lookups: None }
     }
 }

@@ -9,6 +9,7 @@ pub mod engine;
 mod error;
 pub mod events;
 pub mod method;
+pub mod models;
 pub mod moved;
 pub mod objective;
 pub mod optimizer;
@@ -16,7 +17,6 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod step;
-pub mod trainee;
 pub mod trainer;
 
 pub use error::{Error, Result};

@@ -1,9 +1,9 @@
 //! A run from its recipe to its adapter.
 
 mod audit;
-mod blueprint;
 mod brought;
 mod demand;
+mod models;
 mod noise;
 mod output;
 mod plan;

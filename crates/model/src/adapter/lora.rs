@@ -1,6 +1,7 @@
 //! LoRA, Hu et al. 2021: `y = W x + scaling * B A x`, on a device.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use compute::op::{Embed, Op};
 use compute::{Backend, Buffer, DType, Parameter, Weight};
@@ -83,7 +84,7 @@ pub struct Adapter {
     trained: Vec<TrainedTensor>,
     scratch: Option<DoraScratch>,
     /// A frozen adapter that this one stands on.
-    below: Option<Box<Adapter>>,
+    below: Option<Arc<Adapter>>,
 }
 
 impl Adapter {
@@ -103,9 +104,9 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The same adapter over `below`, which stays as it is.
-    pub fn over(self, below: Adapter) -> Self {
-        Adapter { below: Some(Box::new(below)), ..self }
+    /// The same adapter over `below`, which stays as it is and may be below others too.
+    pub fn over(self, below: Arc<Adapter>) -> Self {
+        Adapter { below: Some(below), ..self }
     }
 
     /// What it covers.
@@ -194,7 +195,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// Gives its device memory back.
+    /// Gives its device memory back, and that of adapters below it that no other one stands on.
     pub fn unload(self, backend: &mut dyn Backend) {
         for tensor in self.trained {
             backend.unload_trained(tensor.parameter);
@@ -221,7 +222,7 @@ impl Adapter {
         if let Some(scratch) = self.scratch {
             scratch.free(backend);
         }
-        if let Some(below) = self.below {
+        if let Some(below) = self.below.and_then(Arc::into_inner) {
             below.unload(backend);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use compute::cpu::Precision;
 use compute::{Backend, Reference};
@@ -278,7 +279,7 @@ fn a_stack_computes_what_its_adapters_add_up_to() {
         let training = Some(Optimizers::ADAMW);
         let adapter =
             Adapter::new(&mut *backend, &decoder, second.config, &second.values, training).unwrap();
-        let mut rig = Rig { backend, decoder, adapter: adapter.over(below) };
+        let mut rig = Rig { backend, decoder, adapter: adapter.over(Arc::new(below)) };
         case.check_outputs(&what, &rig.logprobs(&case.batch));
         case.check_outputs(&what, &rig.accumulate(&case.batch, How::default()));
         check_gradients(&what, &gradients(&mut rig, case.mean), "stack");

@@ -7,9 +7,9 @@ use text::{Batch, Segment, Target};
 
 use super::plan::Memory;
 use crate::Result;
+use crate::models::{Models, TrainingSetup};
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
-use crate::trainee::{Blueprint, Trainee};
 
 /// Validation rows whose losses are taken at a time: what is read of them stays small, however many there are.
 pub(super) const VALIDATION_CHUNK: usize = 1024;
@@ -22,7 +22,7 @@ const FILE_RUN: usize = 64 << 10;
 
 /// A model on a device that only counts.
 pub(super) struct Demand {
-    trainee: Trainee,
+    models: Models,
     measure: Measure,
     dropout: bool,
     /// What the model takes before its first step.
@@ -60,33 +60,33 @@ impl Demand {
     /// Puts the model there, and takes one step of the optimizer.
     pub(super) fn new(
         base: &Base,
-        blueprint: &Blueprint,
+        setup: &TrainingSetup,
         optimizer: &OptimizerConfig,
         device: &Device,
         operand: DType,
     ) -> Result<Self> {
         let mut measure = Measure::of(device, operand);
-        let trainee = blueprint.load(base, &mut measure)?;
-        let trained = trainee.trained();
+        let models = setup.load(base, &mut measure)?;
+        let trained = models.trained();
         let loaded = measure.report();
         let numbers: usize = trained.iter().map(TrainedTensor::len).sum();
         let state =
             |tensor: &TrainedTensor| tensor.parameter.optimizer.state_bytes(tensor.parameter.shape);
         let states: usize = trained.iter().map(state).sum();
         optimizer.step(&mut measure, &trained, 0.0, 1.0, 1)?;
-        trainee.refresh(&mut measure)?;
+        models.refresh(&mut measure)?;
         let step = measure.report().static_bytes - loaded.static_bytes;
         let other = loaded.static_bytes.saturating_sub(8 * numbers + states);
-        let dropout = blueprint.adapter.as_ref().is_some_and(|own| own.config.dropout > 0.0);
+        let dropout = setup.policy().own().is_some_and(|own| own.config.dropout > 0.0);
         let resident = Memory {
             weights: loaded.weight_bytes + other,
             trained: 4 * numbers,
             gradients: 4 * numbers,
             optimizer: states + step,
-            saving: blueprint.saving_bytes(&trained),
+            saving: setup.saving_bytes(&trained),
             ..Memory::default()
         };
-        Ok(Demand { trainee, measure, dropout, resident })
+        Ok(Demand { models, measure, dropout, resident })
     }
 
     /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself. The step
@@ -98,7 +98,7 @@ impl Demand {
         of_step: usize,
         checkpoint: bool,
     ) -> Result<Use> {
-        let different = of_step.min(self.trainee.decoder.config.vocab_size) as u32;
+        let different = of_step.min(self.models.decoder.config.vocab_size) as u32;
         let of_step: Vec<u32> = (0..different).collect();
         self.step(&worst_batch(tokens, sequences), &of_step, checkpoint)
     }
@@ -111,7 +111,7 @@ impl Demand {
     }
 
     fn packing(&self, rows: &Rows<'_>, tokens: usize) -> Packing {
-        packing(&self.trainee.decoder.config, tokens, rows.shares_prefixes)
+        packing(&self.models.decoder.config, tokens, rows.shares_prefixes)
     }
 
     /// The micro-batches that the run will make, validation's among them.
@@ -150,7 +150,7 @@ impl Demand {
     /// memory. They are given back after it.
     pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> Result<usize> {
         let row_bytes = self.measure.report().lookup_row_bytes;
-        let vocab = self.trainee.decoder.config.vocab_size;
+        let vocab = self.models.decoder.config.vocab_size;
         if row_bytes == 0 {
             return Ok(0);
         }
@@ -172,8 +172,8 @@ impl Demand {
 
     /// All parameters of the model, and those that are trained.
     pub(super) fn parameters(&self) -> (usize, usize) {
-        let trained = self.trainee.trained();
-        let total = self.trainee.decoder.config.parameter_count();
+        let trained = self.models.trained();
+        let total = self.models.decoder.config.parameter_count();
         (total, trained.iter().map(TrainedTensor::len).sum())
     }
 
@@ -197,9 +197,9 @@ impl Demand {
     /// A micro-batch of a step with tokens `of_step`.
     fn count(&self, batch: &Batch, of_step: &[u32], checkpoint: bool) -> Result<Measure> {
         let mut measure = self.measure.clone();
-        let Trainee { decoder, adapter } = &self.trainee;
+        let (decoder, adapter) = (&self.models.decoder, self.models.policy().adapter.as_deref());
         let dropout_key = self.dropout.then_some(0);
-        let (adapter, backend) = (adapter.as_ref(), &mut measure as &mut dyn Backend);
+        let backend = &mut measure as &mut dyn Backend;
         let lookups = decoder.begin_step(backend, adapter, of_step.iter().copied())?;
         let lookups = Some(&lookups);
         let pass = Pass { adapter, keep: true, checkpoint, dropout_key, lookups };
@@ -214,8 +214,8 @@ impl Demand {
 
     fn evaluation(&self, batch: &Batch) -> Result<Use> {
         let mut measure = self.measure.clone();
-        let Trainee { decoder, adapter } = &self.trainee;
-        let pass = Pass { adapter: adapter.as_ref(), ..Pass::default() };
+        let (decoder, adapter) = (&self.models.decoder, self.models.policy().adapter.as_deref());
+        let pass = Pass { adapter, ..Pass::default() };
         let request = HeadRequest::logprobs();
         let mut hidden = decoder.forward(&mut measure, batch, &pass)?;
         decoder.head(&mut measure, &mut hidden, &batch.targets, &request, None, None, &pass)?;

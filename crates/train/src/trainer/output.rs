@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::setup::Run;
 use crate::checkpoint::link_files;
+use crate::models::{TrainingSetup, Values};
 use crate::run::{pretty, remove_any, sync_folder, write_atomic};
-use crate::trainee::{Blueprint, Values};
 use crate::{Error, Result};
 
 /// Bytes of one file of weights at most.
@@ -24,16 +24,19 @@ const SHARD_BYTES: u64 = 5_000_000_000;
 /// Refuses what could not be written when all steps are done. What only values can spoil is not known yet.
 ///
 /// An adapter can be written over any base; where it cannot be merged into this one later, that is a finding.
-pub(super) fn check(base: &Base, blueprint: &Blueprint) -> Result<Option<Finding>> {
+pub(super) fn check(base: &Base, setup: &TrainingSetup) -> Result<Option<Finding>> {
     let whole = |vocab_size| {
         Merge::of_tensors(base, BTreeMap::new(), vocab_size, MergedType::Auto).map(|_| ())
     };
-    let Some(own) = &blueprint.adapter else {
-        whole(blueprint.vocab_size)?;
+    let Some(own) = setup.policy().own() else {
+        whole(setup.vocab_size)?;
         return Ok(None);
     };
-    if let Some(below) = &blueprint.below {
+    for below in setup.policy().frozen() {
         own.config.check_over(&below.config)?;
+    }
+    if setup.policy().head.is_some() {
+        own.config.check_scored(&setup.config(base))?;
     }
     Ok(whole(None).err().map(|error| Finding {
         id: "not-to-be-merged".into(),
@@ -47,7 +50,7 @@ pub(super) fn check(base: &Base, blueprint: &Blueprint) -> Result<Option<Finding
 
 /// Writes what is trained, as it stands.
 pub(super) fn write(run: &Run, backend: &mut dyn Backend) -> Result<()> {
-    let values = run.trainee.values(backend)?;
+    let values = run.models.values(backend)?;
     write_values(run, values)
 }
 
@@ -72,7 +75,7 @@ fn write_values(run: &Run, values: Values) -> Result<()> {
 
 fn write_beside(run: &Run, values: Values, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    match &run.trainee.adapter {
+    match &run.models.policy().adapter {
         Some(_) => write_adapter(run, values, dir)?,
         None => write_model(run, values, dir)?,
     }
@@ -80,18 +83,18 @@ fn write_beside(run: &Run, values: Values, dir: &Path) -> Result<()> {
 }
 
 fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {
-    let config = &run.trainee.decoder.config;
-    let exported = run.blueprint.exported(config, values.adapter)?;
+    let config = &run.models.decoder.config;
+    let exported = run.setup.exported(config, values.adapter)?;
     let (lora, matrices) = exported.expect("an adapter is trained");
-    let tensors = run.blueprint.whole_tensors(values.tensors);
-    lora.save(dir, config, &matrices, &tensors, &run.peft)?;
+    let tensors = run.setup.whole_tensors(values.tensors);
+    lora.save_scored(dir, config, &matrices, &tensors, values.head.as_deref(), &run.peft)?;
     let card = adapter_card(run, &lora);
     write_atomic(&dir.join("README.md"), card.as_bytes())
 }
 
 /// The base with its trained tensors in their places.
 fn write_model(run: &Run, values: Values, dir: &Path) -> Result<()> {
-    let vocab_size = run.blueprint.vocab_size;
+    let vocab_size = run.setup.vocab_size;
     let merge = Merge::of_tensors(&run.base, values.tensors, vocab_size, MergedType::Auto)?;
     merge.write(dir, SHARD_BYTES, run.threads, &mut |_| {})?;
     write_atomic(&dir.join("README.md"), model_card(run).as_bytes())
@@ -157,14 +160,14 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         Some(name) => format!("* Trained over the base in {name}.\n"),
         None => String::new(),
     };
-    let grown = match run.blueprint.vocab_size {
+    let grown = match run.setup.vocab_size {
         Some(rows) => format!(
             "* The vocabulary has another size: `model.resize_token_embeddings({rows})` goes before PEFT loads it.\n"
         ),
         None => String::new(),
     };
     let is_plain = !lora.dora && lora.tokens.is_empty() && lora.modules_to_save.is_empty();
-    let alone = match is_plain && run.blueprint.vocab_size.is_none() {
+    let alone = match is_plain && run.setup.vocab_size.is_none() {
         true => "",
         false => "* vLLM takes LoRA matrices only: merge it first, with `tunesmith merge`.\n",
     };
@@ -189,7 +192,7 @@ fn model_card(run: &Run) -> String {
          # {base}, fine-tuned\n\n\
          {} of {} tensors of the model with Tunesmith {}.\n{}\n{}",
         run.method.title(),
-        run.trainee.decoder.trained().len(),
+        run.models.decoder.trained().len(),
         env!("CARGO_PKG_VERSION"),
         validation(run),
         facts(run),

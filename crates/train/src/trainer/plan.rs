@@ -5,7 +5,7 @@ use keys::{Document, Settings as _};
 use serde::Serialize;
 
 use super::demand::{Demand, Rows};
-use crate::trainee::Blueprint;
+use crate::models::TrainingSetup;
 use crate::{Error, Result};
 
 /// Micro-batches that are tried, largest first, where the recipe leaves the size open.
@@ -188,11 +188,11 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> R
 }
 
 /// Refuses a plan that does not fit.
-pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, blueprint: &Blueprint) -> Result<()> {
+pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, setup: &TrainingSetup) -> Result<()> {
     if plan.fits() {
         return Ok(());
     }
-    let cures = cures(plan, blueprint).join("; ");
+    let cures = cures(plan, setup).join("; ");
     let hint = format!("what helps most, in this order: {cures}");
     Err(Error::refused(does_not_fit(&plan.worst, wishes), hint))
 }
@@ -219,7 +219,7 @@ pub(super) fn too_large(what: &str, memory: &Memory, limit: usize) -> String {
 }
 
 /// What to change where it does not fit, the largest share first.
-pub(super) fn cures(plan: &Plan, blueprint: &Blueprint) -> Vec<String> {
+pub(super) fn cures(plan: &Plan, setup: &TrainingSetup) -> Vec<String> {
     let memory = &plan.worst;
     let smaller = match plan.checkpoint {
         true => "a lower `data.max_seq_len` or `micro_batch_tokens`",
@@ -229,17 +229,17 @@ pub(super) fn cures(plan: &Plan, blueprint: &Blueprint) -> Vec<String> {
     };
     let mut cures: Vec<(usize, &str)> = vec![(memory.activations, smaller)];
     let trained = memory.trained + memory.gradients;
-    if blueprint.adapter.is_none() {
+    if setup.policy().own().is_none() {
         cures.push((trained, "an adapter in place of the whole model: `adapter: {type: lora}`"));
     } else {
         cures.push((trained, "a lower `adapter.rank`"));
-        let smaller = match blueprint.quantization {
+        let smaller = match setup.quantization {
             None => "`quantization: nf4`",
             Some(_) => "a smaller model",
         };
         cures.push((memory.weights, smaller));
     }
-    if blueprint.optimizers.matrices == OptimizerKind::AdamW {
+    if setup.optimizers.matrices == OptimizerKind::AdamW {
         cures.push((memory.optimizer, "`train.optimizer.type: adamw8bit`"));
     }
     cures.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));

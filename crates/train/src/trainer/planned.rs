@@ -90,7 +90,7 @@ pub fn plan(
     notes.push("time and cost are not estimated: they follow from a measured speed".into());
     let (total, trainable) = prepared.demand.parameters();
     let steps = total_steps(&mut prepared.order, prepared.recipe.extent, &State::default());
-    let Prepared { plan, document, blueprint, .. } = &prepared;
+    let Prepared { plan, document, setup, .. } = &prepared;
     let resolved = document.chosen().map(|(key, value, reason): (&str, &Value, &str)| Resolved {
         key: key.into(),
         value: value.to_json(),
@@ -103,7 +103,7 @@ pub fn plan(
         worst_bytes: plan.worst.total(),
         limit_bytes: plan.limit,
         fits: plan.fits(),
-        cures: if plan.fits() { Vec::new() } else { cures(plan, blueprint) },
+        cures: if plan.fits() { Vec::new() } else { cures(plan, setup) },
         steps,
         micro_batch_tokens: plan.micro_batch_tokens,
         activation_checkpointing: if plan.checkpoint { "block" } else { "none" },
@@ -118,9 +118,9 @@ pub fn plan(
 /// Says so where loading takes more than the steps after it: values on the host, and a tensor on its way.
 fn loading(prepared: &Prepared) -> Option<String> {
     let memory = &prepared.plan.memory;
-    let config = prepared.blueprint.config(&prepared.base);
+    let config = prepared.setup.config(&prepared.base);
     let tensor = 4 * config.vocab_size * config.hidden_size;
-    let values = if prepared.blueprint.adapter.is_some() { memory.trained } else { 0 };
+    let values = if prepared.setup.policy().own().is_some() { memory.trained } else { 0 };
     let loading = memory.process + memory.weights + memory.trained + values + tensor;
     (loading > memory.total()).then(|| {
         format!("loading takes up to {} MB, more than the steps", loading.div_ceil(1 << 20))

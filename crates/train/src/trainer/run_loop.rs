@@ -14,6 +14,7 @@ use crate::checkpoint::Contents;
 use crate::engine::Engine;
 use crate::events::{Event, StepEvent};
 use crate::method::Sft;
+use crate::models::PartName;
 use crate::objective::Objective as _;
 use crate::recipe::Every;
 use crate::step::StepPlan;
@@ -87,7 +88,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
-    let trained = run.trainee.trained();
+    let trained = run.models.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
     let mut engine = engine(run, backend);
     let outcome = engine.accumulate(&plan, &Sft, dropout_key)?;
@@ -99,7 +100,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         run.recipe.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
     let optimizer = &run.recipe.optimizer;
     optimizer.step(backend, &trained, learning_rate, gradient_scale, number + 1)?;
-    run.trainee.refresh(backend)?;
+    run.models.refresh(backend)?;
     backend.sync()?;
     // Of an embedding that is left in its file, pages of rows that were looked up.
     run.base.release();
@@ -168,10 +169,9 @@ fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoi
 fn engine<'a>(run: &'a Run, backend: &'a mut dyn Backend) -> Engine<'a> {
     Engine {
         backend,
-        decoder: &run.trainee.decoder,
-        adapter: run.trainee.adapter.as_ref(),
-        scalar: None,
-        reference: None,
+        decoder: &run.models.decoder,
+        parts: &run.models.parts,
+        trained: PartName::Policy,
         checkpoint: run.plan.checkpoint,
     }
 }
@@ -257,7 +257,7 @@ fn sample(
         ..GenerateConfig::default()
     };
     let mut ignore = |_, _| Flow::Continue;
-    let (decoder, adapter) = (&run.trainee.decoder, run.trainee.adapter.as_ref());
+    let (decoder, adapter) = (&run.models.decoder, run.models.policy().adapter.as_deref());
     let completions = generate(decoder, backend, adapter, &prompts, &generation, &mut ignore)?;
     let questions = config.prompts.clone();
     for (prompt, completion) in questions.into_iter().zip(completions) {
@@ -271,8 +271,8 @@ fn sample(
 fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Event)) -> Result<()> {
     let output = run.output();
     let best = run.state.best.is_some().then_some(output.as_path());
-    let Run { trainee, blueprint, peft: metadata, recipe_text: recipe, manifest, .. } = &*run;
-    let contents = Contents { trainee, blueprint, metadata, recipe, manifest };
+    let Run { models, setup, peft: metadata, recipe_text: recipe, manifest, .. } = &*run;
+    let contents = Contents { models, setup, metadata, recipe, manifest };
     let path = run.store.save(backend, &contents, &run.state, best)?;
     let event = Event::Saved { step: run.state.step, path: path.display().to_string() };
     run.tell(&event, observer)

@@ -14,8 +14,8 @@ use model::{Base, Config, TrainedTensor};
 use serde_json::{Value, json};
 use text::{ChatTemplate, Date, Metadata};
 
-use super::blueprint::{Sources, blueprint, take_start};
 use super::demand::{self, Demand, Rows};
+use super::models::{Sources, take_start, training_setup};
 use super::plan::{self, Plan, Wishes};
 use super::resume::Before;
 use super::stand_in::{self, StandIn};
@@ -23,11 +23,11 @@ use super::{DataAccess, Job, output};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
 use crate::method::{self, Method};
+use crate::models::{Models, TrainingSetup};
 use crate::moved;
 use crate::recipe::{Recipe, check, fill_by_data, quantization, trains_base};
 use crate::run::{EventLog, Occupied, RunFolder};
 use crate::schedule::Schedule;
-use crate::trainee::{Blueprint, Trainee};
 use crate::{Error, Result};
 
 /// A run that is ready for its next step.
@@ -48,8 +48,8 @@ pub(super) struct Run {
     pub(super) date: Date,
     pub(super) template_kwargs: serde_json::Map<String, Value>,
     pub(super) threads: usize,
-    pub(super) blueprint: Blueprint,
-    pub(super) trainee: Trainee,
+    pub(super) setup: TrainingSetup,
+    pub(super) models: Models,
     pub(super) train: Sequences,
     pub(super) validation: Sequences,
     pub(super) method: &'static dyn Method,
@@ -82,7 +82,7 @@ pub(super) struct Prepared {
     pub(super) manifest: Value,
     pub(super) notes: Vec<String>,
     pub(super) latest: Option<PathBuf>,
-    pub(super) blueprint: Blueprint,
+    pub(super) setup: TrainingSetup,
     pub(super) train: Sequences,
     pub(super) validation: Sequences,
     /// Rows that are neither trained nor validated on, and why.
@@ -178,10 +178,10 @@ pub(super) fn decide(
     let brought = take_start(&mut document, &sources)?;
     fill_by_data(&mut document, train.units(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
-    let blueprint = blueprint(&document, &recipe, &sources, brought)?;
-    findings.extend(output::check(&base, &blueprint)?);
+    let setup = training_setup(&document, &recipe, &sources, brought)?;
+    findings.extend(output::check(&base, &setup)?);
     for sequences in [&train, &validation] {
-        if let Some(finding) = beyond_the_model(&blueprint.config(&base), sequences)? {
+        if let Some(finding) = beyond_the_model(&setup.config(&base), sequences)? {
             let message = format!("{}: {}", finding.places[0], finding.message);
             return Err(Error::refused(message, finding.hint));
         }
@@ -199,10 +199,10 @@ pub(super) fn decide(
         },
         longest,
         limit: job.memory_limit,
-        process: process + blueprint.kept_bytes(),
+        process: process + setup.kept_bytes(),
         ..Wishes::of(&document)
     };
-    let demand = Demand::new(&base, &blueprint, &recipe.optimizer, device, operand)?;
+    let demand = Demand::new(&base, &setup, &recipe.optimizer, device, operand)?;
     let mut rows = Rows {
         train: &train,
         validation: &validation,
@@ -221,7 +221,7 @@ pub(super) fn decide(
         manifest,
         notes,
         latest,
-        blueprint,
+        setup,
         train,
         validation,
         left_out,
@@ -244,13 +244,13 @@ pub(super) fn prepare(
     let (device, operand) = (backend.device(), backend.operand());
     let purpose = Purpose::Train(resumed.then_some(&folder));
     let mut prepared = decide(job, &device, operand, purpose)?;
-    plan::require_fit(&prepared.plan, &prepared.wishes, &prepared.blueprint)?;
-    let trainee = prepared.blueprint.load(&prepared.base, backend)?;
+    plan::require_fit(&prepared.plan, &prepared.wishes, &prepared.setup)?;
+    let models = prepared.setup.load(&prepared.base, backend)?;
     let (state, best) = match &prepared.latest {
-        Some(path) => (Store::resume(path, backend, &trainee)?, Store::best(path)),
+        Some(path) => (Store::resume(path, backend, &models)?, Store::best(path)),
         None => (State::default(), None),
     };
-    prepared.blueprint.forget_values();
+    prepared.setup.forget_values();
     let plan = prepared.plan;
     backend.reserve(plan.worst.activations)?;
     let total_steps = total_steps(&mut prepared.order, prepared.recipe.extent, &state);
@@ -281,7 +281,7 @@ pub(super) fn prepare(
     let mut run = Run {
         schedule: prepared.recipe.schedule(total_steps),
         packing: demand::packing(
-            &trainee.decoder.config,
+            &models.decoder.config,
             plan.micro_batch_tokens,
             document.get_bool("share_prefixes"),
         ),
@@ -299,8 +299,8 @@ pub(super) fn prepare(
         metadata: prepared.metadata,
         peft: prepared.peft,
         date: prepared.date,
-        blueprint: prepared.blueprint,
-        trainee,
+        setup: prepared.setup,
+        models,
         train: prepared.train,
         validation: prepared.validation,
         method,
@@ -324,8 +324,8 @@ fn announce(
     notes: &[String],
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
-    let parameters_trained = run.trainee.trained().iter().map(TrainedTensor::len).sum();
-    let parameters = run.trainee.decoder.config.parameter_count();
+    let parameters_trained = run.models.trained().iter().map(TrainedTensor::len).sum();
+    let parameters = run.models.decoder.config.parameter_count();
     let started = Event::Started {
         run: run.folder.path().display().to_string(),
         method: run.method.name().into(),
@@ -371,7 +371,7 @@ fn announce(
 impl Run {
     /// Where the best adapter or model goes.
     pub(super) fn output(&self) -> PathBuf {
-        match self.trainee.adapter {
+        match self.models.policy().adapter {
             Some(_) => self.folder.adapter(),
             None => self.folder.model(),
         }

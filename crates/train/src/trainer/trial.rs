@@ -11,9 +11,9 @@ use super::demand::{self, Demand};
 use super::plan::{self, Memory};
 use crate::engine::Engine;
 use crate::method::Sft;
+use crate::models::{Models, PartName, TrainingSetup};
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
-use crate::trainee::{Blueprint, Trainee};
 use crate::{Error, Result};
 
 /// What is trained in a trial, and how.
@@ -37,7 +37,7 @@ pub struct TrialConfig {
 
 /// A model in training on a device, and the rows of its step.
 pub struct Trial {
-    trainee: Trainee,
+    models: Models,
     optimizer: OptimizerConfig,
     checkpoint: bool,
     steps: u64,
@@ -60,7 +60,7 @@ impl Trial {
         config: &TrialConfig,
         rows: &[Sequence],
     ) -> Result<Self> {
-        let mut blueprint = blueprint(base, config);
+        let mut setup = setup(base, config);
         let optimizer = OptimizerConfig {
             matrices: config.optimizer,
             others: config.optimizer,
@@ -71,8 +71,7 @@ impl Trial {
         let packing =
             demand::packing(&base.config, config.micro_batch_tokens, config.shares_prefixes);
         let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
-        let counted =
-            Demand::new(base, &blueprint, &optimizer, &backend.device(), backend.operand())?;
+        let counted = Demand::new(base, &setup, &optimizer, &backend.device(), backend.operand())?;
         let used = counted.most(&plan, config.checkpoint)?;
         let mut flops = 0;
         for micro in &plan.micros {
@@ -86,23 +85,22 @@ impl Trial {
             let hint = "measure fewer `--sequences` or `--tokens`, an adapter or a smaller model";
             return Err(Error::refused(message, hint));
         }
-        let trainee = blueprint.load(base, backend)?;
-        blueprint.forget_values();
+        let models = setup.load(base, backend)?;
+        setup.forget_values();
         backend.reserve(used.stack)?;
         let checkpoint = config.checkpoint;
-        Ok(Trial { trainee, optimizer, checkpoint, steps: 0, plan, memory, flops, parameters })
+        Ok(Trial { models, optimizer, checkpoint, steps: 0, plan, memory, flops, parameters })
     }
 
     /// One step: gradient, norm, update. Returns the loss.
     pub fn step(&mut self, backend: &mut dyn Backend) -> Result<f64> {
-        let trained = self.trainee.trained();
+        let trained = self.models.trained();
         let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
         let mut engine = Engine {
             backend: &mut *backend,
-            decoder: &self.trainee.decoder,
-            adapter: self.trainee.adapter.as_ref(),
-            scalar: None,
-            reference: None,
+            decoder: &self.models.decoder,
+            parts: &self.models.parts,
+            trained: PartName::Policy,
             checkpoint: self.checkpoint,
         };
         let outcome = engine.accumulate(&self.plan, &Sft, None)?;
@@ -110,29 +108,25 @@ impl Trial {
         self.steps += 1;
         // Small enough that a measurement of any length ends where it began.
         self.optimizer.step(backend, &trained, 1e-6, 1.0, self.steps)?;
-        self.trainee.refresh(backend)?;
+        self.models.refresh(backend)?;
         backend.sync()?;
         Ok(outcome.loss)
     }
 }
 
-fn blueprint(base: &Base, config: &TrialConfig) -> Blueprint {
+fn setup(base: &Base, config: &TrialConfig) -> TrainingSetup {
     let shape = &base.config;
-    let adapter = config.rank.map(|rank| {
+    let kind = config.optimizer.kind();
+    let optimizers = model::Optimizers { matrices: kind, others: kind };
+    let mut setup = TrainingSetup::new(config.quantization, optimizers);
+    if let Some(rank) = config.rank {
         let (alpha, modules) = (2.0 * rank as f32, shape.modules());
         let lora = LoraConfig::uniform(shape, LoraKind::Lora, rank, alpha, 0.0, modules);
         let values = lora.initial_values(shape, 1);
-        LoadedAdapter { config: lora, values, replaced: BTreeMap::new() }
-    });
-    let kind = config.optimizer.kind();
-    Blueprint {
-        tensors: adapter.is_none().then_some(Selection::All),
-        adapter,
-        below: None,
-        initial: None,
-        replaced: BTreeMap::new(),
-        quantization: config.quantization,
-        vocab_size: None,
-        optimizers: model::Optimizers { matrices: kind, others: kind },
+        let adapter = LoadedAdapter { config: lora, values, replaced: BTreeMap::new() };
+        setup.policy_mut().adapters.push(adapter.into());
+    } else {
+        setup.tensors = Some(Selection::All);
     }
+    setup
 }

@@ -11,6 +11,7 @@ use model::{Adapter, Base, Decoder, LoadOptions, Optimizers, Selection, TrainedT
 use text::Target;
 use train::engine::{Engine, StepOutcome};
 use train::method::{Dpo, Sft};
+use train::models::{Part, PartName};
 use train::objective::{Coupling, MicroOutputs, Objective, Outcome};
 use train::step::{StepPlan, Totals};
 
@@ -93,9 +94,11 @@ impl Subject {
         let mut engine = Engine {
             backend: &mut self.cpu,
             decoder: &self.decoder,
-            adapter: self.adapter.as_ref(),
-            scalar: None,
-            reference: None,
+            parts: &[
+                Part::policy(self.adapter.clone(), None),
+                Part { name: PartName::Reference, adapter: None, head: None },
+            ],
+            trained: PartName::Policy,
             checkpoint,
         };
         let outcome = engine.accumulate(plan, objective, Some(5)).unwrap();
@@ -319,9 +322,8 @@ fn trained_with(budgets: &[usize]) -> Vec<Vec<u32>> {
         let mut engine = Engine {
             backend: &mut subject.cpu,
             decoder: &subject.decoder,
-            adapter: None,
-            scalar: None,
-            reference: None,
+            parts: &[Part::policy(None, None)],
+            trained: PartName::Policy,
             checkpoint: false,
         };
         engine.accumulate(&plan, &Sft, None).unwrap();

@@ -11,6 +11,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use train::engine::{Engine, StepOutcome};
 use train::method::{Dpo, Reward, Sft};
+use train::models::{Part, PartName};
 use train::objective::{Coupling, MicroOutputs, Objective, Outcome, Share, sequence_logprobs};
 use train::step::{StepPlan, Totals};
 
@@ -54,9 +55,11 @@ impl Setup {
         let mut engine = Engine {
             backend: &mut *backend,
             decoder: &decoder,
-            adapter: Some(&adapter),
-            scalar: scalar.as_ref(),
-            reference: None,
+            parts: &[
+                Part::policy(Some(adapter.clone()), scalar.clone()),
+                Part { name: PartName::Reference, adapter: None, head: None },
+            ],
+            trained: PartName::Policy,
             checkpoint: self.checkpoint,
         };
         let outcome = engine.accumulate(plan, objective, None).unwrap();
@@ -95,7 +98,7 @@ fn on_exact_backends(test: impl Fn(&mut dyn Backend)) {
     test(&mut cpu());
 }
 
-fn sequence(row: usize, tokens: Vec<u32>, weights: Vec<f32>) -> Sequence {
+pub(crate) fn sequence(row: usize, tokens: Vec<u32>, weights: Vec<f32>) -> Sequence {
     let place = Place { file: std::path::Path::new("test").into(), line: row + 1, element: None };
     Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place }
 }

@@ -8,6 +8,7 @@ use model::{Base, Decoder, LoadOptions, Selection, Training};
 use serde_json::Value;
 use train::engine::Engine;
 use train::method::Sft;
+use train::models::{Part, PartName};
 use train::optimizer::OptimizerConfig;
 use train::step::StepPlan;
 
@@ -72,9 +73,8 @@ fn check(backend: &mut dyn Backend, golden: &Value, run: &Value) {
         let mut engine = Engine {
             backend,
             decoder: &decoder,
-            adapter: adapter.as_ref(),
-            scalar: None,
-            reference: None,
+            parts: &[Part::policy(adapter.clone(), None)],
+            trained: PartName::Policy,
             checkpoint: false,
         };
         let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), &Packing::new(usize::MAX));

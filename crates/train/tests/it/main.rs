@@ -3,6 +3,7 @@
 
 mod accumulated;
 mod breadth;
+mod checkpoint;
 mod damage;
 mod engine;
 mod fused;

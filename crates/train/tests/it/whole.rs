@@ -13,6 +13,7 @@ use serde_json::Value;
 use train::engine::Engine;
 use train::events::Event;
 use train::method::Sft;
+use train::models::{Part, PartName};
 use train::optimizer::OptimizerConfig;
 use train::run::{Occupied, RunFolder};
 use train::step::StepPlan;
@@ -72,9 +73,8 @@ fn check_curve(backend: &mut dyn Backend, case: &Value, golden: &Value, packing:
         let mut engine = Engine {
             backend,
             decoder: &decoder,
-            adapter: None,
-            scalar: None,
-            reference: None,
+            parts: &[Part::policy(None, None)],
+            trained: PartName::Policy,
             checkpoint: step % 2 == 1,
         };
         let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), packing);

@@ -11,6 +11,7 @@ use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use model::{Adapter, LoraConfig, Module, Optimizers};
 use train::engine::Engine;
 use train::method::Sft;
+use train::models::{Part, PartName};
 use train::step::StepPlan;
 
 use super::plan::{FORWARD_TO_TRAIN, Pace};
@@ -94,9 +95,8 @@ fn step(
     let mut engine = Engine {
         backend,
         decoder,
-        adapter: Some(adapter),
-        scalar: None,
-        reference: None,
+        parts: &[Part::policy(Some(adapter.clone()), None)],
+        trained: PartName::Policy,
         checkpoint: false,
     };
     engine.accumulate(plan, &Sft, None)?;

@@ -1,7 +1,7 @@
-//! From recipe, base and checkpoint to what is trained.
+//! From recipe, base and checkpoint to the models of a run.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use keys::{Document, Settings as _};
 use model::adapter::{LoadedAdapter, PeftMetadata};
@@ -10,14 +10,14 @@ use text::Tokenizer;
 
 use super::brought;
 use crate::checkpoint::Store;
+use crate::models::TrainingSetup;
 use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
-use crate::trainee::Blueprint;
 use crate::{Error, Result};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// What the blueprint is made from, beside the recipe.
+/// What the setup is made from, beside the recipe.
 pub(super) struct Sources<'a> {
     pub(super) base: &'a Base,
     /// An adapter that the model brought.
@@ -83,50 +83,42 @@ fn problem(document: &Document, key: &str, message: String, hint: String) -> Err
     Error::Recipe(document.problem(key, message, Some(hint)).into())
 }
 
-/// What is trained, in the values that it begins or goes on with.
-pub(super) fn blueprint(
+/// The models of a run, in the values that they begin or go on with.
+pub(super) fn training_setup(
     document: &Document,
     recipe: &Recipe,
     sources: &Sources<'_>,
     brought: Brought,
-) -> Result<Blueprint> {
+) -> Result<TrainingSetup> {
     let base = sources.base;
     let vocabulary = sources.tokenizer.vocab_size();
     let vocab_size =
         (!sources.added.is_empty() && vocabulary > base.config.vocab_size).then_some(vocabulary);
-    let mut blueprint = Blueprint {
-        adapter: None,
-        below: None,
-        initial: None,
-        tensors: None,
-        replaced: BTreeMap::new(),
-        quantization: quantization(document),
-        vocab_size,
-        optimizers: recipe.optimizer.kinds(),
-    };
-    let config = blueprint.config(base);
+    let mut setup = TrainingSetup::new(quantization(document), recipe.optimizer.kinds());
+    setup.vocab_size = vocab_size;
+    let config = setup.config(base);
     if let Some(path) = sources.checkpoint {
-        Store::restore(path, &mut blueprint, &config)?;
+        Store::restore(path, &mut setup, &config)?;
     }
     if trains_base(document) {
         let layers = layers(document, &config)?;
-        blueprint.tensors = Some(layers.map_or(Selection::All, Selection::Layers));
-        return Ok(blueprint);
+        setup.tensors = Some(layers.map_or(Selection::All, Selection::Layers));
+        return Ok(setup);
     }
-    match brought {
-        Brought::Continued(adapter) => blueprint.adapter = Some(adapter),
-        Brought::Below(below) => blueprint.below = Some(below),
-        Brought::Nothing => {}
+    let is_fresh = sources.checkpoint.is_none() && !matches!(brought, Brought::Continued(_));
+    if let Brought::Continued(adapter) | Brought::Below(adapter) = brought {
+        setup.policy_mut().adapters.push(adapter.into());
     }
-    match &mut blueprint.adapter {
-        Some(adapter) => {
-            adapter.config.dropout = recipe.dropout;
-            // It may bring tokens that the base has not.
-            blueprint.vocab_size = blueprint.vocab_size.max(adapter.vocab_size(&base.config));
-        }
-        None => fresh(document, recipe, sources, &mut blueprint)?,
+    if is_fresh {
+        fresh(document, recipe, sources, &mut setup)?;
+        return Ok(setup);
     }
-    Ok(blueprint)
+    let own = setup.policy_mut().adapters.last_mut().expect("a checkpoint has the trained adapter");
+    Arc::make_mut(own).config.dropout = recipe.dropout;
+    // It may bring tokens that the base has not.
+    let own_vocab_size = own.vocab_size(&base.config);
+    setup.vocab_size = setup.vocab_size.max(own_vocab_size);
+    Ok(setup)
 }
 
 /// A new adapter as the recipe describes it.
@@ -134,9 +126,9 @@ fn fresh(
     document: &Document,
     recipe: &Recipe,
     sources: &Sources<'_>,
-    blueprint: &mut Blueprint,
+    setup: &mut TrainingSetup,
 ) -> Result<()> {
-    let config = blueprint.config(sources.base);
+    let config = setup.config(sources.base);
     let wanted = coverage(document, &config)?;
     let mut lora = LoraConfig::covering(&config, &wanted).map_err(|error| match error {
         // The message begins with the key.
@@ -160,9 +152,9 @@ fn fresh(
     check_tokens(document, sources.base, &lora)?;
     // A head that is trained as a whole has no rows of its own.
     lora.tokens_in_head = !lora.saves(HEAD);
-    let mut replaced = std::mem::take(&mut blueprint.replaced);
+    let mut replaced = std::mem::take(&mut setup.replaced);
     if let Some(rows) =
-        blueprint.vocab_size.filter(|_| lora.saves(EMBEDDING) && lora.tokens_in_head && !ties)
+        setup.vocab_size.filter(|_| lora.saves(EMBEDDING) && lora.tokens_in_head && !ties)
     {
         // New rows of a head that is not trained: others would draw them at random.
         let head = match sources.shapes_only {
@@ -175,17 +167,18 @@ fn fresh(
     let values = if sources.shapes_only {
         lora.pissa = is_pissa;
         let values = lora.no_values(&config);
-        blueprint.initial = is_pissa.then(|| values.clone());
+        setup.initial = is_pissa.then(|| values.clone());
         values
     } else if is_pissa {
         let values = lora.pissa_values(sources.base, sources.threads)?;
         lora.pissa = true;
-        blueprint.initial = Some(values.clone());
+        setup.initial = Some(values.clone());
         values
     } else {
         lora.initial_values(&config, recipe.seed)
     };
-    blueprint.adapter = Some(LoadedAdapter { config: lora, values, replaced });
+    let adapter = LoadedAdapter { config: lora, values, replaced };
+    setup.policy_mut().adapters.push(adapter.into());
     Ok(())
 }
 

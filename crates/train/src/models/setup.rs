@@ -1,0 +1,252 @@
+//! What the models of a run are made of, on the host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use compute::{Backend, Quantization};
+use model::adapter::LoadedAdapter;
+use model::tensor::HostTensor;
+use model::{
+    Adapter, Base, Config, Decoder, LoadOptions, LoraConfig, Optimizers, ScalarHead, Selection,
+    TrainedTensor, Training,
+};
+
+use super::{Models, Part, PartName};
+use crate::Result;
+
+/// Everything that decides what is trained and what it is compared with.
+#[derive(Clone, Debug)]
+pub struct TrainingSetup {
+    /// The policy, and the other parts that the method needs.
+    pub parts: Vec<PartSetup>,
+    /// The values that a PiSSA adapter began with.
+    pub initial: Option<Vec<Vec<f32>>>,
+    /// Which tensors of the base are trained, where there is no adapter.
+    pub tensors: Option<Selection>,
+    /// Values of tensors of the base in place of the file's: those of a checkpoint.
+    pub replaced: BTreeMap<String, HostTensor>,
+    /// How frozen linear layers are made smaller.
+    pub quantization: Option<Quantization>,
+    /// Rows of the vocabulary, where tokens were added.
+    pub vocab_size: Option<usize>,
+    /// What the optimizer keeps.
+    pub optimizers: Optimizers,
+}
+
+/// A part of a run.
+#[derive(Clone, Debug)]
+pub struct PartSetup {
+    /// What it is.
+    pub name: PartName,
+    /// Its adapters, the lowest first; of a part that is trained it is the last one. Parts share an adapter
+    /// where they hold the same one. None: the base itself.
+    pub adapters: Vec<Arc<LoadedAdapter>>,
+    /// Values of its scalar head, `[C]`.
+    pub head: Option<Vec<f32>>,
+}
+
+impl PartSetup {
+    /// A part that is the base itself.
+    pub fn of_base(name: PartName) -> Self {
+        PartSetup { name, adapters: Vec::new(), head: None }
+    }
+
+    /// The adapter that is trained, if one is.
+    pub fn own(&self) -> Option<&LoadedAdapter> {
+        self.adapters.last().filter(|_| self.name.is_trained()).map(|own| &**own)
+    }
+
+    /// The frozen adapters, the lowest first.
+    pub fn frozen(&self) -> &[Arc<LoadedAdapter>] {
+        let trained = usize::from(self.own().is_some());
+        &self.adapters[..self.adapters.len() - trained]
+    }
+}
+
+impl TrainingSetup {
+    /// The base itself as the policy, to be completed.
+    pub fn new(quantization: Option<Quantization>, optimizers: Optimizers) -> Self {
+        TrainingSetup {
+            parts: vec![PartSetup::of_base(PartName::Policy)],
+            initial: None,
+            tensors: None,
+            replaced: BTreeMap::new(),
+            quantization,
+            vocab_size: None,
+            optimizers,
+        }
+    }
+
+    /// The model that the run is about.
+    pub fn policy(&self) -> &PartSetup {
+        &self.parts[0]
+    }
+
+    /// The same, to be changed.
+    pub fn policy_mut(&mut self) -> &mut PartSetup {
+        &mut self.parts[0]
+    }
+
+    /// The decoder's shape, added tokens included.
+    pub fn config(&self, base: &Base) -> Config {
+        let mut config = base.config.clone();
+        config.vocab_size = self.vocab_size.unwrap_or(config.vocab_size);
+        config
+    }
+
+    /// Puts everything on a device.
+    pub fn load(&self, base: &Base, backend: &mut dyn Backend) -> Result<Models> {
+        let decoder = Decoder::load_with(base, backend, &self.options(base)?)?;
+        let mut parts = Vec::with_capacity(self.parts.len());
+        let mut shared = Vec::new();
+        for part in &self.parts {
+            let training = Some(self.optimizers).filter(|_| part.name.is_trained());
+            let head = match &part.head {
+                Some(values) => Some(ScalarHead::new(backend, values, training)?),
+                None => None,
+            };
+            let adapter = self.load_adapters(part, backend, &decoder, &mut shared)?;
+            parts.push(Part { name: part.name, adapter, head });
+        }
+        Ok(Models { decoder, parts })
+    }
+
+    /// Puts the adapters of a part on a device. Stacks of frozen ones are `shared` among parts.
+    fn load_adapters<'a>(
+        &self,
+        part: &'a PartSetup,
+        backend: &mut dyn Backend,
+        decoder: &Decoder,
+        shared: &mut Vec<(&'a [Arc<LoadedAdapter>], Arc<Adapter>)>,
+    ) -> Result<Option<Arc<Adapter>>> {
+        let mut top: Option<Arc<Adapter>> = None;
+        for (index, loaded) in part.adapters.iter().enumerate() {
+            let stack = &part.adapters[..=index];
+            let is_frozen = stack.len() <= part.frozen().len();
+            if is_frozen && let Some((_, known)) = shared.iter().find(|(s, _)| same(s, stack)) {
+                top = Some(known.clone());
+                continue;
+            }
+            let training = Some(self.optimizers).filter(|_| !is_frozen);
+            let config = loaded.config.clone();
+            let adapter = Adapter::new(backend, decoder, config, &loaded.values, training)?;
+            let adapter = Arc::new(match top {
+                Some(below) => adapter.over(below),
+                None => adapter,
+            });
+            if is_frozen {
+                shared.push((stack, adapter.clone()));
+            }
+            top = Some(adapter);
+        }
+        Ok(top)
+    }
+
+    fn options(&self, base: &Base) -> Result<LoadOptions> {
+        let optimizers = self.optimizers;
+        let mut options = match self.policy().own() {
+            Some(adapter) => adapter.options_with(
+                base,
+                self.quantization,
+                Some(optimizers),
+                self.initial.as_deref(),
+            )?,
+            None => LoadOptions { quantization: self.quantization, ..LoadOptions::default() },
+        };
+        if let Some(tensors) = self.tensors.clone() {
+            options.training = Some(Training { tensors, optimizers });
+        }
+        options.replaced.extend(self.replaced.clone());
+        options.vocab_size = self.vocab_size;
+        Ok(options)
+    }
+
+    /// Forgets values that are on the device now. What the export needs stays.
+    pub fn forget_values(&mut self) {
+        self.replaced.clear();
+        for part in self.parts.iter_mut().filter(|part| part.name.is_trained()) {
+            if let Some(own) = part.adapters.last_mut() {
+                let own = Arc::make_mut(own);
+                own.values.clear();
+                own.replaced.retain(|name, _| !own.config.saves(name));
+            }
+        }
+    }
+
+    /// Whole tensors that the adapter's folder holds: those that were `trained`, and those that it brings
+    /// untrained, the embedding of a larger vocabulary say.
+    pub fn whole_tensors(
+        &self,
+        trained: BTreeMap<String, HostTensor>,
+    ) -> BTreeMap<String, HostTensor> {
+        let brought = self.policy().own().into_iter().flat_map(|adapter| &adapter.replaced);
+        let mut all: BTreeMap<String, HostTensor> =
+            brought.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        all.extend(trained);
+        all
+    }
+
+    /// Bytes on the host while all that is `trained` is written: values are read back, and put together with
+    /// what they stand on.
+    pub fn saving_bytes(&self, trained: &[TrainedTensor]) -> usize {
+        let numbers: usize = trained.iter().map(TrainedTensor::len).sum();
+        let largest = trained.iter().map(TrainedTensor::len).max().unwrap_or(0);
+        let below: usize = self.policy().frozen().iter().map(|below| lengths(&below.values)).sum();
+        let exported = match (&self.initial, below) {
+            // Twice the rank: what was trained and, negative, what it began with.
+            (Some(_), 0) => 2 * numbers,
+            // The one is put together from the other.
+            (Some(_), below) => 4 * numbers + below,
+            (None, 0) => 0,
+            (None, below) => numbers + below,
+        };
+        4 * (numbers + exported + self.untrained_numbers() + largest)
+    }
+
+    /// Numbers in whole tensors that the adapter brings untrained.
+    fn untrained_numbers(&self) -> usize {
+        let own = self.policy().own().into_iter();
+        let brought =
+            own.flat_map(|own| own.replaced.iter().filter(|(name, _)| !own.config.saves(name)));
+        brought.map(|(_, (shape, _))| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Bytes of values that stay on the host throughout the run.
+    pub fn kept_bytes(&self) -> usize {
+        let mut frozen: Vec<&Arc<LoadedAdapter>> = Vec::new();
+        for adapter in self.parts.iter().flat_map(PartSetup::frozen) {
+            if !frozen.iter().any(|known| Arc::ptr_eq(known, adapter)) {
+                frozen.push(adapter);
+            }
+        }
+        let frozen: usize = frozen.into_iter().map(|adapter| lengths(&adapter.values)).sum();
+        4 * (frozen + self.untrained_numbers() + self.initial.as_deref().map_or(0, lengths))
+    }
+
+    /// The adapter that is written for others, from the trained one's values: put together with what it
+    /// stands on, so that it works over the base as it is.
+    pub fn exported(
+        &self,
+        config: &Config,
+        values: Vec<Vec<f32>>,
+    ) -> Result<Option<(LoraConfig, Vec<Vec<f32>>)>> {
+        let Some(own) = self.policy().own() else { return Ok(None) };
+        let (mut lora, mut values) = match &self.initial {
+            Some(initial) => own.config.without_pissa(&values, initial, config),
+            None => (own.config.clone(), values),
+        };
+        for below in self.policy().frozen().iter().rev() {
+            (lora, values) = lora.merged_with(&values, &below.config, &below.values, config)?;
+        }
+        Ok(Some((lora, values)))
+    }
+}
+
+/// Whether two stacks are made of the same adapters, not of equal ones.
+pub(crate) fn same(a: &[Arc<LoadedAdapter>], b: &[Arc<LoadedAdapter>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+fn lengths(values: &[Vec<f32>]) -> usize {
+    values.iter().map(Vec::len).sum()
+}

@@ -10,7 +10,7 @@ mod merge;
 mod plan;
 mod prepare;
 mod push;
-mod quickstart;
+pub(crate) mod quickstart;
 mod schema;
 mod show;
 mod subject;

@@ -4,13 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
+use hub::Models;
 use text::Date;
 use train::trainer::DataAccess;
 
+use crate::command::quickstart;
 use crate::environment::{Environment, thread_count};
 use crate::error::{Failure, Result};
-use crate::models::Models;
 use crate::terminal::Terminal;
+use crate::terminal::progress::Transfers;
 
 /// Flags of every command.
 #[derive(Args, Clone, Debug, Default)]
@@ -47,13 +49,29 @@ pub(crate) struct Context {
     pub(crate) terminal: Terminal,
     /// The shared flags.
     pub(crate) global: Global,
+    /// Where models are looked for.
+    hub: hub::Settings,
+    /// Shows downloads and uploads.
+    transfers: Transfers,
 }
 
 impl Context {
+    pub(crate) fn new(environment: Environment, terminal: Terminal, global: Global) -> Self {
+        let stand_ins = quickstart::stand_ins(&environment);
+        let hub = hub::Settings { stand_ins, ..environment.hub() };
+        let transfers = Transfers::new(terminal.clone());
+        Context { environment, terminal, global, hub, transfers }
+    }
+
     /// The finder of models.
     pub(crate) fn models(&self) -> Models<'_> {
-        let Context { environment, terminal, global } = self;
-        Models { environment, terminal, offline: global.offline }
+        let Context { hub: settings, transfers: observer, global, .. } = self;
+        Models { settings, observer, offline: global.offline }
+    }
+
+    /// Whether the network is forbidden.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.global.offline || self.hub.offline
     }
 
     /// Number of threads to work with.
@@ -73,10 +91,9 @@ impl Context {
     /// How the rows of a recipe are come by.
     pub(crate) fn data_access(&self) -> DataAccess<'_> {
         let fetch = |set: &data::HubSet| {
-            self.models().data_set(set).map_err(|failure| data::Error::Setting {
-                key: "data".into(),
-                message: failure.message,
-                hint: failure.hint,
+            self.models().data_set(set).map_err(|error| {
+                let Failure { message, hint, .. } = error.into();
+                data::Error::Setting { key: "data".into(), message, hint }
             })
         };
         let cache = self.environment.prepared_cache();

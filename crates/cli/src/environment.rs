@@ -88,13 +88,8 @@ impl Environment {
 
     /// A path of the command line, `~` replaced, relative to the current folder.
     pub(crate) fn path(&self, given: &str) -> PathBuf {
-        let rest = given.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let path = match (rest, self.home()) {
-            (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
-            _ => self.current_dir.join(given),
-        };
-        // Without `.` in between, which says nothing.
-        path.components().collect()
+        keys::resolve_path(given, &self.current_dir, self.home())
+            .unwrap_or_else(|| self.current_dir.join(given))
     }
 
     /// A path as short as it can be named from the current folder.
@@ -119,45 +114,29 @@ impl Environment {
         self.cache_home().map(|cache| cache.join("tunesmith/models"))
     }
 
-    /// Hugging Face's folder for cache and login.
-    fn hub_home(&self) -> Option<PathBuf> {
-        let named = self.variable("HF_HOME").map(|path| self.path(path));
-        named.or_else(|| self.cache_home().map(|cache| cache.join("huggingface")))
-    }
-
-    /// The hub's cache of models.
-    pub(crate) fn hub_cache(&self) -> Option<PathBuf> {
-        let named =
-            self.variable("HF_HUB_CACHE").or_else(|| self.variable("HUGGINGFACE_HUB_CACHE"));
-        let named = named.map(|path| self.path(path));
-        named.or_else(|| self.hub_home().map(|home| home.join("hub")))
-    }
-
-    /// The address of the hub, without a slash at the end.
-    pub(crate) fn hub_endpoint(&self) -> &str {
-        self.variable("HF_ENDPOINT").unwrap_or("https://huggingface.co").trim_end_matches('/')
-    }
-
-    /// The user's token for the hub: the variable, or the file that a login leaves.
-    pub(crate) fn hub_token(&self) -> Option<String> {
-        let variable =
-            self.variable("HF_TOKEN").or_else(|| self.variable("HUGGING_FACE_HUB_TOKEN"));
-        let token = variable.map(str::to_owned).or_else(|| {
-            let named = self.variable("HF_TOKEN_PATH").map(|path| self.path(path));
-            let path = named.or_else(|| self.hub_home().map(|home| home.join("token")))?;
-            std::fs::read_to_string(path).ok()
-        })?;
-        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    /// What the variables say about the hub: those that every tool of the hub reads.
+    pub(crate) fn hub(&self) -> hub::Settings {
+        let first = |names: [&str; 2]| names.into_iter().find_map(|name| self.variable(name));
+        let home = self.variable("HF_HOME").map(|path| self.path(path));
+        let home = home.or_else(|| self.cache_home().map(|cache| cache.join("huggingface")));
+        let cache = first(["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).map(|path| self.path(path));
+        let endpoint = self.variable("HF_ENDPOINT").unwrap_or("https://huggingface.co");
+        let login = self.variable("HF_TOKEN_PATH").map(|path| self.path(path));
+        hub::Settings {
+            current_dir: self.current_dir.clone(),
+            home: self.home().map(Path::to_owned),
+            cache: cache.or_else(|| Some(home.as_ref()?.join("hub"))),
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: first(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).map(str::to_owned),
+            token_file: login.or_else(|| Some(home.as_ref()?.join("token"))),
+            offline: self.is_on("HF_HUB_OFFLINE") || self.is_on("TRANSFORMERS_OFFLINE"),
+            stand_ins: Vec::new(),
+        }
     }
 
     /// The key for an OpenAI-compatible endpoint; never shown or written.
     pub(crate) fn endpoint_key(&self) -> Option<&str> {
         self.variable("OPENAI_API_KEY").map(str::trim)
-    }
-
-    /// Whether one of the hub's own variables forbids the network.
-    pub(crate) fn is_offline(&self) -> bool {
-        self.is_on("HF_HUB_OFFLINE") || self.is_on("TRANSFORMERS_OFFLINE")
     }
 
     /// Whether text to a terminal may have colours.
@@ -178,7 +157,7 @@ mod tests {
     #[test]
     fn caches_follow_their_variables() {
         let check = |variables: &[(&str, &str)], expected: Option<&str>| {
-            let cache = Environment::of(Path::new("/here"), variables).hub_cache();
+            let cache = Environment::of(Path::new("/here"), variables).hub().cache;
             assert_eq!(cache.as_deref(), expected.map(Path::new), "{variables:?}");
         };
         check(&[], None);
@@ -208,22 +187,20 @@ mod tests {
 
     #[test]
     fn a_token_comes_from_the_variable_or_the_login() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = dir.path().to_str().unwrap();
-        let token = |variables: &[(&str, &str)]| Environment::of(dir.path(), variables).hub_token();
-        assert_eq!(token(&[("HF_HOME", home)]), None);
-        std::fs::write(dir.path().join("token"), "from-login\n").unwrap();
-        assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("from-login"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "x")]).as_deref(), Some("x"));
-        std::fs::write(dir.path().join("other"), "elsewhere").unwrap();
-        let other = [("HF_HOME", home), ("HF_TOKEN_PATH", "other")];
-        assert_eq!(token(&other).as_deref(), Some("elsewhere"));
+        let check = |variables: &[(&str, &str)], token: Option<&str>, file: &str| {
+            let hub = Environment::of(Path::new("/here"), variables).hub();
+            assert_eq!(hub.token.as_deref(), token);
+            assert_eq!(hub.token_file.as_deref(), Some(Path::new(file)));
+        };
+        check(&[("HF_HOME", "/h")], None, "/h/token");
+        check(&[("HF_HOME", "/h"), ("HF_TOKEN", "x")], Some("x"), "/h/token");
+        check(&[("HF_HOME", "/h"), ("HF_TOKEN_PATH", "other")], None, "/here/other");
     }
 
     #[test]
     fn the_network_can_be_forbidden() {
         let offline =
-            |variables: &[(&str, &str)]| Environment::of(Path::new("/"), variables).is_offline();
+            |variables: &[(&str, &str)]| Environment::of(Path::new("/"), variables).hub().offline;
         assert!(!offline(&[]));
         assert!(!offline(&[("HF_HUB_OFFLINE", "0")]));
         assert!(offline(&[("HF_HUB_OFFLINE", "1")]));

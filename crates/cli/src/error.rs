@@ -193,6 +193,30 @@ impl From<model::Error> for Failure {
     }
 }
 
+impl From<hub::Error> for Failure {
+    fn from(error: hub::Error) -> Self {
+        let hub::Error { cause, hint } = error;
+        let failure = match cause {
+            hub::Cause::Refused { code, message, file, is_mistake } => {
+                let file = file.map(|file| file.display().to_string().into());
+                let exit = if is_mistake { WRONG } else { FAILED };
+                Failure { file, exit, ..Failure::new(code, message) }
+            }
+            hub::Cause::Io { path, source } => Failure::io(&path, &source),
+            hub::Cause::Model(error) => (*error).into(),
+            hub::Cause::Base { config, source } => {
+                let failure = Failure::from(*source);
+                let message = format!("{}: its base: {}", config.display(), failure.message);
+                Failure { message, ..failure }
+            }
+        };
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
 impl From<compute::Error> for Failure {
     fn from(error: compute::Error) -> Self {
         let code = match error {

@@ -5,7 +5,6 @@ mod context;
 mod environment;
 mod error;
 mod memory;
-mod models;
 mod served;
 mod session;
 mod signals;
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
     };
     let Arguments { global, command } = arguments;
     let terminal = Terminal::new(&environment, global.json);
-    let context = Context { environment, terminal, global };
+    let context = Context::new(environment, terminal, global);
     let ended = command.run(&context);
     let code = match (&ended, &context.terminal.written()) {
         // What was not done goes before what could not be said.

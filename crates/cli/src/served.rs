@@ -13,7 +13,7 @@ use train::run::RunFolder;
 use crate::command::read_recipe;
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
+use hub::Resolved;
 
 /// What a recipe says of prompts. Without a recipe nothing is changed.
 #[derive(Debug, Default)]

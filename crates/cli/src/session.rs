@@ -19,7 +19,7 @@ use text::{DecodeStream, Message, Metadata};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::memory::{Needed, free_memory};
-use crate::models::Resolved;
+use hub::Resolved;
 use crate::served::Served;
 use stop::StopScanner;
 

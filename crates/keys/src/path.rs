@@ -55,7 +55,7 @@ pub fn is_local_path(text: &str) -> bool {
 /// The path that a text means, relative to `base`; none for `~` without a home.
 ///
 /// `.` is dropped; `..` stays, since the folder before it may be a link.
-pub(crate) fn resolve(text: &str, base: &Path, home: Option<&Path>) -> Option<PathBuf> {
+pub fn resolve_path(text: &str, base: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let joined = match text.strip_prefix('~') {
         Some("") => home?.to_path_buf(),
         Some(rest) if rest.starts_with('/') => home?.join(rest.trim_start_matches('/')),
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn paths_are_relative_to_their_base() {
         let check = |text: &str, expected: &str| {
-            let path = resolve(text, Path::new("/a/b"), Some(Path::new("/home/ada")));
+            let path = resolve_path(text, Path::new("/a/b"), Some(Path::new("/home/ada")));
             assert_eq!(path.unwrap(), Path::new(expected), "{text}");
         };
         check("x/y", "/a/b/x/y");
@@ -91,6 +91,6 @@ mod tests {
         check("~/x", "/home/ada/x");
         check("~", "/home/ada");
         check("~x", "/a/b/~x");
-        assert_eq!(resolve("~/x", Path::new("/a"), None), None);
+        assert_eq!(resolve_path("~/x", Path::new("/a"), None), None);
     }
 }

@@ -123,7 +123,7 @@ fn resolve(text: &str, folders: &Folders<'_>) -> Result<PathBuf, Refusal> {
     if text.is_empty() {
         return Err((Fault::WrongType, "is an empty path".to_owned(), None));
     }
-    crate::path::resolve(text, folders.base, folders.home).ok_or_else(|| {
+    crate::path::resolve_path(text, folders.base, folders.home).ok_or_else(|| {
         let message = format!("is `{text}`, but there is no home folder for `~`");
         (Fault::MissingVariable, message, Some("write the folder out".to_owned()))
     })

@@ -19,6 +19,7 @@ pub mod tokenizer;
 
 pub mod date;
 mod error;
+pub mod figures;
 mod hash;
 pub mod integer;
 mod jinja;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
 use crate::served::Served;
 use crate::session::{Answer, Answers, Question, Sampling, Session};
 use crate::terminal::escape::escaped;
 use crate::terminal::table::one_line;
+use hub::Resolved;
 use questions::{Asked, Asking};
 
 /// What to type, for `--help`.

@@ -12,10 +12,10 @@ use serde_json::json;
 use train::claim::Claim;
 use train::run::write_atomic;
 
+use super::quickstart::SMOLLM2;
 use super::quote;
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::SMOLLM2;
 use crate::terminal::style::count;
 use crate::terminal::table::{one_line, table};
 use draft::Draft;

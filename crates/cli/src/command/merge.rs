@@ -19,7 +19,7 @@ use super::quote;
 use crate::context::Context;
 use crate::environment::peak_memory;
 use crate::error::{Failure, Result};
-use crate::terminal::progress::Transfers;
+use crate::terminal::progress::transfer;
 use crate::terminal::style::bytes;
 use compare::Comparison;
 use origin::Origin;
@@ -152,7 +152,7 @@ fn default_output(context: &Context, adapter: &Path) -> PathBuf {
     if RunFolder::is_run(parent) {
         return parent.join("merged");
     }
-    let in_cache = context.environment.hub_cache().is_some_and(|cache| adapter.starts_with(cache));
+    let in_cache = context.environment.hub().cache.is_some_and(|cache| adapter.starts_with(cache));
     if in_cache {
         return context.environment.current_dir.join("merged");
     }
@@ -168,11 +168,11 @@ fn write(
     place: &Place,
 ) -> Result<Written> {
     let total = merge.bytes();
-    let transfers = Transfers::new(&context.terminal, "writing", 1, total);
-    let bar = transfers.file("merged weights", total);
-    let mut on_progress = |position| bar.set(position);
+    let bar = transfer::bar(&context.terminal, "writing merged weights", total);
+    let mut on_progress = |position| bar.set_position(position);
     let (dir, threads) = (place.partial(), context.threads());
     let written = merge.write(dir, arguments.max_shard_size, threads, &mut on_progress)?;
+    bar.finish_and_clear();
     copy_companions(&origin.base, &origin.adapter, dir, origin.date(context))?;
     Ok(written)
 }

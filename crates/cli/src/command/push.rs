@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::models::{PushRequest, Pushed};
 use crate::terminal::style::bytes;
+use hub::{PushRequest, Pushed};
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:

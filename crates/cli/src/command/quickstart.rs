@@ -1,6 +1,7 @@
 //! `tunesmith quickstart`: a real small model learns a task, and the proof that it did.
 
 mod arms;
+mod model;
 mod pace;
 mod plan;
 mod plot;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use clap::Args;
 use data::demo::{self, Demo};
 use eval::compare::Comparison;
+use hub::Resolved;
 use train::run::{Occupied, RunFolder, write_atomic};
 
 use super::quote;
@@ -22,10 +24,10 @@ use super::train::{Order, Outcome};
 use crate::context::Context;
 use crate::environment::peak_memory;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
 use crate::signals::{Asked, Signals};
 use crate::terminal::style::{bytes, count, duration};
 use arms::{Exam, SCHEMA, SHOTS, TUNED};
+pub(crate) use model::{SMOLLM2, stand_ins};
 use plan::{ArmWork, Pace, Plan, TrainWork};
 use recipe::{BATCH_SIZE, FULL_STEPS, VALIDATION_ROWS, VALIDATIONS};
 use stage::Stage;
@@ -70,7 +72,7 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let folder = folder(arguments, context)?;
-    let model = context.models().smollm2()?;
+    let model = model::find(context)?;
     let mut show = Show { arguments, context, folder, begun: Instant::now() };
     show.go(&model)
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::environment::resident_memory;
 use crate::error::{Failure, Result};
 use crate::memory::free_memory;
-use crate::models::Outline;
+use hub::Outline;
 
 /// The recipe that a command names.
 #[derive(Args, Debug)]

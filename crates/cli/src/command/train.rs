@@ -16,12 +16,12 @@ use crate::context::{Context, precision_of};
 use crate::environment::{peak_memory, resident_memory};
 use crate::error::{Failure, Result};
 use crate::memory::free_memory;
-use crate::models::Resolved;
 use crate::signals::{Asked, Signals};
 use crate::terminal::Terminal;
 use crate::terminal::curve::sparkline;
 use crate::terminal::progress::Progress;
 use crate::terminal::style::{bytes, count, duration};
+use hub::Resolved;
 
 macro_rules! examples {
     () => {
@@ -284,7 +284,8 @@ pub(crate) fn read_recipe(
 }
 
 /// A failure that a value of the recipe led to.
-pub(super) fn at_key(document: &Document, key: &str, failure: Failure) -> Failure {
+pub(super) fn at_key(document: &Document, key: &str, failure: impl Into<Failure>) -> Failure {
+    let failure = failure.into();
     let place = document.place(key);
     Failure {
         message: format!("{place}: {}", failure.message),

@@ -1,7 +1,7 @@
 //! Progress of a run and of files on their way.
 
 mod narrator;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::Terminal;
 use super::curve::sparkline;
 use super::escape::escaped_but_colors;
 use narrator::Narrator;
-pub(crate) use transfer::{Transfer, Transfers};
+pub(crate) use transfer::Transfers;
 
 /// Shows a run's events: a block that changes on a terminal, lines elsewhere.
 pub(crate) struct Progress<'a> {

@@ -1,7 +1,7 @@
 //! The binary as a person and a program meet it: what it prints, and how it ends.
 
 mod house;
-#[path = "../../src/models/hub/tests/server.rs"]
+#[path = "../../../hub/src/test_server.rs"]
 mod server;
 
 mod bench;

@@ -6,9 +6,9 @@ use super::order::Order;
 use super::{Answer, Ask, OnAnswer, for_teacher};
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
 use crate::session::{Question, Sampling, Session};
 use crate::signals::Signals;
+use hub::Resolved;
 
 /// Prompts that are worked on between two writes, for each that is answered at once.
 const ROUND: usize = 4;

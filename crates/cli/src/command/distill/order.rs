@@ -11,8 +11,8 @@ use text::Message;
 use super::super::train::at_key;
 use crate::context::Context;
 use crate::error::{Failure, Result, WRONG};
-use crate::models::Resolved;
 use crate::served::Served;
+use hub::Resolved;
 
 /// Who answers.
 pub(super) enum Teacher {

@@ -11,7 +11,7 @@ use super::prompts::Prompt;
 use super::{for_student, for_teacher};
 use crate::context::Context;
 use crate::error::Result;
-use crate::models::Resolved;
+use hub::Resolved;
 
 /// Tokens of all prompts as the teacher sees them and as the student will, both counted as the
 /// student does; none where its tokenizer and template are not on this machine.

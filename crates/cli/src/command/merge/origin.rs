@@ -13,7 +13,7 @@ use train::recipe::{quantization, schema};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
+use hub::Resolved;
 
 /// An adapter, and the base that it is merged into.
 pub(super) struct Origin {
@@ -194,7 +194,7 @@ fn adapter_of(
     let adapter = folders.into_iter().find(|folder| PeftMetadata::is_adapter(folder));
     match adapter.filter(|_| base_given) {
         Some(adapter) => Ok((adapter, None)),
-        None => Err(failure),
+        None => Err(failure.into()),
     }
 }
 

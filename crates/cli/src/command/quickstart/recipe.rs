@@ -1,6 +1,6 @@
 //! The recipe that the quickstart writes, prints and runs.
 
-use crate::models::SMOLLM2;
+use super::SMOLLM2;
 
 /// Rows of a step.
 pub(super) const BATCH_SIZE: usize = 8;

@@ -12,7 +12,7 @@ use text::{ChatTemplate, Message, Metadata};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::models::Resolved;
+use hub::Resolved;
 
 /// Longest answer in tokens. A ticket has about 50, and 90 with a line for every field.
 pub(super) const MAX_NEW_TOKENS: usize = 96;

@@ -12,7 +12,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use super::refusal::Refusal;
-use crate::terminal::Terminal;
+use crate::event::Observer;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// A transfer that says nothing for so long is dead.
@@ -26,13 +26,13 @@ const ATTEMPTS: u32 = 5;
 const REDIRECTS: usize = 10;
 
 /// An HTTP client for one hub.
-pub(super) struct Client<'a> {
+pub(crate) struct Client<'a> {
     agent: Agent,
     token: Option<String>,
     home: Origin,
     /// The hub's address.
-    pub(super) endpoint: String,
-    terminal: &'a Terminal,
+    pub(crate) endpoint: String,
+    observer: &'a dyn Observer,
     /// The first wait before a request is made again; each further one is twice as long.
     pause: Duration,
     /// Whether the hub has answered yet: if not, it is not waited for.
@@ -40,15 +40,15 @@ pub(super) struct Client<'a> {
 }
 
 /// What is asked of a server.
-pub(super) struct Ask<'a> {
-    pub(super) method: Method,
-    pub(super) url: &'a str,
-    pub(super) headers: Vec<(&'a str, String)>,
-    pub(super) body: Sent<'a>,
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a str,
+    pub(crate) headers: Vec<(&'a str, String)>,
+    pub(crate) body: Sent<'a>,
 }
 
 /// The body of a request.
-pub(super) enum Sent<'a> {
+pub(crate) enum Sent<'a> {
     Nothing,
     Bytes(&'a [u8]),
     /// A part of a file.
@@ -56,17 +56,17 @@ pub(super) enum Sent<'a> {
 }
 
 /// A part of a file on its way to a server.
-pub(super) struct FilePart<'a> {
-    pub(super) path: &'a Path,
-    pub(super) from: u64,
-    pub(super) length: u64,
+pub(crate) struct FilePart<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) from: u64,
+    pub(crate) length: u64,
     /// Hears how many bytes went, and with a minus how many of them go again.
-    pub(super) sent: &'a (dyn Fn(i64) + Sync),
+    pub(crate) sent: &'a (dyn Fn(i64) + Sync),
 }
 
 /// Why there is no answer that can be used.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The network or the other side broke down.
     Network(String),
     /// The server said no.
@@ -91,10 +91,10 @@ impl Origin {
 
 impl<'a> Client<'a> {
     /// A client for the hub at `endpoint`; none if that is no address.
-    pub(super) fn new(
+    pub(crate) fn new(
         endpoint: &str,
         token: Option<String>,
-        terminal: &'a Terminal,
+        observer: &'a dyn Observer,
         pause: Duration,
     ) -> Option<Self> {
         // The system's certificates, so that a company's own are known.
@@ -116,23 +116,23 @@ impl<'a> Client<'a> {
             token,
             home,
             endpoint: endpoint.to_owned(),
-            terminal,
+            observer,
             pause,
             was_reached: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn has_token(&self) -> bool {
+    pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
     /// Asks for an address.
-    pub(super) fn get(&self, url: &str, headers: Vec<(&str, String)>) -> Answer {
+    pub(crate) fn get(&self, url: &str, headers: Vec<(&str, String)>) -> Answer {
         self.ask(&Ask { method: Method::GET, url, headers, body: Sent::Nothing })
     }
 
     /// Asks for a JSON document.
-    pub(super) fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, Trouble> {
+    pub(crate) fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, Trouble> {
         for attempt in 0.. {
             match json(self.get(url, Vec::new())?) {
                 // The line was cut in the middle of the answer.
@@ -144,14 +144,14 @@ impl<'a> Client<'a> {
     }
 
     /// Sends a JSON document.
-    pub(super) fn post(&self, url: &str, json: &serde_json::Value) -> Answer {
+    pub(crate) fn post(&self, url: &str, json: &serde_json::Value) -> Answer {
         let bytes = json.to_string();
         let headers = vec![("content-type", "application/json".to_owned())];
         self.ask(&Ask { method: Method::POST, url, headers, body: Sent::Bytes(bytes.as_bytes()) })
     }
 
     /// Asks, again after a while where that may help, and follows redirects.
-    pub(super) fn ask(&self, ask: &Ask<'_>) -> Answer {
+    pub(crate) fn ask(&self, ask: &Ask<'_>) -> Answer {
         let mut pause = self.pause;
         for attempt in 1.. {
             let trouble = match self.follow(ask) {
@@ -174,14 +174,14 @@ impl<'a> Client<'a> {
     }
 
     /// Waits before the `attempt`-th repetition, counted from 0, of something that broke off.
-    pub(super) fn back_off(&self, attempt: u32) {
+    pub(crate) fn back_off(&self, attempt: u32) {
         self.wait(self.pause * 2_u32.pow(attempt.min(4)));
     }
 
     fn wait(&self, time: Duration) {
         if time >= Duration::from_secs(5) {
-            let words = crate::terminal::style::duration(time.as_secs_f64());
-            self.terminal.note(&format!("the hub is busy: going on in {words}"));
+            let words = text::figures::duration(time.as_secs_f64());
+            self.observer.note(&format!("the hub is busy: going on in {words}"));
         }
         std::thread::sleep(time);
     }
@@ -264,10 +264,10 @@ impl<'a> Client<'a> {
 }
 
 /// An answer that can be used, or why there is none.
-pub(super) type Answer = Result<Response<Body>, Trouble>;
+pub(crate) type Answer = Result<Response<Body>, Trouble>;
 
 /// Reads an answer as JSON.
-pub(super) fn json<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Trouble> {
+pub(crate) fn json<T: DeserializeOwned>(response: Response<Body>) -> Result<T, Trouble> {
     serde_json::from_reader(response.into_body().into_reader()).map_err(|error| {
         match error.is_io() || error.is_eof() {
             true => Trouble::Network(error.to_string()),

@@ -8,11 +8,11 @@ use model::adapter::PeftMetadata;
 use train::run::RunFolder;
 
 use super::card;
-use crate::error::{Failure, Result};
-use crate::models::cache::shards;
-use crate::models::digest;
-use crate::models::hub::HubId;
-use crate::models::hub::files::is_template;
+use crate::cache::shards;
+use crate::digest;
+use crate::error::{Error, Result};
+use crate::files::is_template;
+use crate::id::HubId;
 
 /// Files that are pushed beside the weights. A list of what may go, not of what may not:
 /// what is not known stays on this machine.
@@ -71,7 +71,7 @@ impl Shipment {
         for name in &weights {
             if !folder.join(name).is_file() {
                 let message = format!("{}: `{name}` is missing", folder.display());
-                return Err(Failure::wrong("model_file", message).at(&folder));
+                return Err(Error::wrong("model_file", message).at(&folder));
             }
         }
         for name in weights.iter().filter(|name| name.ends_with(".safetensors")) {
@@ -97,7 +97,7 @@ impl Shipment {
 fn inner(folder: &Path) -> Result<PathBuf> {
     if !folder.is_dir() {
         let message = format!("{}: no such folder", folder.display());
-        return Err(Failure::wrong("file_not_found", message).at(folder));
+        return Err(Error::wrong("file_not_found", message).at(folder));
     }
     let is_model = |path: &PathBuf| {
         PeftMetadata::is_adapter(path)
@@ -114,17 +114,17 @@ fn inner(folder: &Path) -> Result<PathBuf> {
         (2, _) => {
             let message = format!("{}: holds an adapter and a model", folder.display());
             let hint = format!("name `{}` or `{}`", found[0].display(), found[1].display());
-            Err(Failure::wrong("model_not_found", message).at(folder).hint(hint))
+            Err(Error::wrong("model_not_found", message).at(folder).hint(hint))
         }
         (_, true) => {
             let message = format!("{}: the run has no adapter yet", folder.display());
-            Err(Failure::wrong("model_not_found", message)
+            Err(Error::wrong("model_not_found", message)
                 .at(folder)
                 .hint("finish the run with `tunesmith train FOLDER --resume`"))
         }
         _ => {
             let message = format!("{}: is neither adapter, run nor model", folder.display());
-            Err(Failure::wrong("model_not_found", message).at(folder).hint(
+            Err(Error::wrong("model_not_found", message).at(folder).hint(
                 "an adapter has `adapter_config.json`, a model `config.json` and safetensors",
             ))
         }
@@ -145,7 +145,7 @@ fn model_weights(folder: &Path) -> Result<Vec<String>> {
     if let Some(name) = shards.iter().find(|name| !is_plain(name)) {
         let path = folder.join(index);
         let message = format!("{}: `{name}` is no file beside it", path.display());
-        return Err(Failure::wrong("model_file", message).at(&path));
+        return Err(Error::wrong("model_file", message).at(&path));
     }
     names.push(index.to_owned());
     names.extend(shards);
@@ -160,7 +160,7 @@ fn listed(folder: &Path) -> Result<Vec<String>> {
         if !dir.is_dir() {
             continue;
         }
-        let io = |error: std::io::Error| Failure::io(&dir, &error);
+        let io = |error: std::io::Error| Error::io(&dir, error);
         for entry in fs::read_dir(&dir).map_err(io)? {
             let entry = entry.map_err(io)?;
             let end = if entry.path().is_dir() { "/" } else { "" };
@@ -189,7 +189,7 @@ fn local_base(adapter: &Path) -> Result<Option<String>> {
 impl LocalFile {
     fn new(folder: &Path, name: String) -> Result<Self> {
         let path = folder.join(&name);
-        let io = |error: std::io::Error| Failure::io(&path, &error);
+        let io = |error: std::io::Error| Error::io(&path, error);
         let text = match name.as_str() {
             "README.md" => card::for_hub(&fs::read_to_string(&path).map_err(io)?),
             _ => None,
@@ -220,7 +220,7 @@ impl LocalFile {
         let mut bytes = Vec::new();
         let read =
             fs::File::open(&self.path).and_then(|file| file.take(length).read_to_end(&mut bytes));
-        read.map_err(|error| Failure::io(&self.path, &error))?;
+        read.map_err(|error| Error::io(&self.path, error))?;
         Ok(bytes)
     }
 
@@ -347,7 +347,7 @@ mod tests {
         let check = |files: &[(&str, &str)], expected: &str| {
             let root = house(files);
             let failure = Shipment::of(root.path()).map(|_| ()).unwrap_err();
-            let message = failure.message.replace(&root.path().display().to_string(), "ROOT");
+            let message = failure.to_string().replace(&root.path().display().to_string(), "ROOT");
             assert_eq!(message, expected);
         };
         check(&[], "ROOT: is neither adapter, run nor model");

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::environment::Environment;
-use crate::models::hub::tests::server::{Reply, Request, Server};
+use crate::settings::Settings;
+use crate::test_server::{Reply, Request, Server};
 
 /// A file of safetensors without tensors.
 const WEIGHTS: &[u8] = b"\x1d\0\0\0\0\0\0\0{}                           ";
@@ -59,15 +59,13 @@ impl Pair {
     }
 
     fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
-        let variables = [("HF_ENDPOINT", self.hub.endpoint.as_str()), ("HF_TOKEN", "secret")];
-        push(&variables, request)
+        let settings = Settings::for_test(Path::new("/"), &self.hub.endpoint, Some("secret"));
+        push(&settings, request)
     }
 }
 
-fn push(variables: &[(&str, &str)], request: &PushRequest<'_>) -> Result<Pushed> {
-    let environment = Environment::of(Path::new("/"), variables);
-    let terminal = Terminal::new(&environment, false);
-    let hub = Hub { pause: Duration::from_millis(1), ..Hub::new(&environment, &terminal, false) };
+fn push(settings: &Settings, request: &PushRequest<'_>) -> Result<Pushed> {
+    let hub = Hub { pause: Duration::from_millis(1), ..Hub::new(settings, &(), false) };
     hub.push(request)
 }
 
@@ -224,7 +222,7 @@ fn broken_weights_are_not_pushed() {
         std::fs::write(&path, bytes).unwrap();
         let failure = pair.push(&to(folder.path(), false)).unwrap_err();
         let expected = format!("{}: {message}", path.display());
-        assert!(failure.message.starts_with(&expected), "{failure:?}");
+        assert!(failure.to_string().starts_with(&expected), "{failure:?}");
         assert!(pair.hub.requests().is_empty());
     };
     check(&file, "tensor `a`: row 1 holds NaN or infinity");
@@ -274,7 +272,7 @@ fn a_store_that_fails_for_good_is_named() {
     let failure = pair.push(&to(folder.path(), false)).unwrap_err();
     let expected =
         "me/tuned: `adapter_model.safetensors` could not be uploaded: the store answers 503";
-    assert_eq!(failure.message, expected);
+    assert_eq!(failure.to_string(), expected);
     // Nothing is committed of which a part is missing.
     assert!(paths(&pair.hub).iter().all(|path| !path.contains("/commit/")));
 }
@@ -285,7 +283,7 @@ fn nothing_becomes_public_unasked() {
     let mood = Mood { public: true, create: 409, ..Mood::default() };
     let pair = Pair::new(mood.clone());
     let failure = pair.push(&to(folder.path(), false)).unwrap_err();
-    assert_eq!(failure.message, "me/tuned: everybody can see it");
+    assert_eq!(failure.to_string(), "me/tuned: everybody can see it");
     assert_eq!(paths(&pair.hub), ["POST /api/repos/create", "GET /api/models/me/tuned"]);
     let pushed = pair.push(&to(folder.path(), true)).unwrap();
     assert!(!pushed.private);
@@ -316,22 +314,28 @@ fn a_token_that_may_not_make_it_may_still_write_to_it() {
 #[test]
 fn what_stops_a_push_says_what_to_do() {
     let folder = adapter();
-    let check = |variables: &[(&str, &str)], request: &PushRequest<'_>, message: &str, hint| {
-        let failure = push(variables, request).unwrap_err();
-        assert_eq!(failure.message, message);
+    let check = |settings: Settings, request: &PushRequest<'_>, message: &str, hint| {
+        let failure = push(&settings, request).unwrap_err();
+        assert_eq!(failure.to_string(), message);
         let found = failure.hint.unwrap_or_default();
         assert!(found.contains(hint), "{found}");
     };
     let request = to(folder.path(), false);
-    check(&[], &request, "me/tuned: pushing needs a token of the hub", "`HF_TOKEN` or save it");
-    let offline = [("HF_TOKEN", "secret"), ("HF_HUB_OFFLINE", "1")];
-    check(&offline, &request, "the network is forbidden", "HF_HUB_OFFLINE");
+    let settings = |token| Settings::for_test(Path::new("/"), "https://hub", token);
+    check(
+        settings(None),
+        &request,
+        "me/tuned: pushing needs a token of the hub",
+        "`HF_TOKEN` or save it",
+    );
+    let offline = Settings { offline: true, ..settings(Some("secret")) };
+    check(offline, &request, "the network is forbidden", "HF_HUB_OFFLINE");
     let nowhere = PushRequest { repo: "tuned", ..to(folder.path(), false) };
-    check(&[], &nowhere, "`tuned` at `main` is no place on the hub", "OWNER/NAME");
+    check(settings(None), &nowhere, "`tuned` at `main` is no place on the hub", "OWNER/NAME");
     let absent = PathBuf::from("/no/such/folder");
-    check(&[], &to(&absent, false), "/no/such/folder: no such folder", "");
+    check(settings(None), &to(&absent, false), "/no/such/folder: no such folder", "");
 
     let pair = Pair::new(Mood { create: 400, ..Mood::default() });
     let failure = pair.push(&request).unwrap_err();
-    assert_eq!(failure.message, "me/tuned: the hub answers 400: the hub's own words");
+    assert_eq!(failure.to_string(), "me/tuned: the hub answers 400: the hub's own words");
 }

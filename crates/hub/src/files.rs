@@ -7,15 +7,15 @@ use serde::Deserialize;
 
 use super::http::Trouble;
 use super::id::{HubId, is_word};
-use crate::error::{Failure, Result};
-use crate::models::cache::shards;
-use crate::models::digest::Sum;
-use crate::terminal::style::bytes;
+use crate::cache::shards;
+use crate::digest::Sum;
+use crate::error::{Error, Result};
+use text::figures::bytes;
 
 /// A commit of a model or a data set.
 #[derive(Deserialize)]
-pub(super) struct Commit {
-    pub(super) sha: String,
+pub(crate) struct Commit {
+    pub(crate) sha: String,
     #[serde(default)]
     siblings: Vec<Sibling>,
     /// What the hub has read of its GGUF files.
@@ -23,18 +23,18 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    pub(super) fn get(&self, name: &str) -> Option<&Sibling> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Sibling> {
         self.siblings.iter().find(|file| file.name == name)
     }
 
     /// The names of all its files that a folder can hold.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let inside = self.siblings.iter().filter(|file| stays_inside(&file.name));
         inside.map(|file| file.name.clone()).collect()
     }
 
     /// Refuses a commit whose name would not be a folder of its own.
-    pub(super) fn check(self) -> std::result::Result<Self, Trouble> {
+    pub(crate) fn check(self) -> std::result::Result<Self, Trouble> {
         if is_word(&self.sha) {
             return Ok(self);
         }
@@ -50,10 +50,10 @@ struct GgufSummary {
 
 /// A file of a commit.
 #[derive(Deserialize)]
-pub(super) struct Sibling {
+pub(crate) struct Sibling {
     #[serde(rename = "rfilename")]
-    pub(super) name: String,
-    pub(super) size: Option<u64>,
+    pub(crate) name: String,
+    pub(crate) size: Option<u64>,
     #[serde(rename = "blobId")]
     blob_id: Option<String>,
     lfs: Option<Lfs>,
@@ -67,17 +67,17 @@ struct Lfs {
 
 impl Sibling {
     /// Refuses a name that would lead out of the folder of its commit.
-    pub(super) fn check(&self, id: &HubId) -> Result<()> {
+    pub(crate) fn check(&self, id: &HubId) -> Result<()> {
         if stays_inside(&self.name) {
             return Ok(());
         }
         let (repo, name) = (&id.name, self.name.escape_debug());
         let message = format!("{repo}: the hub names a file `{name}`, which no folder can hold");
-        Err(Failure::new("hub", message).hint("check `HF_ENDPOINT`; this hub is not to be trusted"))
+        Err(Error::new("hub", message).hint("check `HF_ENDPOINT`; this hub is not to be trusted"))
     }
 
     /// The checksum that its content should have.
-    pub(super) fn sum(&self) -> Option<Sum> {
+    pub(crate) fn sum(&self) -> Option<Sum> {
         let is_hex = |hex: &&String, length| {
             hex.len() == length && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
@@ -107,22 +107,22 @@ const INDEX: &str = "model.safetensors.index.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// The files of a commit, seen as the model `id`.
-pub(super) struct Files<'a> {
-    pub(super) commit: &'a Commit,
-    pub(super) id: &'a HubId,
+pub(crate) struct Files<'a> {
+    pub(crate) commit: &'a Commit,
+    pub(crate) id: &'a HubId,
 }
 
 impl<'a> Files<'a> {
-    pub(super) fn get(&self, name: &str) -> Option<&'a Sibling> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Sibling> {
         self.commit.get(name)
     }
 
-    pub(super) fn is_adapter(&self) -> bool {
+    pub(crate) fn is_adapter(&self) -> bool {
         self.get("adapter_config.json").is_some()
     }
 
     /// Refuses what the list alone shows to be of no use.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_adapter() {
             return self.needed(ADAPTER_WEIGHTS).map(|_| ());
         }
@@ -139,13 +139,13 @@ impl<'a> Files<'a> {
     }
 
     /// Config, tokenizer and templates, but for `config.json` itself.
-    pub(super) fn described(&self) -> Vec<&'a Sibling> {
+    pub(crate) fn described(&self) -> Vec<&'a Sibling> {
         let named = DESCRIPTIONS.iter().filter_map(|name| self.get(name));
         named.chain(self.commit.siblings.iter().filter(|file| is_template(&file.name))).collect()
     }
 
     /// The weights, with the descriptions in `folder`.
-    pub(super) fn weights(&self, folder: &Path) -> Result<Vec<&'a Sibling>> {
+    pub(crate) fn weights(&self, folder: &Path) -> Result<Vec<&'a Sibling>> {
         let names = match self.is_adapter() {
             true => vec![ADAPTER_WEIGHTS.to_owned()],
             // Where a folder holds both, this is the one that is read.
@@ -154,25 +154,25 @@ impl<'a> Files<'a> {
         };
         if names.is_empty() {
             let message = format!("{}: its `{INDEX}` names no files", self.id.name);
-            return Err(Failure::new("model_file", message));
+            return Err(Error::new("model_file", message));
         }
         if let Some(name) = names.iter().find(|name| !stays_inside(name)) {
             let (repo, name) = (&self.id.name, name.escape_debug());
             let message = format!("{repo}: its `{INDEX}` names `{name}`, which is not beside it");
-            return Err(Failure::new("model_file", message));
+            return Err(Error::new("model_file", message));
         }
         names.iter().map(|name| self.needed(name)).collect()
     }
 
     /// The GGUF file of that name.
-    pub(super) fn gguf(&self, name: &str) -> Result<&'a Sibling> {
+    pub(crate) fn gguf(&self, name: &str) -> Result<&'a Sibling> {
         let file = self.get(name).ok_or_else(|| {
             let message = format!("{}: the hub has no `{name}` of it", self.id.name);
-            Failure::wrong("model_not_found", message).hint(self.gguf_hint())
+            Error::wrong("model_not_found", message).hint(self.gguf_hint())
         })?;
         if is_split(name) {
             let message = format!("{}: `{name}` is one part of a split file", self.id.name);
-            return Err(Failure::wrong("model", message)
+            return Err(Error::wrong("model", message)
                 .hint("take a quantisation that is one file, or the safetensors original"));
         }
         let architecture = self.commit.gguf.as_ref().and_then(|gguf| gguf.architecture.as_deref());
@@ -184,18 +184,17 @@ impl<'a> Files<'a> {
         }
         let name = &self.id.name;
         let message = format!("{name}: its architecture `{architecture}` is not supported");
-        Err(Failure::new("model_file", message)
-            .hint(format!("supported: {}", supported.join(", "))))
+        Err(Error::new("model_file", message).hint(format!("supported: {}", supported.join(", "))))
     }
 
-    pub(super) fn needed(&self, name: &str) -> Result<&'a Sibling> {
+    pub(crate) fn needed(&self, name: &str) -> Result<&'a Sibling> {
         self.get(name).ok_or_else(|| {
             let message = format!("{}: the hub has no `{name}` of it", self.id.name);
-            Failure::wrong("model_not_found", message).hint("take a model with safetensors")
+            Error::wrong("model_not_found", message).hint("take a model with safetensors")
         })
     }
 
-    fn without_weights(&self) -> Failure {
+    fn without_weights(&self) -> Error {
         let ends = |end: &str| self.commit.siblings.iter().any(|file| file.name.ends_with(end));
         let name = &self.id.name;
         let (message, hint) = match () {
@@ -212,7 +211,7 @@ impl<'a> Files<'a> {
                 "take a model with safetensors".to_owned(),
             ),
         };
-        Failure::wrong("model_not_found", message).hint(hint)
+        Error::wrong("model_not_found", message).hint(hint)
     }
 
     fn ggufs(&self) -> impl Iterator<Item = &'a Sibling> {
@@ -241,7 +240,7 @@ impl<'a> Files<'a> {
 }
 
 /// Whether a file is a chat template among several.
-pub(super) fn is_template(name: &str) -> bool {
+pub(crate) fn is_template(name: &str) -> bool {
     let name = name.strip_prefix("additional_chat_templates/");
     name.is_some_and(|name| name.ends_with(".jinja") && !name.contains(['/', '\\']))
 }
@@ -272,7 +271,7 @@ mod tests {
         let check = |names: &[&str], message: &str, hint: &str| {
             let (commit, id) = (commit(names), HubId::parse("o/n@v2").unwrap());
             let failure = Files { commit: &commit, id: &id }.check().unwrap_err();
-            assert_eq!(failure.message, format!("o/n: {message}"));
+            assert_eq!(failure.to_string(), format!("o/n: {message}"));
             assert!(failure.hint.as_deref().unwrap().contains(hint), "{:?}", failure.hint);
         };
         check(
@@ -297,7 +296,7 @@ mod tests {
         let id = HubId::parse("o/n").unwrap();
         let files = Files { commit: &commit, id: &id };
         let check = |name: &str, expected: &str| {
-            let message = files.gguf(name).map(|_| ()).unwrap_err().message;
+            let message = files.gguf(name).map(|_| ()).unwrap_err().to_string();
             assert_eq!(message, format!("o/n: {expected}"));
         };
         check("a.gguf", "its architecture `mamba` is not supported");

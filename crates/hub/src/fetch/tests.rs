@@ -1,7 +1,5 @@
 //! Downloads from a hub of our own on this machine.
 
-pub(super) mod server;
-
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +8,8 @@ use serde_json::{Value, json};
 use sha1::Digest as _;
 
 use super::*;
-use server::{Reply, Request, Server};
+use crate::error::Cause;
+use crate::test_server::{Reply, Request, Server};
 
 const COMMIT: &str = "c0ffee";
 const WEIGHTS: &[u8] = b"weights, as many bytes as make a test";
@@ -88,14 +87,8 @@ fn hub_with(spoil: impl Fn(usize, &Request, Reply) -> Reply + Send + Sync + 'sta
 }
 
 fn get(server: &Server, home: &Path, id: &str, offline: bool) -> Result<PathBuf> {
-    let variables = [
-        ("HF_HOME", home.to_str().unwrap()),
-        ("HF_ENDPOINT", server.endpoint.as_str()),
-        ("HF_TOKEN", "secret"),
-    ];
-    let environment = Environment::of(Path::new("/"), &variables);
-    let terminal = Terminal::new(&environment, false);
-    let hub = Hub { pause: Duration::from_millis(1), ..Hub::new(&environment, &terminal, offline) };
+    let settings = Settings::for_test(home, &server.endpoint, Some("secret"));
+    let hub = Hub { pause: Duration::from_millis(1), ..Hub::new(&settings, &(), offline) };
     hub.model(&HubId::parse(id).unwrap())
 }
 
@@ -104,27 +97,21 @@ fn a_plan_fetches_no_weights() {
     let server = hub_with(|_, _, _| panic!("weights were asked for"));
     let home = home();
     let config = |id: &str, offline: bool| {
-        let variables = [
-            ("HF_HOME", home.path().to_str().unwrap()),
-            ("HF_ENDPOINT", server.endpoint.as_str()),
-            ("HF_TOKEN", "secret"),
-        ];
-        let environment = Environment::of(Path::new("/"), &variables);
-        let terminal = Terminal::new(&environment, false);
-        let hub = Hub::new(&environment, &terminal, offline);
+        let settings = Settings::for_test(home.path(), &server.endpoint, Some("secret"));
+        let hub = Hub::new(&settings, &(), offline);
         hub.config(&HubId::parse(id).unwrap())
     };
     let offline = config("owner/tiny", true).unwrap_err();
-    assert!(offline.message.ends_with("the network is forbidden"), "{}", offline.message);
+    assert!(offline.to_string().ends_with("the network is forbidden"), "{}", offline.to_string());
     let path = config("owner/tiny", false).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), CONFIG.as_bytes());
     assert!(path.with_file_name("tokenizer.json").is_file());
     assert_eq!(config("owner/tiny", true).unwrap(), path);
     // What has no weights is no model yet.
     let whole = get(&server, home.path(), "owner/tiny", true).unwrap_err();
-    assert!(whole.message.ends_with("the network is forbidden"), "{}", whole.message);
+    assert!(whole.to_string().ends_with("the network is forbidden"), "{whole}");
     let file = config("owner/tiny:a.gguf", false).unwrap_err();
-    assert_eq!(file.message, "owner/tiny: `a.gguf` has no `config.json` of its own");
+    assert_eq!(file.to_string(), "owner/tiny: `a.gguf` has no `config.json` of its own");
 }
 
 fn home() -> tempfile::TempDir {
@@ -237,7 +224,7 @@ fn a_transfer_that_gets_nowhere_is_given_up() {
         ..reply
     });
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert!(failure.message.starts_with("owner/tiny: `model.safetensors` broke off: "));
+    assert!(failure.to_string().starts_with("owner/tiny: `model.safetensors` broke off: "));
     assert!(failure.hint.unwrap().contains("goes on where it stopped"));
     // It does.
     let server = hub(tiny());
@@ -311,7 +298,7 @@ fn bytes_with_another_checksum_are_not_kept() {
         });
         let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
         let expected = format!("owner/tiny: `{name}` broke off: its {word} is ");
-        assert!(failure.message.starts_with(&expected), "{failure:?}");
+        assert!(failure.to_string().starts_with(&expected), "{failure:?}");
         assert!(!blobs(home.path()).join(blob).exists());
         assert!(get(&server, home.path(), "owner/tiny", true).is_err());
     };
@@ -379,7 +366,7 @@ fn an_unsupported_model_is_refused_before_its_weights() {
         repo[1].1 = config.into();
         let (home, server) = (home(), hub(repo));
         let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-        assert_eq!(failure.message, format!("owner/tiny/config.json: {message}"));
+        assert_eq!(failure.to_string(), format!("owner/tiny/config.json: {message}"));
         assert_eq!(asked(&server), ["main?blobs=true", "config.json"]);
     };
     check(r#"{"model_type": "mamba"}"#, "`model_type` is `mamba`, which is not supported");
@@ -437,12 +424,8 @@ fn hub_with_adapter() -> Server {
 #[test]
 fn an_adapter_brings_its_base() {
     let (home, server) = (home(), hub_with_adapter());
-    let variables =
-        [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", server.endpoint.as_str())];
-    let environment = Environment::of(home.path(), &variables);
-    let terminal = Terminal::new(&environment, false);
-    let models =
-        |offline| crate::models::Models { environment: &environment, terminal: &terminal, offline };
+    let settings = Settings::for_test(home.path(), &server.endpoint, None);
+    let models = |offline| crate::Models { settings: &settings, observer: &(), offline };
     let found = models(false).resolve("owner/adapter").unwrap();
     let snapshot =
         |name: &str| home.path().join(format!("hub/models--owner--{name}/snapshots/c0ffee"));
@@ -483,8 +466,8 @@ fn a_full_disk_is_named() {
     let part = blobs(home.path()).join(format!("{WEIGHTS_SHA256}.incomplete"));
     std::os::unix::fs::symlink("/dev/full", &part).unwrap();
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert_eq!(failure.code, "disk_full");
-    assert_eq!(failure.message, format!("{}: no space left on device", part.display()));
+    let Cause::Io { path, source } = &failure.cause else { panic!("{failure:?}") };
+    assert_eq!((path, source.kind()), (&part, std::io::ErrorKind::StorageFull));
     assert!(failure.hint.unwrap().contains("make room"));
 }
 
@@ -494,7 +477,7 @@ fn refusals_are_explained() {
         let home = home();
         let server = Server::start(move |_| Reply::status(status).with("X-Error-Code", code));
         let failure = get(&server, home.path(), "owner/tiny@v9", false).unwrap_err();
-        assert_eq!(failure.message, expected);
+        assert_eq!(failure.to_string(), expected);
         assert!(failure.hint.unwrap().contains(&hint.replace("HUB", &server.endpoint)));
     };
     check(401, "", "owner/tiny: the hub does not accept the token", "HUB/settings/tokens");
@@ -511,7 +494,7 @@ fn a_gated_model_shows_at_its_first_file() {
         false => answer(&repo, request),
     });
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert_eq!(failure.code, "hub_gated");
+    assert_eq!(failure.code().unwrap(), "hub_gated");
     assert_eq!(asked(&server), ["main?blobs=true", "config.json"]);
 }
 
@@ -524,13 +507,16 @@ fn a_hub_that_is_not_there_is_named() {
     let mut server = hub(Repo::new());
     server.endpoint = endpoint;
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert!(failure.message.starts_with("owner/tiny: the hub cannot be reached: "), "{failure:?}");
+    assert!(
+        failure.to_string().starts_with("owner/tiny: the hub cannot be reached: "),
+        "{failure:?}"
+    );
     let failure = get(&server, home.path(), "owner/tiny", true).unwrap_err();
     let expected = "`owner/tiny` is not in the cache, and the network is forbidden";
-    assert_eq!(failure.message, expected);
+    assert_eq!(failure.to_string(), expected);
     server.endpoint = "hub".to_owned();
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert_eq!(failure.message, "`hub` is no address of a hub");
+    assert_eq!(failure.to_string(), "`hub` is no address of a hub");
 }
 
 /// Whether nothing but the hub's own folders came into being in a home.
@@ -566,7 +552,7 @@ fn a_commit_that_is_a_path_is_refused() {
         let shown = sha.escape_debug();
         let expected =
             format!("owner/tiny: the hub's answer is not understood: `{shown}` is no commit");
-        assert_eq!(failure.message, expected);
+        assert_eq!(failure.to_string(), expected);
         check_nothing_outside(home.path());
         assert_eq!(server.requests().len(), 1, "{sha:?}");
     }
@@ -587,7 +573,7 @@ fn shards_that_leave_the_folder_are_refused() {
             "owner/tiny: its `model.safetensors.index.json` names `{}`, which is not beside it",
             name.escape_debug()
         );
-        assert_eq!(failure.message, expected);
+        assert_eq!(failure.to_string(), expected);
         check_nothing_outside(home.path());
         assert!(!Path::new("/tmp/evil.safetensors").exists());
         // What lies there now counts as no model, although the file may be there.
@@ -600,14 +586,11 @@ fn shards_that_leave_the_folder_are_refused() {
 #[test]
 fn a_file_whose_name_leaves_the_folder_is_not_fetched() {
     let (home, server) = (home(), hub(tiny()));
-    let variables =
-        [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", server.endpoint.as_str())];
-    let environment = Environment::of(Path::new("/"), &variables);
-    let terminal = Terminal::new(&environment, false);
-    let hub = Hub::new(&environment, &terminal, false);
+    let settings = Settings::for_test(home.path(), &server.endpoint, None);
+    let hub = Hub::new(&settings, &(), false);
     let id = HubId::parse("owner/tiny").unwrap();
     let (client, repo) = (hub.client().unwrap(), hub.repo(&id).unwrap());
-    let fetcher = Fetcher { client: &client, terminal: &terminal, repo: &repo, id: &id };
+    let fetcher = Fetcher { client: &client, observer: &(), repo: &repo, id: &id };
     for name in ["../../../evil", "/tmp/evil", "a/../../../evil", "\u{1b}[2Jevil"] {
         let commit = json!({"sha": COMMIT, "siblings": [{"rfilename": name}]});
         let commit: Commit = serde_json::from_value(commit).unwrap();
@@ -615,7 +598,7 @@ fn a_file_whose_name_leaves_the_folder_is_not_fetched() {
         let shown = name.escape_debug();
         let expected =
             format!("owner/tiny: the hub names a file `{shown}`, which no folder can hold");
-        assert_eq!(failure.message, expected);
+        assert_eq!(failure.to_string(), expected);
         assert!(commit.names().is_empty());
     }
     assert!(server.requests().is_empty());

@@ -8,18 +8,18 @@ use ureq::http::{HeaderMap, Response};
 
 use super::http::{Client, Trouble};
 use super::id::{HubId, RepoKind};
-use crate::error::Failure;
+use crate::error::Error;
 
 /// An answer that is not the one asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
     /// The hub's own word for it, such as `GatedRepo`.
-    pub(super) code: Option<String>,
+    pub(crate) code: Option<String>,
     /// The hub's sentence.
-    pub(super) message: Option<String>,
+    pub(crate) message: Option<String>,
     /// How long to wait before asking again.
-    pub(super) wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
 }
 
 /// The most of an answer's body that is read for a sentence.
@@ -27,7 +27,7 @@ const BODY_LIMIT: u64 = 1 << 16;
 
 impl Refusal {
     /// Reads what a server says about its refusal.
-    pub(super) fn read(response: Response<Body>) -> Self {
+    pub(crate) fn read(response: Response<Body>) -> Self {
         let status = response.status().as_u16();
         let header = |name: &str| {
             let value = response.headers().get(name)?.to_str().ok()?.trim();
@@ -66,28 +66,28 @@ fn wait(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What was asked for when the hub said no.
-pub(super) struct Subject<'a> {
-    pub(super) id: &'a HubId,
-    pub(super) client: &'a Client<'a>,
+pub(crate) struct Subject<'a> {
+    pub(crate) id: &'a HubId,
+    pub(crate) client: &'a Client<'a>,
     /// The file of it.
-    pub(super) file: Option<&'a str>,
+    pub(crate) file: Option<&'a str>,
     /// Whether something was to be changed.
-    pub(super) writes: bool,
+    pub(crate) writes: bool,
 }
 
 impl Subject<'_> {
     /// Explains why there is no answer.
-    pub(super) fn explain(&self, trouble: Trouble) -> Failure {
+    pub(crate) fn explain(&self, trouble: Trouble) -> Error {
         match trouble {
             Trouble::Refused(refusal) => self.refused(&refusal),
             Trouble::File(error) => {
                 let name = self.file.unwrap_or(&self.id.name);
-                Failure::io(std::path::Path::new(name), &error)
+                Error::io(std::path::Path::new(name), error)
             }
             Trouble::Garbled(why) => {
                 let message =
                     format!("{}: the hub's answer is not understood: {why}", self.id.name);
-                Failure::new("hub", message).hint("check `HF_ENDPOINT`")
+                Error::new("hub", message).hint("check `HF_ENDPOINT`")
             }
             Trouble::Network(why) => {
                 let message = format!("{}: the hub cannot be reached: {why}", self.id.name);
@@ -96,15 +96,15 @@ impl Subject<'_> {
                     true => cure.to_owned(),
                     false => format!("{cure}, or {}", self.id.kind.instead()),
                 };
-                Failure::new("hub_unreachable", message).hint(hint)
+                Error::new("hub_unreachable", message).hint(hint)
             }
         }
     }
 
-    fn refused(&self, refusal: &Refusal) -> Failure {
+    fn refused(&self, refusal: &Refusal) -> Error {
         let (code, what) = self.words(refusal);
         let message = format!("{}: {what}", self.id.name);
-        Failure::new(code, message).hint(self.hint(refusal))
+        Error::new(code, message).hint(self.hint(refusal))
     }
 
     fn words(&self, refusal: &Refusal) -> (&'static str, String) {
@@ -168,7 +168,7 @@ impl Subject<'_> {
             401 | 403 => format!("make a new token at {tokens} and set `HF_TOKEN`"),
             429 => match refusal.wait {
                 Some(wait) => {
-                    let words = crate::terminal::style::duration(wait.as_secs_f64());
+                    let words = text::figures::duration(wait.as_secs_f64());
                     format!("try again in {words}")
                 }
                 None if has_token => "try again in some minutes".to_owned(),
@@ -184,20 +184,17 @@ impl Subject<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Environment;
-    use crate::terminal::Terminal;
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        let terminal = Terminal::new(&Environment::default(), false);
         let id = HubId::parse("o/n@v2").unwrap();
         let check = |status, code: &str, token: bool, writes, message: &str, hint: &str| {
             let token = token.then(|| "t".to_owned());
-            let client = Client::new("https://hub", token, &terminal, Duration::ZERO).unwrap();
+            let client = Client::new("https://hub", token, &(), Duration::ZERO).unwrap();
             let subject = Subject { id: &id, client: &client, file: Some("f"), writes };
             let refusal = Refusal { status, code: Some(code.into()), ..Refusal::default() };
             let failure = subject.explain(Trouble::Refused(refusal));
-            assert_eq!(failure.message, format!("o/n: {message}"));
+            assert_eq!(failure.to_string(), format!("o/n: {message}"));
             assert!(failure.hint.as_deref().unwrap().contains(hint), "{:?}", failure.hint);
         };
         check(404, "RepoNotFound", true, false, "the hub has no such model", "spelling");

@@ -2,18 +2,18 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use crate::error::{Failure, Result};
+use crate::error::{Error, Result};
 
 /// What is kept on the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::models) enum RepoKind {
+pub(crate) enum RepoKind {
     Model,
     DataSet,
 }
 
 impl RepoKind {
     /// In the addresses of the hub's protocol and in the names of the cache's folders.
-    pub(in crate::models) fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             RepoKind::Model => "models",
             RepoKind::DataSet => "datasets",
@@ -21,7 +21,7 @@ impl RepoKind {
     }
 
     /// What goes before a name in the addresses of pages and files.
-    pub(super) fn page(self) -> &'static str {
+    pub(crate) fn page(self) -> &'static str {
         match self {
             RepoKind::Model => "",
             RepoKind::DataSet => "datasets/",
@@ -29,7 +29,7 @@ impl RepoKind {
     }
 
     /// What a message calls it.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             RepoKind::Model => "model",
             RepoKind::DataSet => "data set",
@@ -37,7 +37,7 @@ impl RepoKind {
     }
 
     /// What can be named in place of something on the hub.
-    pub(super) fn instead(self) -> &'static str {
+    pub(crate) fn instead(self) -> &'static str {
         match self {
             RepoKind::Model => "name a folder or a `.gguf` file",
             RepoKind::DataSet => "download its files and name them with `path`",
@@ -47,22 +47,22 @@ impl RepoKind {
 
 /// A model or a data set on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::models) struct HubId {
-    pub(in crate::models) kind: RepoKind,
+pub(crate) struct HubId {
+    pub(crate) kind: RepoKind,
     /// `owner/name`.
-    pub(in crate::models) name: String,
+    pub(crate) name: String,
     /// Branch, tag or commit.
-    pub(in crate::models) revision: String,
+    pub(crate) revision: String,
     /// The `.gguf` file of it that is meant.
-    pub(in crate::models) file: Option<String>,
+    pub(crate) file: Option<String>,
 }
 
 /// The branch that is meant where none is named.
-pub(in crate::models) const MAIN: &str = "main";
+pub(crate) const MAIN: &str = "main";
 
 impl HubId {
     /// Reads `owner/name`, `owner/name@revision`, and either with `:FILE.gguf` after it.
-    pub(in crate::models) fn parse(given: &str) -> Option<Self> {
+    pub(crate) fn parse(given: &str) -> Option<Self> {
         let (given, file) = match given.split_once(':') {
             Some((given, file)) => (given, Some(file)),
             None => (given, None),
@@ -81,7 +81,7 @@ impl HubId {
     }
 
     /// Reads the name of a data set, `owner/name` or one of the hub's oldest without an owner.
-    pub(in crate::models) fn data_set(given: &str) -> Option<Self> {
+    pub(crate) fn data_set(given: &str) -> Option<Self> {
         let parts: Vec<&str> = given.split('/').collect();
         let is_name = parts.len() <= 2 && parts.iter().all(|part| is_word(part));
         is_name.then(|| HubId {
@@ -93,22 +93,22 @@ impl HubId {
     }
 
     /// Means another revision from now on.
-    pub(in crate::models) fn set_revision(&mut self, revision: &str) -> Result<()> {
+    pub(crate) fn set_revision(&mut self, revision: &str) -> Result<()> {
         if !is_revision(revision) {
             let message = format!("{}: `{revision}` is no revision", self.name);
-            return Err(Failure::wrong("invalid", message).hint("name a branch, tag or commit"));
+            return Err(Error::wrong("invalid", message).hint("name a branch, tag or commit"));
         }
         revision.clone_into(&mut self.revision);
         Ok(())
     }
 
     /// Whether this is the model `name` with nothing said about its revision.
-    pub(in crate::models) fn is_default_of(&self, name: &str) -> bool {
+    pub(crate) fn is_default_of(&self, name: &str) -> bool {
         self.name == name && self.revision == MAIN && self.file.is_none()
     }
 
     /// What an adapter trained over it calls it; its revision has a key of its own there.
-    pub(in crate::models) fn base_name(&self) -> String {
+    pub(crate) fn base_name(&self) -> String {
         match &self.file {
             Some(file) => format!("{}:{file}", self.name),
             None => self.name.clone(),
@@ -121,7 +121,7 @@ fn is_revision(text: &str) -> bool {
 }
 
 /// Whether a text can be a part of an id, of a revision or of a path.
-pub(in crate::models) fn is_word(text: &str) -> bool {
+pub(crate) fn is_word(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     !text.is_empty() && text.chars().all(plain) && !text.starts_with('.')
 }
@@ -130,12 +130,12 @@ pub(in crate::models) fn is_word(text: &str) -> bool {
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A text as one segment of a URL.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     percent_encode(text.as_bytes(), SEGMENT).to_string()
 }
 
 /// A path as segments of a URL.
-pub(super) fn quote_path(path: &str) -> String {
+pub(crate) fn quote_path(path: &str) -> String {
     path.split('/').map(quote).collect::<Vec<_>>().join("/")
 }
 

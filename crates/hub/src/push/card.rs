@@ -1,6 +1,6 @@
 //! The model card as the hub takes it.
 
-use crate::models::hub::HubId;
+use crate::id::HubId;
 
 /// The card with a `base_model` in its front matter that the hub knows: it refuses a card that
 /// names a path or a file there. None where nothing has to change.

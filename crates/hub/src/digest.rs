@@ -7,11 +7,11 @@ use std::path::Path;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{Failure, Result};
+use crate::error::{Error, Result};
 
 /// The checksum that a file should have, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sum {
+pub(crate) enum Sum {
     /// SHA-256 of the content.
     Sha256(String),
     /// Git's name of the content: SHA-1 of `blob SIZE\0` and the content.
@@ -20,7 +20,7 @@ pub(super) enum Sum {
 
 impl Sum {
     /// The sum in hex.
-    pub(super) fn hex(&self) -> &str {
+    pub(crate) fn hex(&self) -> &str {
         match self {
             Sum::Sha256(hex) | Sum::GitBlob(hex) => hex,
         }
@@ -34,7 +34,7 @@ impl Sum {
     }
 
     /// What the sum of a file is, where it is not this one.
-    pub(super) fn mismatch(&self, path: &Path) -> Result<Option<String>> {
+    pub(crate) fn mismatch(&self, path: &Path) -> Result<Option<String>> {
         let found = match self {
             Sum::Sha256(_) => sha256(path)?,
             Sum::GitBlob(_) => git_blob(path)?,
@@ -46,15 +46,15 @@ impl Sum {
 }
 
 /// The SHA-256 of a file, in hex.
-pub(super) fn sha256(path: &Path) -> Result<String> {
+pub fn sha256(path: &Path) -> Result<String> {
     let mut digest = Sha256::new();
     read(path, &mut |chunk| digest.update(chunk))?;
     Ok(hex(&digest.finalize()))
 }
 
 /// Git's name of a file's content, in hex.
-pub(super) fn git_blob(path: &Path) -> Result<String> {
-    let size = path.metadata().map_err(|error| Failure::io(path, &error))?.len();
+pub(crate) fn git_blob(path: &Path) -> Result<String> {
+    let size = path.metadata().map_err(|error| Error::io(path, error))?.len();
     let mut digest = Sha1::new();
     digest.update(format!("blob {size}\0"));
     read(path, &mut |chunk| digest.update(chunk))?;
@@ -62,13 +62,13 @@ pub(super) fn git_blob(path: &Path) -> Result<String> {
 }
 
 /// The sums of a text as [`sha256`] and [`git_blob`] have them of a file.
-pub(super) fn of_text(text: &str) -> (String, String) {
+pub(crate) fn of_text(text: &str) -> (String, String) {
     let git = Sha1::new_with_prefix(format!("blob {}\0", text.len())).chain_update(text);
     (hex(&Sha256::digest(text)), hex(&git.finalize()))
 }
 
 fn read(path: &Path, take: &mut dyn FnMut(&[u8])) -> Result<()> {
-    let io = |error: std::io::Error| Failure::io(path, &error);
+    let io = |error: std::io::Error| Error::io(path, error);
     let mut file = File::open(path).map_err(io)?;
     let mut chunk = vec![0; 1 << 20];
     loop {

@@ -11,11 +11,11 @@ use ureq::http::Method;
 
 use super::Push;
 use super::folder::LocalFile;
-use crate::error::{Failure, Result};
-use crate::models::hub::http::{Answer, Ask, FilePart, Sent, Trouble};
-use crate::models::hub::id::quote;
-use crate::models::hub::parallel::{self, Halt};
-use crate::terminal::progress::{Transfer, Transfers};
+use crate::error::{Error, Result};
+use crate::event::{Direction, Transfer, Transfers};
+use crate::http::{Answer, Ask, FilePart, Sent, Trouble};
+use crate::id::quote;
+use crate::parallel::{self, Halt};
 
 /// Files that the hub is asked about at a time.
 const BATCH: usize = 256;
@@ -151,12 +151,12 @@ impl Push<'_> {
             if let Some(error) = error {
                 let why = error["message"].as_str().unwrap_or("without a reason");
                 let message = format!("{}: the hub refuses `{}`: {why}", self.id.name, file.name);
-                return Err(Failure::new("hub", message));
+                return Err(Error::new("hub", message));
             }
             work.extend(actions.map(|actions| (*file, *oid, actions)));
         }
         let total = work.iter().map(|(file, ..)| file.size).sum();
-        let transfers = Transfers::new(self.terminal, "uploading", work.len(), total);
+        let transfers = Transfers::new(self.observer, Direction::Upload, work.len(), total);
         parallel::for_each(&work, |(file, oid, actions), halt| {
             let bar = transfers.file(&file.name, file.size);
             let sender = Sender { push: self, file, oid, bar: &bar, halt };
@@ -177,7 +177,7 @@ impl Push<'_> {
         self.client.ask(&Ask { method: Method::POST, url, headers, body })
     }
 
-    fn not_understood(&self, why: &str) -> Failure {
+    fn not_understood(&self, why: &str) -> Error {
         self.explain(Trouble::Garbled(why.to_owned()))
     }
 }
@@ -187,7 +187,7 @@ struct Sender<'a> {
     push: &'a Push<'a>,
     file: &'a LocalFile,
     oid: &'a str,
-    bar: &'a Transfer,
+    bar: &'a Transfer<'a>,
     halt: &'a Halt,
 }
 
@@ -249,7 +249,7 @@ impl Sender<'_> {
         answer.map(|_| ()).map_err(|trouble| self.explain(trouble))
     }
 
-    fn explain(&self, trouble: Trouble) -> Failure {
+    fn explain(&self, trouble: Trouble) -> Error {
         let name = &self.push.id.name;
         let what = match trouble {
             Trouble::Network(why) | Trouble::Garbled(why) => why,
@@ -257,10 +257,10 @@ impl Sender<'_> {
                 let own = refusal.message.map_or(String::new(), |own| format!(": {own}"));
                 format!("the store answers {}{own}", refusal.status)
             }
-            Trouble::File(error) => return Failure::io(&self.file.path, &error),
+            Trouble::File(error) => return Error::io(&self.file.path, error),
         };
         let message = format!("{name}: `{}` could not be uploaded: {what}", self.file.name);
-        Failure::new("hub", message)
+        Error::new("hub", message)
             .hint("run the command again: files that are there are not sent again")
     }
 }

@@ -6,32 +6,19 @@
 //! Spoken with a small HTTP client, not the hub's own library, which brings an
 //! asynchronous runtime and a second protocol.
 
-mod data_set;
-mod download;
-mod files;
-mod http;
-mod id;
-mod parallel;
-mod push;
-mod refusal;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cache::RepoCache;
-use crate::environment::Environment;
-use crate::error::{Failure, Result};
-use crate::terminal::Terminal;
-use crate::terminal::progress::Transfers;
-use download::{Download, Remote};
-use files::{Commit, Files, Sibling};
-use http::{Client, Trouble};
-pub(super) use id::HubId;
-pub(in crate::models) use id::MAIN;
-pub(in crate::models) use id::is_word;
-use id::{quote, quote_path};
-pub(crate) use push::{PushRequest, Pushed};
-use refusal::Subject;
+use crate::cache::RepoCache;
+use crate::download::{Download, Remote};
+use crate::error::{Error, Result};
+use crate::event::{Direction, Observer, Transfers};
+use crate::files::{Commit, Files, Sibling};
+use crate::http::{Client, Trouble};
+use crate::id::{HubId, quote, quote_path};
+use crate::parallel;
+use crate::refusal::Subject;
+use crate::settings::Settings;
 
 const CONFIG_FILE: &str = "config.json";
 
@@ -39,22 +26,21 @@ const CONFIG_FILE: &str = "config.json";
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The hub, its cache before it.
-pub(super) struct Hub<'a> {
-    environment: &'a Environment,
-    terminal: &'a Terminal,
-    offline: bool,
-    pause: Duration,
+pub(crate) struct Hub<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) offline: bool,
+    pub(crate) pause: Duration,
 }
 
 impl<'a> Hub<'a> {
-    pub(super) fn new(environment: &'a Environment, terminal: &'a Terminal, offline: bool) -> Self {
-        let offline = offline || environment.is_offline();
-        Hub { environment, terminal, offline, pause: PAUSE }
+    pub(crate) fn new(settings: &'a Settings, observer: &'a dyn Observer, offline: bool) -> Self {
+        Hub { settings, observer, offline: offline || settings.offline, pause: PAUSE }
     }
 
     /// The folder or `.gguf` file of a model: from the cache if it is there as a whole, else
     /// downloaded.
-    pub(super) fn model(&self, id: &HubId) -> Result<PathBuf> {
+    pub(crate) fn model(&self, id: &HubId) -> Result<PathBuf> {
         if let Some(found) = self.cached(id) {
             return Ok(found);
         }
@@ -62,12 +48,12 @@ impl<'a> Hub<'a> {
             return Err(forbidden(id));
         }
         let (client, repo) = (self.client()?, self.repo(id)?);
-        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.model()
+        Fetcher { client: &client, observer: self.observer, repo: &repo, id }.model()
     }
 
     /// The `config.json` of a model, with its tokenizer beside it where there is one: from the cache,
     /// else downloaded. Weights are not.
-    pub(super) fn config(&self, id: &HubId) -> Result<PathBuf> {
+    pub(crate) fn config(&self, id: &HubId) -> Result<PathBuf> {
         let repo = self.repo(id)?;
         if let Some(found) = repo.file(&id.revision, CONFIG_FILE).filter(|_| id.file.is_none()) {
             return Ok(found);
@@ -77,55 +63,55 @@ impl<'a> Hub<'a> {
             return Err(forbidden(id).hint(hint));
         }
         let client = self.client()?;
-        Fetcher { client: &client, terminal: self.terminal, repo: &repo, id }.config()
+        Fetcher { client: &client, observer: self.observer, repo: &repo, id }.config()
     }
 
-    fn repo(&self, id: &HubId) -> Result<RepoCache> {
-        let cache = self.environment.hub_cache().ok_or_else(|| {
-            Failure::new("no_cache", "there is no folder for the hub's cache")
+    pub(crate) fn repo(&self, id: &HubId) -> Result<RepoCache> {
+        let cache = self.settings.cache.as_ref().ok_or_else(|| {
+            Error::new("no_cache", "there is no folder for the hub's cache")
                 .hint("set `HF_HOME`, or `HOME`")
         })?;
-        Ok(RepoCache::new(&cache, id))
+        Ok(RepoCache::new(cache, id))
     }
 
     /// The folder or `.gguf` file of a model in the cache.
-    pub(super) fn cached(&self, id: &HubId) -> Option<PathBuf> {
-        let repo = RepoCache::new(&self.environment.hub_cache()?, id);
+    pub(crate) fn cached(&self, id: &HubId) -> Option<PathBuf> {
+        let repo = RepoCache::new(self.settings.cache.as_ref()?, id);
         match &id.file {
             Some(file) => repo.file(&id.revision, file),
             None => repo.complete(&id.revision),
         }
     }
 
-    fn client(&self) -> Result<Client<'a>> {
-        let endpoint = self.environment.hub_endpoint();
-        let token = self.environment.hub_token();
-        Client::new(endpoint, token, self.terminal, self.pause).ok_or_else(|| {
-            Failure::wrong("hub", format!("`{endpoint}` is no address of a hub"))
+    pub(crate) fn client(&self) -> Result<Client<'a>> {
+        let endpoint = &self.settings.endpoint;
+        let token = self.settings.token();
+        Client::new(endpoint, token, self.observer, self.pause).ok_or_else(|| {
+            Error::wrong("hub", format!("`{endpoint}` is no address of a hub"))
                 .hint("`HF_ENDPOINT` is such as `https://hub.example.com`")
         })
     }
 }
 
-fn forbidden(id: &HubId) -> Failure {
+pub(crate) fn forbidden(id: &HubId) -> Error {
     let message = format!("`{}` is not in the cache, and the network is forbidden", id.name);
     let hint = format!("leave out `--offline`, or {}", id.kind.instead());
-    Failure::wrong("offline", message).hint(hint)
+    Error::wrong("offline", message).hint(hint)
 }
 
 /// Brings files of a model or a data set into the cache.
-struct Fetcher<'a> {
-    client: &'a Client<'a>,
-    terminal: &'a Terminal,
-    repo: &'a RepoCache,
-    id: &'a HubId,
+pub(crate) struct Fetcher<'a> {
+    pub(crate) client: &'a Client<'a>,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) repo: &'a RepoCache,
+    pub(crate) id: &'a HubId,
 }
 
 impl Fetcher<'_> {
     fn model(&self) -> Result<PathBuf> {
         let HubId { name, revision, file, .. } = self.id;
         let endpoint = &self.client.endpoint;
-        self.terminal.note(&format!("{name}: asking {endpoint}"));
+        self.observer.note(&format!("{name}: asking {endpoint}"));
         let commit = self.commit()?;
         let files = Files { commit: &commit, id: self.id };
         let folder = self.repo.snapshot(&commit.sha);
@@ -148,12 +134,12 @@ impl Fetcher<'_> {
         let HubId { name, revision, file, .. } = self.id;
         let without = |message: String| {
             let hint = "`--config FILE` plans by a `config.json` alone, such as that of its base";
-            Err(Failure::wrong("model_not_found", message).hint(hint))
+            Err(Error::wrong("model_not_found", message).hint(hint))
         };
         if let Some(file) = file {
             return without(format!("{name}: `{file}` has no `config.json` of its own"));
         }
-        self.terminal.note(&format!("{name}: asking {}", self.client.endpoint));
+        self.observer.note(&format!("{name}: asking {}", self.client.endpoint));
         let commit = self.commit()?;
         let files = Files { commit: &commit, id: self.id };
         if files.is_adapter() {
@@ -179,14 +165,14 @@ impl Fetcher<'_> {
         self.fetch(files.commit, &files.weights(folder)?)
     }
 
-    fn commit(&self) -> Result<Commit> {
+    pub(crate) fn commit(&self) -> Result<Commit> {
         self.try_commit().map_err(|trouble| {
             let subject = Subject { id: self.id, client: self.client, file: None, writes: false };
             subject.explain(trouble)
         })
     }
 
-    fn try_commit(&self) -> std::result::Result<Commit, Trouble> {
+    pub(crate) fn try_commit(&self) -> std::result::Result<Commit, Trouble> {
         let HubId { kind, name, revision, .. } = self.id;
         let (endpoint, kind, revision) = (&self.client.endpoint, kind.plural(), quote(revision));
         let url = format!("{endpoint}/api/{kind}/{name}/revision/{revision}?blobs=true");
@@ -194,13 +180,13 @@ impl Fetcher<'_> {
     }
 
     /// Brings files that are not there yet, several at a time.
-    fn fetch(&self, commit: &Commit, files: &[&Sibling]) -> Result<()> {
+    pub(crate) fn fetch(&self, commit: &Commit, files: &[&Sibling]) -> Result<()> {
         files.iter().try_for_each(|file| file.check(self.id))?;
         let folder = self.repo.snapshot(&commit.sha);
         let mut missing = files.to_vec();
         missing.retain(|file| !folder.join(&file.name).exists());
         let total = missing.iter().filter_map(|file| file.size).sum();
-        let transfers = Transfers::new(self.terminal, "downloading", missing.len(), total);
+        let transfers = Transfers::new(self.observer, Direction::Download, missing.len(), total);
         parallel::for_each(&missing, |file, halt| {
             let bar = transfers.file(&file.name, file.size.unwrap_or(0));
             let sum = file.sum();
@@ -210,7 +196,7 @@ impl Fetcher<'_> {
             };
             let wait = || {
                 let note = format!("`{}`: another process downloads it; waiting", file.name);
-                self.terminal.note(&note);
+                self.observer.note(&note);
             };
             let _lock = self.repo.lock(&hash, wait)?;
             let blob = self.repo.blob(&hash);
@@ -234,9 +220,9 @@ impl Fetcher<'_> {
 
 fn check_config(folder: &Path, name: &str) -> Result<()> {
     let path = folder.join("config.json");
-    let bytes = std::fs::read(&path).map_err(|error| Failure::io(&path, &error))?;
+    let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
     let json = serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::new("model_file", format!("{}: not JSON: {error}", path.display())).at(&path)
+        Error::new("model_file", format!("{}: not JSON: {error}", path.display())).at(&path)
     })?;
     let checked = model::Base::check_config(&json, Path::new(&format!("{name}/config.json")));
     Ok(checked.map(|_| ())?)

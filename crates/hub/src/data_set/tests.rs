@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::super::tests::server::{Reply, Request, Server};
 use super::*;
-use crate::environment::Environment;
-use crate::terminal::Terminal;
+use crate::settings::Settings;
+use crate::test_server::{Reply, Request, Server};
 
 const CARD: &str = "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: \
                     main/train-*\n  - split: test\n    path: main/test-*\n- config_name: other\n  \
@@ -72,13 +71,8 @@ fn get(
     token: Option<&str>,
     offline: bool,
 ) -> Result<Vec<PathBuf>> {
-    let mut variables =
-        vec![("HF_HOME", home.to_str().unwrap()), ("HF_ENDPOINT", server.endpoint.as_str())];
-    variables.extend(token.map(|token| ("HF_TOKEN", token)));
-    let environment = Environment::of(Path::new("/"), &variables);
-    let terminal = Terminal::new(&environment, false);
-    let models = crate::models::Models { environment: &environment, terminal: &terminal, offline };
-    models.data_set(set)
+    let settings = Settings::for_test(home, &server.endpoint, token);
+    crate::Models { settings: &settings, observer: &(), offline }.data_set(set)
 }
 
 fn set(config: Option<&str>, split: Option<&str>) -> HubSet {
@@ -99,7 +93,10 @@ fn a_split_comes_once_and_then_from_the_cache() {
     let (home, server) = (tempfile::tempdir().unwrap(), hub(carded(), None));
     let get = |split, offline| get(&server, home.path(), &set(Some("main"), split), None, offline);
     let refused = get(None, true).unwrap_err();
-    assert_eq!(refused.message, "`owner/set` is not in the cache, and the network is forbidden");
+    assert_eq!(
+        refused.to_string(),
+        "`owner/set` is not in the cache, and the network is forbidden"
+    );
     assert!(refused.hint.unwrap().ends_with("download its files and name them with `path`"));
 
     let found = get(None, false).unwrap();
@@ -123,10 +120,10 @@ fn a_private_data_set_wants_the_token() {
     let (home, server) = (tempfile::tempdir().unwrap(), hub(carded(), Some("secret")));
     let get = |token| get(&server, home.path(), &set(Some("other"), None), token, false);
     let failure = get(None).unwrap_err();
-    assert_eq!(failure.message, "owner/set: the hub has no such data set, or it is private");
+    assert_eq!(failure.to_string(), "owner/set: the hub has no such data set, or it is private");
     assert_eq!(failure.hint.as_deref(), Some("check the spelling, or set `HF_TOKEN`"));
     let wrong = get(Some("stale")).unwrap_err();
-    assert_eq!(wrong.message, "owner/set: the hub does not accept the token");
+    assert_eq!(wrong.to_string(), "owner/set: the hub does not accept the token");
     let found = get(Some("secret")).unwrap();
     assert_eq!(found, [snapshot(home.path(), "c0ffee").join("other.csv")]);
 }
@@ -147,7 +144,7 @@ fn what_is_not_there_is_named() {
     let check = |revisions: Revisions, set: &HubSet, message: &str, hint: &str| {
         let (home, server) = (tempfile::tempdir().unwrap(), hub(revisions, None));
         let failure = get(&server, home.path(), set, None, false).unwrap_err();
-        assert_eq!(failure.message, message);
+        assert_eq!(failure.to_string(), message);
         assert_eq!(
             failure.hint.as_deref().map(|hint| hint.replace(&server.endpoint, "HUB")).as_deref(),
             Some(hint)

@@ -10,8 +10,8 @@ use super::Push;
 use super::folder::LocalFile;
 use super::upload::State;
 use crate::error::Result;
-use crate::models::hub::http::{Ask, Sent};
-use crate::models::hub::id::quote;
+use crate::http::{Ask, Sent};
+use crate::id::quote;
 
 /// The hub's answer.
 #[derive(Deserialize)]

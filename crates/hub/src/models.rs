@@ -1,9 +1,4 @@
-//! Where a model comes from: a folder, a file, an adapter, a run, or the hub. Data sets of the hub too.
-
-mod cache;
-mod digest;
-mod hub;
-mod smollm2;
+//! A name becomes a model on this machine: a folder, a file, an adapter, a run, or one of the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -12,29 +7,30 @@ use model::adapter::PeftMetadata;
 use train::moved::Moved;
 use train::run::RunFolder;
 
-use crate::environment::Environment;
-use crate::error::{Failure, Result};
-use crate::terminal::Terminal;
-use hub::{Hub, HubId};
-pub(crate) use hub::{PushRequest, Pushed};
-pub(crate) use smollm2::SMOLLM2;
+use crate::digest;
+use crate::error::{Cause, Error, Result};
+use crate::event::Observer;
+use crate::fetch::Hub;
+use crate::id::{HubId, MAIN};
+use crate::push::{PushRequest, Pushed};
+use crate::settings::{Settings, StandIn};
 
 /// A model that lies on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Resolved {
+pub struct Resolved {
     /// The base: a folder or a `.gguf` file.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The adapter that came with it.
-    pub(crate) adapter: Option<PathBuf>,
+    pub adapter: Option<PathBuf>,
     /// What an adapter trained over the base calls it: hub id or absolute path.
-    pub(crate) name: String,
+    pub name: String,
     /// Branch, tag or commit of a base on the hub that is not its main branch.
-    pub(crate) revision: Option<String>,
+    pub revision: Option<String>,
 }
 
 /// What can be known of a model without its weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outline {
+pub enum Outline {
     /// It lies on this machine.
     Whole(Resolved),
     /// Its `config.json` does, perhaps with a tokenizer beside it.
@@ -43,58 +39,61 @@ pub(crate) enum Outline {
 
 /// Finds models.
 #[derive(Clone, Copy)]
-pub(crate) struct Models<'a> {
-    /// Caches, endpoint and token.
-    pub(crate) environment: &'a Environment,
-    /// Hears of downloads.
-    pub(crate) terminal: &'a Terminal,
-    /// Whether the network is forbidden.
-    pub(crate) offline: bool,
+pub struct Models<'a> {
+    /// Where they are looked for.
+    pub settings: &'a Settings,
+    /// Hears of downloads and uploads.
+    pub observer: &'a dyn Observer,
+    /// Whether the network is forbidden, whatever the settings say.
+    pub offline: bool,
 }
 
 impl Models<'_> {
+    fn hub(&self) -> Hub<'_> {
+        Hub::new(self.settings, self.observer, self.offline)
+    }
+
     /// A model as the command line names it.
-    pub(crate) fn resolve(&self, given: &str) -> Result<Resolved> {
-        let path = self.environment.path(given);
+    pub fn resolve(&self, given: &str) -> Result<Resolved> {
+        let path = self.settings.path(given);
         let locator = Locator { name: given.to_owned(), path, is_path: is_path(given) };
         self.locate(&locator, None)
     }
 
     /// Puts a folder on the hub.
-    pub(crate) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
-        Hub::new(self.environment, self.terminal, self.offline).push(request)
+    pub fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
+        self.hub().push(request)
     }
 
-    /// The files of a data set on the hub, sorted: from the cache if all of them are there, else
-    /// downloaded.
-    pub(crate) fn data_set(&self, set: &data::HubSet) -> Result<Vec<PathBuf>> {
-        Hub::new(self.environment, self.terminal, self.offline).data_set(set)
+    /// The files of a data set on the hub, sorted: from the cache if all of them are there, else downloaded.
+    pub fn data_set(&self, set: &data::HubSet) -> Result<Vec<PathBuf>> {
+        self.hub().data_set(set)
     }
 
     /// A model as a recipe names it: a folder or file where there is one, else a hub id.
-    pub(crate) fn locate(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
+    pub fn locate(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
         if locator.path.exists() {
             return self.local(&locator.path);
         }
         if locator.is_path || is_path(&locator.name) {
             let message = format!("{}: no such model", locator.path.display());
-            return Err(Failure::wrong("model_not_found", message).at(&locator.path).hint(KINDS));
+            return Err(Error::wrong("model_not_found", message).at(&locator.path).hint(KINDS));
         }
         let Some(mut id) = HubId::parse(&locator.name) else {
             let message = format!("model `{}`: there is no such file or folder", locator.name);
-            return Err(Failure::wrong("model_not_found", message).hint(KINDS));
+            return Err(Error::wrong("model_not_found", message).hint(KINDS));
         };
         if let Some(revision) = revision {
             id.set_revision(revision)?;
         }
-        if id.is_default_of(SMOLLM2) {
-            return self.smollm2();
+        match self.stand_in(&id)? {
+            Some(found) => Ok(found),
+            None => self.of_hub(&id),
         }
-        self.of_hub(&id)
     }
 
     /// As [`locate`](Models::locate), but of a model on the hub only config and tokenizer are fetched.
-    pub(crate) fn outline(&self, locator: &Locator, revision: Option<&str>) -> Result<Outline> {
+    pub fn outline(&self, locator: &Locator, revision: Option<&str>) -> Result<Outline> {
         let is_local = locator.path.exists() || locator.is_path || is_path(&locator.name);
         let Some(mut id) = HubId::parse(&locator.name).filter(|_| !is_local) else {
             return self.locate_here(locator, revision).map(Outline::Whole);
@@ -102,17 +101,13 @@ impl Models<'_> {
         if let Some(revision) = revision {
             id.set_revision(revision)?;
         }
-        let at_hand = match id.is_default_of(SMOLLM2) {
-            true => self.smollm2_at_hand(),
-            false => self.locate_here(locator, revision).ok(),
-        };
-        if let Some(found) = at_hand {
+        if let Ok(found) = self.locate_here(locator, revision) {
             return Ok(Outline::Whole(found));
         }
-        let hub = Hub::new(self.environment, self.terminal, self.offline);
-        hub.config(&id).map(Outline::Config).map_err(|failure| {
-            failure.or_hint(Some("`--config FILE` plans by a `config.json` alone"))
-        })
+        self.hub()
+            .config(&id)
+            .map(Outline::Config)
+            .map_err(|error| error.or_hint("`--config FILE` plans by a `config.json` alone"))
     }
 
     fn locate_here(&self, locator: &Locator, revision: Option<&str>) -> Result<Resolved> {
@@ -120,16 +115,33 @@ impl Models<'_> {
     }
 
     /// The model, if it can be had without the network.
-    pub(crate) fn at_hand(&self, given: &str) -> Option<Resolved> {
-        let here = Models { offline: true, ..*self };
-        if HubId::parse(given).is_some_and(|id| id.is_default_of(SMOLLM2)) {
-            return here.smollm2_at_hand();
+    pub fn at_hand(&self, given: &str) -> Option<Resolved> {
+        Models { offline: true, ..*self }.resolve(given).ok()
+    }
+
+    /// What is taken in place of a model on the hub, if anything is.
+    fn stand_in(&self, id: &HubId) -> Result<Option<Resolved>> {
+        for stand_in in self.settings.stand_ins.iter().filter(|own| id.is_default_of(own.id())) {
+            match stand_in {
+                StandIn::Named { path, .. } if path.exists() => return self.local(path).map(Some),
+                StandIn::Named { path, by, .. } => {
+                    let path = path.display();
+                    let message = format!("{path}: no such model, though `{by}` names it");
+                    return Err(Error::wrong("model_not_found", message));
+                }
+                StandIn::Fetched { id, path, sha256 } => {
+                    if digest::sha256(path).is_ok_and(|sum| sum == *sha256) {
+                        let (path, name) = (path.clone(), (*id).to_owned());
+                        return Ok(Some(Resolved { path, adapter: None, name, revision: None }));
+                    }
+                }
+            }
         }
-        here.resolve(given).ok()
+        Ok(None)
     }
 
     fn local(&self, path: &Path) -> Result<Resolved> {
-        let path = std::path::absolute(path).map_err(|error| Failure::io(path, &error))?;
+        let path = std::path::absolute(path).map_err(|error| Error::io(path, error))?;
         if path.is_file() {
             return Ok(Resolved::base(path));
         }
@@ -146,8 +158,8 @@ impl Models<'_> {
         }
         if RunFolder::is_run(&path) {
             let message = format!("{}: the run has no adapter yet", path.display());
-            let show = self.environment.show(&path);
-            return Err(Failure::wrong("model_not_found", message)
+            let show = self.settings.show(&path);
+            return Err(Error::wrong("model_not_found", message)
                 .at(&path)
                 .hint(format!("`tunesmith train {show} --resume` goes on with it")));
         }
@@ -163,7 +175,7 @@ impl Models<'_> {
         let PeftMetadata { base_model: base, revision, .. } = PeftMetadata::read(adapter)?;
         if base.is_empty() {
             let message = format!("{}: `base_model_name_or_path` is empty", config.display());
-            return Err(Failure::wrong("model_not_found", message)
+            return Err(Error::wrong("model_not_found", message)
                 .at(&config)
                 .hint("name the base as MODEL and this folder with `--adapter`"));
         }
@@ -172,28 +184,27 @@ impl Models<'_> {
             return Ok(Resolved { path, adapter, name: base, revision });
         }
         let beside = adapter.join(&base);
-        let path = if beside.exists() { beside } else { self.environment.path(&base) };
+        let path = if beside.exists() { beside } else { self.settings.path(&base) };
         let locator = Locator { is_path: is_path(&base), name: base, path };
-        let found = self.locate(&locator, revision.as_deref()).map_err(|failure| {
-            let message = format!("{}: its base: {}", config.display(), failure.message);
-            let hint = "name the base as MODEL and this folder with `--adapter`".to_owned();
-            let hint = failure.hint.clone().map_or(hint.clone(), |own| format!("{own}; or {hint}"));
-            Failure { message, hint: Some(hint), ..failure }
+        let found = self.locate(&locator, revision.as_deref()).map_err(|mut error| {
+            let hint = "name the base as MODEL and this folder with `--adapter`";
+            let own = error.hint.take().map_or(String::new(), |own| format!("{own}; or "));
+            Error::from(Cause::Base { config: config.clone(), source: Box::new(error) })
+                .hint(format!("{own}{hint}"))
         })?;
         if found.adapter.is_some() {
             let message = format!("{}: its base is an adapter itself", config.display());
-            return Err(Failure::wrong("model", message).at(&config));
+            return Err(Error::wrong("model", message).at(&config));
         }
         Ok(Resolved { adapter: Some(adapter.to_owned()), ..found })
     }
 
     fn of_hub(&self, id: &HubId) -> Result<Resolved> {
-        let hub = Hub::new(self.environment, self.terminal, self.offline);
-        let path = hub.model(id)?;
+        let path = self.hub().model(id)?;
         if PeftMetadata::is_adapter(&path) {
             return self.over_base(&path);
         }
-        let revision = (id.revision != hub::MAIN).then(|| id.revision.clone());
+        let revision = (id.revision != MAIN).then(|| id.revision.clone());
         Ok(Resolved { path, adapter: None, name: id.base_name(), revision })
     }
 }
@@ -226,12 +237,12 @@ fn is_path(given: &str) -> bool {
     is_local_path(given) || is_file && HubId::parse(given).is_none()
 }
 
-fn not_a_model(path: &Path) -> Failure {
+fn not_a_model(path: &Path) -> Error {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
     files.sort();
-    let failure = Failure::wrong("model_not_found", format!("{}: is no model", path.display()));
+    let failure = Error::wrong("model_not_found", format!("{}: is no model", path.display()));
     match files.first() {
         Some(file) => failure.at(path).hint(format!("name the file: `{}`", file.display())),
         None => failure.at(path).hint(KINDS),
@@ -257,10 +268,10 @@ mod tests {
     }
 
     fn resolve(root: &Path, given: &str) -> Result<Resolved> {
-        let home = root.display().to_string();
-        let environment = Environment::of(root, &[("HOME", &home)]);
-        let terminal = Terminal::new(&environment, false);
-        Models { environment: &environment, terminal: &terminal, offline: true }.resolve(given)
+        let (current_dir, home) = (root.to_owned(), Some(root.to_owned()));
+        let cache = Some(root.join("hub"));
+        let settings = Settings { current_dir, home, cache, ..Settings::default() };
+        Models { settings: &settings, observer: &(), offline: true }.resolve(given)
     }
 
     fn house() -> tempfile::TempDir {
@@ -306,11 +317,10 @@ mod tests {
         let root = house();
         let check = |given: &str, message: &str, hint: &str| {
             let failure = resolve(root.path(), given).unwrap_err();
-            let text = failure.message.replace(&root.path().display().to_string(), "ROOT");
+            let text = failure.to_string().replace(&root.path().display().to_string(), "ROOT");
             assert_eq!(text, message);
             let found = failure.hint.unwrap_or_default();
             assert!(found.contains(hint), "{given}: {found}");
-            assert_eq!(failure.exit, crate::error::WRONG);
         };
         check("./absent", "ROOT/absent: no such model", "hub id");
         check("/absent/model", "/absent/model: no such model", "hub id");

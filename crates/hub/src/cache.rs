@@ -16,29 +16,29 @@ use std::path::{Path, PathBuf};
 
 use model::checkpoint::stays_inside;
 
-use super::hub::{HubId, is_word};
-use crate::error::{Failure, Result};
+use crate::error::{Error, Result};
+use crate::id::{HubId, is_word};
 
 /// The folder of a model or a data set in the cache.
-pub(super) struct RepoCache {
+pub(crate) struct RepoCache {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 impl RepoCache {
     /// The folder of `id` in the cache, there or not.
-    pub(super) fn new(cache: &Path, id: &HubId) -> Self {
+    pub(crate) fn new(cache: &Path, id: &HubId) -> Self {
         let name = format!("{}--{}", id.kind.plural(), id.name.replace('/', "--"));
         RepoCache { locks: cache.join(".locks").join(&name), folder: cache.join(name) }
     }
 
     /// The snapshot of a branch, tag or commit, if it is there as a whole.
-    pub(super) fn complete(&self, revision: &str) -> Option<PathBuf> {
+    pub(crate) fn complete(&self, revision: &str) -> Option<PathBuf> {
         Some(self.named(revision)).filter(|snapshot| is_complete(snapshot))
     }
 
     /// A file of a branch, tag or commit, if it is there.
-    pub(super) fn file(&self, revision: &str, name: &str) -> Option<PathBuf> {
+    pub(crate) fn file(&self, revision: &str, name: &str) -> Option<PathBuf> {
         Some(self.named(revision).join(name)).filter(|file| file.is_file())
     }
 
@@ -48,7 +48,7 @@ impl RepoCache {
     }
 
     /// The commit that a branch or tag was at; a commit is its own.
-    pub(super) fn commit(&self, revision: &str) -> String {
+    pub(crate) fn commit(&self, revision: &str) -> String {
         let named = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
         // Other tools write these files too: what is no commit is as good as none.
         let named = named.as_deref().map(str::trim).filter(|commit| is_word(commit));
@@ -56,13 +56,13 @@ impl RepoCache {
     }
 
     /// The names of all files of a commit, if they were noted.
-    pub(super) fn listing(&self, commit: &str) -> Option<Vec<String>> {
+    pub(crate) fn listing(&self, commit: &str) -> Option<Vec<String>> {
         let text = fs::read_to_string(self.folder.join("listings").join(commit)).ok()?;
         Some(text.lines().map(str::to_owned).collect())
     }
 
     /// Notes the names of all files of a commit.
-    pub(super) fn set_listing(&self, commit: &str, names: &[String]) -> Result<()> {
+    pub(crate) fn set_listing(&self, commit: &str, names: &[String]) -> Result<()> {
         assert_inside(commit);
         let folder = self.folder.join("listings");
         let (path, part) =
@@ -71,24 +71,24 @@ impl RepoCache {
         let written = fs::create_dir_all(&folder)
             .and_then(|()| fs::write(&part, names.join("\n")))
             .and_then(|()| fs::rename(&part, &path));
-        written.map_err(|error| Failure::io(&path, &error))
+        written.map_err(|error| Error::io(&path, error))
     }
 
     /// Where the files of a commit stand.
-    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         assert_inside(commit);
         self.folder.join("snapshots").join(commit)
     }
 
     /// Where a content stands.
-    pub(super) fn blob(&self, hash: &str) -> PathBuf {
+    pub(crate) fn blob(&self, hash: &str) -> PathBuf {
         assert_inside(hash);
         self.folder.join("blobs").join(hash)
     }
 
     /// Keeps others from bringing the same content until the file is dropped. `wait` is called
     /// when somebody else is at it.
-    pub(super) fn lock(&self, hash: &str, wait: impl FnOnce()) -> Result<File> {
+    pub(crate) fn lock(&self, hash: &str, wait: impl FnOnce()) -> Result<File> {
         assert_inside(hash);
         let path = self.locks.join(format!("{hash}.lock"));
         let locked = || {
@@ -108,24 +108,24 @@ impl RepoCache {
             }
             Ok(file)
         };
-        locked().map_err(|error| Failure::io(&path, &error))
+        locked().map_err(|error| Error::io(&path, error))
     }
 
     /// Makes a blob the file `name` of a commit.
-    pub(super) fn link(&self, blob: &Path, commit: &str, name: &str) -> Result<()> {
+    pub(crate) fn link(&self, blob: &Path, commit: &str, name: &str) -> Result<()> {
         assert_inside(name);
         let file = self.snapshot(commit).join(name);
         if file.exists() {
             return Ok(());
         }
         if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+            fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
-        place(blob, &file, name).map_err(|error| Failure::io(&file, &error))
+        place(blob, &file, name).map_err(|error| Error::io(&file, error))
     }
 
     /// Notes which commit a branch was at; last, when all files are there.
-    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
+    pub(crate) fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit {
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl RepoCache {
         let path = self.folder.join("refs").join(revision);
         let folder = path.parent().unwrap_or(&self.folder);
         let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, commit));
-        written.map_err(|error| Failure::io(&path, &error))
+        written.map_err(|error| Error::io(&path, error))
     }
 }
 
@@ -160,7 +160,7 @@ fn place(blob: &Path, file: &Path, name: &str) -> std::io::Result<()> {
 }
 
 /// Whether a folder holds all that a model or an adapter needs.
-pub(super) fn is_complete(folder: &Path) -> bool {
+pub(crate) fn is_complete(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).is_file();
     if has("adapter_config.json") {
         return has("adapter_model.safetensors");
@@ -173,7 +173,7 @@ pub(super) fn is_complete(folder: &Path) -> bool {
 }
 
 /// The weight files that the index of a folder names, sorted.
-pub(super) fn shards(folder: &Path) -> Option<Vec<String>> {
+pub(crate) fn shards(folder: &Path) -> Option<Vec<String>> {
     let bytes = fs::read(folder.join("model.safetensors.index.json")).ok()?;
     let index: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let files = index["weight_map"].as_object()?.values();

@@ -11,31 +11,31 @@ use ureq::http::Response;
 use super::http::{Client, Trouble};
 use super::parallel::Halt;
 use super::refusal::Refusal;
-use crate::error::{Failure, Result};
-use crate::models::digest::Sum;
-use crate::terminal::progress::Transfer;
+use crate::digest::Sum;
+use crate::error::{Error, Result};
+use crate::event::Transfer;
 
 /// How often a transfer is taken up again that did not get any further.
 const ATTEMPTS: u32 = 5;
 
 /// A file on the hub.
-pub(super) struct Remote<'a> {
-    pub(super) url: &'a str,
+pub(crate) struct Remote<'a> {
+    pub(crate) url: &'a str,
     /// The model or data set that it belongs to.
-    pub(super) repo: &'a str,
-    pub(super) name: &'a str,
-    pub(super) size: Option<u64>,
-    pub(super) sum: Option<&'a Sum>,
+    pub(crate) repo: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) size: Option<u64>,
+    pub(crate) sum: Option<&'a Sum>,
 }
 
 /// A file on its way here.
-pub(super) struct Download<'a> {
-    pub(super) client: &'a Client<'a>,
-    pub(super) remote: &'a Remote<'a>,
-    pub(super) bar: &'a Transfer,
-    pub(super) halt: &'a Halt,
+pub(crate) struct Download<'a> {
+    pub(crate) client: &'a Client<'a>,
+    pub(crate) remote: &'a Remote<'a>,
+    pub(crate) bar: &'a Transfer<'a>,
+    pub(crate) halt: &'a Halt,
     /// Explains a refusal of the hub.
-    pub(super) explain: &'a (dyn Fn(Trouble) -> Failure + Sync),
+    pub(crate) explain: &'a (dyn Fn(Trouble) -> Error + Sync),
 }
 
 /// How an attempt ended.
@@ -48,29 +48,29 @@ enum Ended {
 
 impl Download<'_> {
     /// Brings the file to `target`, unless it is there. The caller holds its lock.
-    pub(super) fn fetch(&self, target: &Path) -> Result<()> {
+    pub(crate) fn fetch(&self, target: &Path) -> Result<()> {
         if target.exists() {
             return Ok(());
         }
         let folder = target.parent().unwrap_or(target);
-        fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
+        fs::create_dir_all(folder).map_err(|error| disk(folder, error))?;
         let part = incomplete(target);
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(&part);
-        let file = file.map_err(|error| disk(&part, &error))?;
+        let file = file.map_err(|error| disk(&part, error))?;
         let mut work = Part { download: self, file, path: part, done: 0, etag: None };
         work.begin()?;
         work.carry_out()?;
         let Part { file, path, .. } = work;
-        file.sync_all().map_err(|error| disk(&path, &error))?;
+        file.sync_all().map_err(|error| disk(&path, error))?;
         drop(file);
-        fs::rename(&path, target).map_err(|error| disk(target, &error))
+        fs::rename(&path, target).map_err(|error| disk(target, error))
     }
 
-    fn broke_off(&self, why: &str) -> Failure {
+    fn broke_off(&self, why: &str) -> Error {
         let Remote { repo, name, .. } = self.remote;
         let message = format!("{repo}: `{name}` broke off: {why}");
-        Failure::new("hub", message).hint("run the command again: it goes on where it stopped")
+        Error::new("hub", message).hint("run the command again: it goes on where it stopped")
     }
 }
 
@@ -82,9 +82,10 @@ fn incomplete(target: &Path) -> PathBuf {
 }
 
 /// What the disk does not do, with the cure where there is one.
-fn disk(path: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::io(path, error);
-    match error.kind() {
+fn disk(path: &Path, error: std::io::Error) -> Error {
+    let kind = error.kind();
+    let failure = Error::io(path, error);
+    match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => failure.hint(
             "make room, or set `HF_HOME` to a folder on another disk; what is here already is \
              gone on with",
@@ -109,7 +110,7 @@ struct Part<'a> {
 impl Part<'_> {
     /// Finds what an earlier process has left.
     fn begin(&mut self) -> Result<()> {
-        let length = self.file.metadata().map_err(|error| disk(&self.path, &error))?.len();
+        let length = self.file.metadata().map_err(|error| disk(&self.path, error))?.len();
         self.done = length;
         let Remote { size, sum, .. } = *self.download.remote;
         // Without a checksum nobody knows what it is a part of.
@@ -224,7 +225,7 @@ impl Part<'_> {
                 Ok(count) => count,
                 Err(error) => return Ok(Some(error.to_string())),
             };
-            self.file.write_all(&chunk[..count]).map_err(|error| disk(&self.path, &error))?;
+            self.file.write_all(&chunk[..count]).map_err(|error| disk(&self.path, error))?;
             self.done += count as u64;
             self.download.bar.advance(count as i64);
         }
@@ -232,7 +233,7 @@ impl Part<'_> {
 
     fn restart(&mut self) -> Result<()> {
         if self.done > 0 {
-            self.file.set_len(0).map_err(|error| disk(&self.path, &error))?;
+            self.file.set_len(0).map_err(|error| disk(&self.path, error))?;
         }
         self.done = 0;
         self.download.bar.set(0);
@@ -265,15 +266,14 @@ mod tests {
 
     #[test]
     fn what_the_disk_refuses_has_a_cure() {
-        let check = |kind: ErrorKind, code: &str, hint: Option<&str>| {
-            let failure = disk(Path::new("/x"), &kind.into());
-            assert_eq!(failure.code, code);
+        let check = |kind: ErrorKind, hint: Option<&str>| {
+            let failure = disk(Path::new("/x"), kind.into());
             let found = failure.hint.unwrap_or_default();
             assert!(found.contains(hint.unwrap_or("")), "{found}");
             assert_eq!(found.is_empty(), hint.is_none());
         };
-        check(ErrorKind::StorageFull, "disk_full", Some("another disk"));
-        check(ErrorKind::PermissionDenied, "io", Some("may write"));
-        check(ErrorKind::NotADirectory, "io", None);
+        check(ErrorKind::StorageFull, Some("another disk"));
+        check(ErrorKind::PermissionDenied, Some("may write"));
+        check(ErrorKind::NotADirectory, None);
     }
 }

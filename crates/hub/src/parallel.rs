@@ -3,23 +3,23 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::error::{Failure, Result};
+use crate::error::{Error, Result};
 
 /// Files on their way at the same time: enough to fill a line, few enough for any server.
 const THREADS: usize = 4;
 
 /// Raised when one of several pieces of work has failed and the others need not go on.
-pub(super) type Halt = AtomicBool;
+pub(crate) type Halt = AtomicBool;
 
 /// Does `work` for every item, several at a time and beginning in their order.
 ///
 /// After a failure nothing new begins. Of several failures the first is returned.
-pub(super) fn for_each<T: Sync>(
+pub(crate) fn for_each<T: Sync>(
     items: &[T],
     work: impl Fn(&T, &Halt) -> Result<()> + Sync,
 ) -> Result<()> {
     let (next, halt) = (AtomicUsize::new(0), Halt::new(false));
-    let failed: Mutex<Option<Failure>> = Mutex::new(None);
+    let failed: Mutex<Option<Error>> = Mutex::new(None);
     let worker = || {
         while !halt.load(Ordering::Relaxed) {
             let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
@@ -61,14 +61,14 @@ mod tests {
         let failure = for_each(&items, |&item, halt| {
             begun.fetch_add(1, Ordering::Relaxed);
             if item == 0 {
-                return Err(Failure::new("test", "the first"));
+                return Err(Error::new("test", "the first"));
             }
             while !halt.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
             Ok(())
         });
-        assert_eq!(failure.unwrap_err().message, "the first");
+        assert_eq!(failure.unwrap_err().to_string(), "the first");
         assert!(begun.load(Ordering::Relaxed) <= THREADS);
     }
 }

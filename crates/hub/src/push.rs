@@ -18,55 +18,55 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::http::{self, Answer, Client, Trouble};
-use super::id::{MAIN, quote};
-use super::refusal::{Refusal, Subject};
-use super::{Hub, HubId};
-use crate::error::{Failure, Result};
-use crate::terminal::Terminal;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::fetch::Hub;
+use crate::http::{self, Answer, Client, Trouble};
+use crate::id::{HubId, MAIN, quote};
+use crate::refusal::{Refusal, Subject};
 use folder::Shipment;
 
 /// What is to be pushed where.
-pub(crate) struct PushRequest<'a> {
+pub struct PushRequest<'a> {
     /// An adapter, a run, or a model.
-    pub(crate) folder: &'a Path,
+    pub folder: &'a Path,
     /// `OWNER/NAME`.
-    pub(crate) repo: &'a str,
+    pub repo: &'a str,
     /// The branch.
-    pub(crate) revision: &'a str,
+    pub revision: &'a str,
     /// Whether everybody may see it.
-    pub(crate) public: bool,
+    pub public: bool,
     /// What the commit is called.
-    pub(crate) message: Option<&'a str>,
+    pub message: Option<&'a str>,
 }
 
 /// What was pushed.
 #[derive(Debug)]
-pub(crate) struct Pushed {
+pub struct Pushed {
     /// `OWNER/NAME`.
-    pub(crate) repo: String,
+    pub repo: String,
     /// The branch.
-    pub(crate) revision: String,
+    pub revision: String,
     /// The commit that holds it now.
-    pub(crate) commit: String,
+    pub commit: String,
     /// Where a person finds it.
-    pub(crate) url: String,
+    pub url: String,
     /// Files of the folder that are there now.
-    pub(crate) files: usize,
+    pub files: usize,
     /// Their bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Files that were not there before.
-    pub(crate) files_new: usize,
+    pub files_new: usize,
     /// Files of the folder that do not belong to an adapter or model.
-    pub(crate) left_out: Vec<String>,
+    pub left_out: Vec<String>,
     /// Whether only its owner sees it.
-    pub(crate) private: bool,
+    pub private: bool,
 }
 
 /// A repository that is pushed to.
 struct Push<'a> {
     client: &'a Client<'a>,
-    terminal: &'a Terminal,
+    observer: &'a dyn Observer,
     id: &'a HubId,
 }
 
@@ -80,26 +80,26 @@ struct Info {
 
 impl Hub<'_> {
     /// Pushes a folder.
-    pub(in crate::models) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
+    pub(crate) fn push(&self, request: &PushRequest<'_>) -> Result<Pushed> {
         let id = repository(request)?;
         let shipment = Shipment::of(request.folder)?;
         if self.offline {
-            return Err(Failure::wrong("offline", "the network is forbidden")
+            return Err(Error::wrong("offline", "the network is forbidden")
                 .hint("leave out `--offline`, and unset `HF_HUB_OFFLINE`"));
         }
         let client = self.client()?;
         if !client.has_token() {
             let message = format!("{}: pushing needs a token of the hub", id.name);
-            return Err(Failure::wrong("hub_unauthorized", message).hint(format!(
+            return Err(Error::wrong("hub_unauthorized", message).hint(format!(
                 "make one that may write at {}/settings/tokens, and set `HF_TOKEN` or save it \
                  with `hf auth login`",
                 client.endpoint
             )));
         }
         for warning in &shipment.warnings {
-            self.terminal.warn(warning);
+            self.observer.hear(Event::Warning(warning));
         }
-        Push { client: &client, terminal: self.terminal, id: &id }.carry_out(request, shipment)
+        Push { client: &client, observer: self.observer, id: &id }.carry_out(request, shipment)
     }
 }
 
@@ -109,7 +109,7 @@ fn repository(request: &PushRequest<'_>) -> Result<HubId> {
     id.ok_or_else(|| {
         let PushRequest { repo, revision, .. } = request;
         let message = format!("`{repo}` at `{revision}` is no place on the hub");
-        Failure::wrong("command", message)
+        Error::wrong("command", message)
             .hint("a place is `OWNER/NAME`, a branch a word such as `main`")
     })
 }
@@ -120,7 +120,7 @@ impl Push<'_> {
         self.create(request.public)?;
         let info = self.info()?;
         if !info.private && !request.public {
-            return Err(Failure::wrong("hub_public", format!("{name}: everybody can see it"))
+            return Err(Error::wrong("hub_public", format!("{name}: everybody can see it"))
                 .hint("`--public` pushes there all the same; or take another name"));
         }
         self.make_branch()?;
@@ -173,7 +173,7 @@ impl Push<'_> {
             }
         }
         let message = format!("{}: the hub is at work on another repository", self.id.name);
-        Err(Failure::new("hub_busy", message).hint("try again in a minute"))
+        Err(Error::new("hub_busy", message).hint("try again in a minute"))
     }
 
     fn info(&self) -> Result<Info> {
@@ -210,7 +210,7 @@ impl Push<'_> {
         answer.and_then(http::json).map_err(|trouble| self.explain(trouble))
     }
 
-    fn explain(&self, trouble: Trouble) -> Failure {
+    fn explain(&self, trouble: Trouble) -> Error {
         Subject { id: self.id, client: self.client, file: None, writes: true }.explain(trouble)
     }
 }

@@ -11,9 +11,13 @@ use std::path::PathBuf;
 
 use data::HubSet;
 
-use super::files::Sibling;
-use super::{Client, Fetcher, Hub, HubId, RepoCache, Subject, Trouble};
-use crate::error::{Failure, Result};
+use crate::cache::RepoCache;
+use crate::error::{Error, Result};
+use crate::fetch::{Fetcher, Hub, forbidden};
+use crate::files::{Commit, Sibling};
+use crate::http::{Client, Trouble};
+use crate::id::HubId;
+use crate::refusal::Subject;
 use choice::{Lack, choose, choose_converted};
 
 /// What tells of configs.
@@ -24,7 +28,7 @@ const CONVERTED: &str = "refs/convert/parquet";
 fn hub_id(set: &HubSet) -> Result<HubId> {
     let mut id = HubId::data_set(&set.id).ok_or_else(|| {
         let message = format!("`{}` is no data set on the hub", set.id);
-        Failure::wrong("invalid", message).hint("write it as `owner/name`")
+        Error::wrong("invalid", message).hint("write it as `owner/name`")
     })?;
     if let Some(revision) = &set.revision {
         id.set_revision(revision)?;
@@ -58,7 +62,7 @@ fn has_program(set: &HubSet, names: &[String]) -> bool {
 }
 
 /// Says what there is in place of what was asked for.
-fn explain(set: &HubSet, missed: Missed) -> Failure {
+fn explain(set: &HubSet, missed: Missed) -> Error {
     let list = |names: &[String]| {
         names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     };
@@ -96,7 +100,7 @@ fn explain(set: &HubSet, missed: Missed) -> Failure {
             (message, format!("its splits: {}{more}", list(&names)))
         }
     };
-    Failure::wrong("data_set", message).hint(hint)
+    Error::wrong("data_set", message).hint(hint)
 }
 
 /// Names of files, or why there are none.
@@ -118,18 +122,18 @@ impl Missed {
 
 impl Hub<'_> {
     /// The files of a data set, sorted: from the cache if all of them are there, else downloaded.
-    pub(in crate::models) fn data_set(&self, set: &HubSet) -> Result<Vec<PathBuf>> {
+    pub(crate) fn data_set(&self, set: &HubSet) -> Result<Vec<PathBuf>> {
         let id = hub_id(set)?;
         let repo = self.repo(&id)?;
         if let Some(found) = of_cache(set, &id, &repo) {
             return Ok(found);
         }
         if self.offline {
-            return Err(super::forbidden(&id));
+            return Err(forbidden(&id));
         }
         let client = self.client()?;
-        self.terminal.note(&format!("{}: asking {}", id.name, client.endpoint));
-        let fetcher = Fetcher { client: &client, terminal: self.terminal, repo: &repo, id: &id };
+        self.observer.note(&format!("{}: asking {}", id.name, client.endpoint));
+        let fetcher = Fetcher { client: &client, observer: self.observer, repo: &repo, id: &id };
         fetcher.data_set(set)
     }
 }
@@ -166,7 +170,7 @@ impl Fetcher<'_> {
             Some(file) => {
                 self.fetch(&commit, &[file])?;
                 let path = self.repo.snapshot(&commit.sha).join(CARD);
-                std::fs::read_to_string(&path).map_err(|error| Failure::io(&path, &error))?
+                std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?
             }
             None => String::new(),
         };
@@ -205,7 +209,7 @@ impl Fetcher<'_> {
         Ok(found)
     }
 
-    fn bring(&self, commit: &super::Commit, files: Vec<&str>) -> Result<Vec<PathBuf>> {
+    fn bring(&self, commit: &Commit, files: Vec<&str>) -> Result<Vec<PathBuf>> {
         let siblings: Vec<&Sibling> = files.iter().filter_map(|name| commit.get(name)).collect();
         self.fetch(commit, &siblings)?;
         let folder = self.repo.snapshot(&commit.sha);

@@ -7,7 +7,7 @@ use super::pack::{Rows, store_row, unpack_row};
 use super::product::{PANEL, Product, ROWS, STEP};
 use super::tasks::{Columns, MOST_TILES, Task};
 use super::words::{Floats, Pairs, Words, pack_joined, pack_row};
-use super::{Layout, Shape, Span, TILE, dispatch};
+use super::{Cursor, Layout, Shape, Span, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared, load_chunk};
 use crate::cpu::rows::fill;
 use crate::cpu::simd::{Dot, DotKernel, Kernel, Simd};
@@ -312,7 +312,7 @@ impl<T: Operand> Pass<'_, T> {
         let Shape { kv_heads, head_dim, .. } = shape;
         let tile = &mut self.tiles[tile];
         let mut rows = [0; TILE];
-        let count = span.tile(start, &mut rows);
+        let count = span.tile(start, &mut rows, &mut Cursor::default());
         let rows = &rows[..count];
         if *rows == tile.rows[..tile.count] {
             return;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::pack::{Rows, store_row};
 use super::product::{PANEL, Product, ROWS, STEP};
 use super::words::{Floats, Pairs, Words, pack_row};
-use super::{Layout, Shape, TILE, dispatch};
+use super::{Cursor, Layout, Shape, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared};
 use crate::cpu::simd::{Dot, DotKernel, Kernel, Simd};
 use crate::cpu::{Isa, Pool, Scratch};
@@ -27,20 +27,18 @@ pub(crate) fn attention<T: Operand>(
     let queries = layout.query_positions.len();
     assert!(out.len() == q.len() && lse.len() == queries * shape.heads, "attention: outputs");
     let kin = Kin::new(&shape, pool.threads(), layout.spans());
-    let tasks = kin.blocks(&shape, &layout).count() * shape.kv_heads;
+    let blocks: Vec<Spans> = kin.blocks(&shape, &layout).collect();
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    pool.run(tasks, &|task, scratch| {
-        let mut blocks = kin.blocks(&shape, &layout);
-        let spans = blocks.nth(task / shape.kv_heads).expect("a task has a block");
-        let kv_head = task % shape.kv_heads;
+    pool.run(blocks.len() * shape.kv_heads, &|task, scratch| {
+        let (spans, kv_head) = (blocks[task / shape.kv_heads].clone(), task % shape.kv_heads);
         let inputs = [q, k, v];
         let outputs = (&out, &lse);
         dispatch::<T, _>(isa, Block { shape, layout, spans, kv_head, inputs, outputs, scratch });
     });
 }
 
-/// Which spans are taken together: those that begin with the same run of keys, which is then packed once
-/// for all of them.
+/// Which spans are taken together: neighbours that begin with the same keys, whose tiles are then packed
+/// once for all of them.
 #[derive(Clone, Copy)]
 struct Kin {
     /// Most spans of a block.
@@ -85,15 +83,23 @@ impl Kin {
                 return Some(spans);
             }
             (next, skipped) = (first + 1, 0);
-            let run = span.runs.first_chunk::<2>();
-            let common = run.map_or(0, |run| run[1] as usize / TILE * TILE);
-            while common > 0 && next < layout.spans() && next - first < most {
+            // The whole tiles that a span has in common with the first, and with the one behind it.
+            let tiles = |a: usize, b: usize| layout.span(a).common(&layout.span(b)) / TILE * TILE;
+            let mut common = 0;
+            while next < layout.spans() && next - first < most {
                 let other = layout.span(next);
                 let behind = other.first == span.first + spans.skipped + count;
                 let alike = behind && other.queries == span.queries && spans.skipped == 0;
-                if !alike || other.runs.first_chunk() != run || count + other.queries > block {
+                if !alike || count + other.queries > block {
                     break;
                 }
+                let shared = tiles(first, next);
+                let is_closer = next + 1 < layout.spans() && tiles(next, next + 1) > shared;
+                // Neither those before nor the one itself may lose by it.
+                if shared == 0 || shared < common || is_closer {
+                    break;
+                }
+                common = if common == 0 { shared } else { common };
                 count += other.queries;
                 next += 1;
             }
@@ -224,12 +230,14 @@ impl<T: Operand> Block<'_, T> {
             if from >= end {
                 continue;
             }
-            let mut next = span.tile(from, &mut next_rows);
+            let mut cursor = Cursor::default();
+            let mut next = span.tile(from, &mut next_rows, &mut cursor);
             for tile in (from..end).step_by(TILE) {
                 std::mem::swap(&mut key_rows, &mut next_rows);
                 let present = &key_rows[..next];
                 // What nobody here will see need not be fetched.
-                next = if tile + TILE < end { span.tile(tile + TILE, &mut next_rows) } else { 0 };
+                let ahead = tile + TILE < end;
+                next = if ahead { span.tile(tile + TILE, &mut next_rows, &mut cursor) } else { 0 };
                 let next_rows = &next_rows[..next];
                 head(k).pack_transposed::<S, W>(simd, present, next_rows, padded, keys);
                 head(v).pack::<S, W>(simd, present, next_rows, padded, values);

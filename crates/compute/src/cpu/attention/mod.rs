@@ -134,19 +134,46 @@ impl Span<'_> {
         self.runs.chunks_exact(2).map(|run| run[1] as usize).sum()
     }
 
-    /// The key rows of the tile from position `start` on; returns their number.
-    fn tile(&self, start: usize, rows: &mut [usize; TILE]) -> usize {
-        let (mut count, mut position) = (0, 0);
-        for run in self.runs.chunks_exact(2) {
-            let (row, len) = (run[0] as usize, run[1] as usize);
-            let from = (start + count).saturating_sub(position).min(len);
+    /// The key rows of the tile from position `start` on; returns their number. A cursor serves tiles
+    /// that ascend: a sequence of many runs is walked once, and not once a tile.
+    fn tile(&self, start: usize, rows: &mut [usize; TILE], cursor: &mut Cursor) -> usize {
+        let mut count = 0;
+        while let Some(&[row, len]) = self.runs[2 * cursor.run..].first_chunk::<2>() {
+            let (row, len) = (row as usize, len as usize);
+            let from = (start + count).saturating_sub(cursor.position).min(len);
             let taken = (len - from).min(TILE - count);
             for (place, row) in rows[count..count + taken].iter_mut().zip(row + from..) {
                 *place = row;
             }
             count += taken;
-            position += len;
+            if from + taken < len {
+                break;
+            }
+            cursor.run += 1;
+            cursor.position += len;
         }
         count
     }
+
+    /// How many keys two spans begin with in common.
+    fn common(&self, other: &Span<'_>) -> usize {
+        let mut common = 0;
+        for (a, b) in self.runs.chunks_exact(2).zip(other.runs.chunks_exact(2)) {
+            if a[0] != b[0] {
+                break;
+            }
+            common += a[1].min(b[1]) as usize;
+            if a[1] != b[1] {
+                break;
+            }
+        }
+        common
+    }
+}
+
+/// The first run of a span that the tiles so far have not used up, and the position it begins at.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    run: usize,
+    position: usize,
 }

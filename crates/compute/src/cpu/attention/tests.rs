@@ -393,6 +393,52 @@ fn check_alone<T: Operand + PartialEq>(
     }
 }
 
+/// Keys in blocks that lie anywhere, families of answers that share different beginnings: each answer gets the
+/// bits of its keys in one run.
+#[test]
+fn blocks_of_keys_may_lie_anywhere() {
+    let shape = shape(9, 3, 64);
+    // Runs of each answer: all share two blocks, some of them five, and two of these a part of a sixth.
+    let all = [(640, 64), (64, 64)];
+    let some = [(640, 64), (64, 64), (320, 64), (0, 64), (448, 64)];
+    let sixth = [&some[..], &[(128, 37)]].concat();
+    let answers: Vec<Vec<(u32, u32)>> = vec![
+        [&all[..], &[(704, 1)]].concat(),
+        [&all[..], &[(768, 64), (832, 63)]].concat(),
+        [&some[..], &[(896, 30)]].concat(),
+        [&some[..], &[(960, 64), (1024, 9)]].concat(),
+        [&sixth[..], &[(1088, 64), (192, 2)]].concat(),
+        [&sixth[..], &[(165, 20)]].concat(),
+        // The same again, in one run where blocks lie behind each other.
+        vec![(640, 64), (64, 1)],
+        vec![(640, 125)],
+        vec![(512, 64)],
+    ];
+    let len = |runs: &[(u32, u32)]| runs.iter().map(|run| run.1).sum::<u32>();
+    let add = |forest: Forest, runs: &Vec<(u32, u32)>| forest.span([len(runs) - 1], runs);
+    let together = answers.iter().fold(Forest::default(), add).tree();
+    let inputs = Inputs::new(&shape, &together);
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| halves(x));
+    let (query, key) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    for isa in for_halves() {
+        for threads in [1, 2, 3] {
+            let pool = Pool::new(threads);
+            let (out, lse) = forward(&pool, isa, shape, &together, [&q[..], &k, &v]);
+            for (at, runs) in answers.iter().enumerate() {
+                let gather = |x: &[u16]| {
+                    let rows = runs.iter().flat_map(|&(row, rows)| row..row + rows);
+                    rows.flat_map(|row| x[row as usize * key..][..key].to_vec()).collect::<Vec<_>>()
+                };
+                let alone = Forest::default().span([len(runs) - 1], &[(0, len(runs))]).tree();
+                let operands = [&q[at * query..][..query], &gather(&k), &gather(&v)];
+                let (one, one_lse) = forward(&pool, isa, shape, &alone, operands);
+                assert!(one == out[at * query..][..query], "{isa}, {threads}: answer {at}");
+                assert!(one_lse == lse[at * shape.heads..][..shape.heads], "{isa}");
+            }
+        }
+    }
+}
+
 /// Several tasks add to the same queries: what one thread gives, many give, however wide columns are.
 #[test]
 fn gradients_do_not_depend_on_threads() {

@@ -554,11 +554,17 @@ pub struct HeadGradients {
     pub mean_logprob: Option<Buffer>,
 }
 
-/// Draws one token per row.
+/// Draws one token per row, and says how likely it was.
 ///
-/// With temperature 0 the most likely token, the lowest among equals. Otherwise the `top_k` most likely
-/// tokens (0: all), of these the fewest whose probabilities reach `top_p`, and from
-/// them the one at `draw` in order of falling probability.
+/// The draw: tokens that are not allowed are left out, the logits of `seen` tokens are divided by the
+/// repetition penalty where positive and multiplied by it elsewhere (Keskar et al. 2019). With
+/// temperature 0 the most likely token is taken, the lowest among equals. Otherwise the `top_k` most likely tokens
+/// (0: all), of these the fewest whose probabilities reach `top_p`, of these such as have at least
+/// `min_p` times the probability of the most likely one, and from them the one at `draw` in order of
+/// falling probability.
+///
+/// Log-probabilities are those of the model itself at the row's temperature (1 where it is 0), before all
+/// this, computed as [`Head`] computes them: what training says of the same token has the same bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// V.
@@ -567,11 +573,32 @@ pub struct Sample {
     pub logits: Buffer,
     /// `softcap * tanh(logit / softcap)` before all else.
     pub softcap: Option<f32>,
-    /// `[rows, 4]`, f32: temperature, top_k, top_p, draw in `[0, 1)`.
+    /// `[rows, SETTINGS]`, f32: temperature, top_k, top_p, min_p, repetition penalty (1: none), draw in `[0, 1)`.
     pub settings: Buffer,
+    /// `[rows, V / 32 rounded up]`, u32: bit `t % 32` of word `t / 32` allows token t, at least one a row; all are
+    /// allowed where there is none.
+    pub allowed: Option<Buffer>,
+    /// The same shape: tokens that the repetition penalty applies to.
+    pub seen: Option<Buffer>,
     /// `[rows]`, u32.
     pub tokens: Buffer,
-    /// `[rows]`, f32: log-probability of the drawn token at temperature 1, before top-k and top-p.
+    /// `[rows]`, f32: log-probability of the drawn token.
+    pub logprobs: Buffer,
+    /// The most likely tokens of every row.
+    pub top: Option<SampleTop>,
+}
+
+impl Sample {
+    /// Numbers in a row of [`settings`](Sample::settings).
+    pub const SETTINGS: usize = 6;
+}
+
+/// The most likely tokens of the model itself, falling, the lower token first among equals.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleTop {
+    /// `[rows, count]`, u32.
+    pub tokens: Buffer,
+    /// `[rows, count]`, f32.
     pub logprobs: Buffer,
 }
 

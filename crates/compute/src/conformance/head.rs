@@ -1,7 +1,7 @@
 //! Rows of the output distribution.
 
 use super::{Row, Trial};
-use crate::op::{Head, HeadGradients, HeadOutputs, HeadWeightGradient, Sample};
+use crate::op::{Head, HeadGradients, HeadOutputs, HeadWeightGradient, Sample, SampleTop};
 use crate::{Buffer, DType, Op, Storage, Weight};
 
 /// Kinds of gradient that go into a head.
@@ -62,6 +62,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
     }
     rows.push(Row::new("sample among equals", sample_among_equals));
     rows.push(Row::new("sample with softcap", sample_with_softcap));
+    rows.push(Row::new("sample with bits", sample_with_bits));
 }
 
 fn run(t: &mut Trial<'_>, shape: Shape, outputs: bool, gradients: &[&str]) {
@@ -171,7 +172,8 @@ fn sample(t: &mut Trial<'_>, vocab: usize, rows: usize) {
     let settings = (0..rows).flat_map(|row| {
         let top_k = [0.0, 1.0, 5.0][row / 4 % 3];
         let top_p = [1.0, 0.5, 0.9, 1e-6][row / 12 % 4];
-        [temperatures[row % 4], top_k, top_p, (row as f32 * 0.37 + 0.05).fract()]
+        let min_p = [0.0, 0.02][row / 5 % 2];
+        [temperatures[row % 4], top_k, top_p, min_p, 1.0, (row as f32 * 0.37 + 0.05).fract()]
     });
     let settings: Vec<f32> = settings.collect();
     draw(t, vocab, &logits, None, &settings);
@@ -183,9 +185,10 @@ fn sample_with_softcap(t: &mut Trial<'_>) {
     let logits: Vec<f32> = t.random(rows * vocab).iter().map(|x| x * 6.0).collect();
     let settings = (0..rows).map(|row| {
         let temperature = [0.0, 1.0, 0.6][row % 3];
-        [temperature, 0.0, [1.0, 0.8][row / 3 % 2], (row as f32 * 0.37 + 0.05).fract()]
+        let draw = (row as f32 * 0.37 + 0.05).fract();
+        [temperature, 0.0, [1.0, 0.8][row / 3 % 2], 0.0, 1.0, draw]
     });
-    let settings: Vec<[f32; 4]> = settings.collect();
+    let settings: Vec<[f32; 6]> = settings.collect();
     draw(t, vocab, &logits, Some(4.0), settings.as_flattened());
 }
 
@@ -194,21 +197,72 @@ fn sample_among_equals(t: &mut Trial<'_>) {
     let vocab = 40;
     let logits: Vec<f32> = (0..6 * vocab).map(|i| [0.0, 2.0, 1.0, 2.0][i % 4]).collect();
     let settings = [
-        [0.0, 0.0, 1.0, 0.9],
-        [1.0, 1.0, 1.0, 0.9],
-        [1.0, 3.0, 1.0, 0.5],
-        [1.0, 0.0, 0.3, 0.99],
-        [1.0, 0.0, 1.0, 0.0],
-        [0.5, 21.0, 1.0, 0.999],
+        [0.0, 0.0, 1.0, 0.0, 1.0, 0.9],
+        [1.0, 1.0, 1.0, 0.0, 1.0, 0.9],
+        [1.0, 3.0, 1.0, 0.0, 1.0, 0.5],
+        [1.0, 0.0, 0.3, 0.0, 1.0, 0.99],
+        [1.0, 0.0, 1.0, 0.0, 1.0, 0.0],
+        [0.5, 21.0, 1.0, 0.0, 1.0, 0.999],
     ];
     draw(t, vocab, &logits, None, settings.as_flattened());
 }
 
+/// What is drawn from is not what log-probabilities are of.
+fn sample_with_bits(t: &mut Trial<'_>) {
+    let (vocab, rows, words) = (75, 16, 3);
+    let logits: Vec<f32> = t.random(rows * vocab).iter().map(|x| x * 4.0).collect();
+    let settings = (0..rows).map(|row| {
+        let top_k = [0.0, 7.0][row / 4 % 2];
+        let draw = (row as f32 * 0.37 + 0.05).fract();
+        [[0.0, 1.0, 0.7][row % 3], top_k, 0.9, 0.01, [1.0, 1.3, 0.8][row % 3], draw]
+    });
+    let settings: Vec<[f32; 6]> = settings.collect();
+    let bits = |share: u64, seed: u64| -> Vec<u32> {
+        let word = |at: u64| {
+            let is_set = |bit: &u64| crate::random::key(&[seed, at, *bit]) % 8 < share;
+            (0..32).filter(is_set).fold(0, |word, bit| word | 1 << bit)
+        };
+        // The last token is always allowed.
+        (0..(rows * words) as u64).map(|at| word(at) | u32::from(at % 3 == 2) << 10).collect()
+    };
+    let (allowed, seen) = (t.integers(&bits(2, 1)), t.integers(&bits(4, 2)));
+    let (logits, settings) =
+        (t.upload(&logits, DType::F32), t.upload(settings.as_flattened(), DType::F32));
+    let (tokens, logprobs) = (t.out(rows, DType::U32), t.out(rows, DType::F32));
+    let top =
+        SampleTop { tokens: t.out(rows * 5, DType::U32), logprobs: t.out(rows * 5, DType::F32) };
+    t.run(Op::Sample(Sample {
+        vocab,
+        logits,
+        softcap: None,
+        settings,
+        allowed: Some(allowed),
+        seen: Some(seen),
+        tokens,
+        logprobs,
+        top: Some(top),
+    }));
+    t.keep("tokens", tokens);
+    t.keep("logprobs", logprobs);
+    t.keep("top tokens", top.tokens);
+    t.keep("top logprobs", top.logprobs);
+}
+
 fn draw(t: &mut Trial<'_>, vocab: usize, logits: &[f32], softcap: Option<f32>, settings: &[f32]) {
-    let rows = settings.len() / 4;
+    let rows = settings.len() / Sample::SETTINGS;
     let (logits, settings) = (t.upload(logits, DType::F32), t.upload(settings, DType::F32));
     let (tokens, logprobs) = (t.out(rows, DType::U32), t.out(rows, DType::F32));
-    t.run(Op::Sample(Sample { vocab, logits, softcap, settings, tokens, logprobs }));
+    t.run(Op::Sample(Sample {
+        vocab,
+        logits,
+        softcap,
+        settings,
+        allowed: None,
+        seen: None,
+        tokens,
+        logprobs,
+        top: None,
+    }));
     t.keep("tokens", tokens);
     t.keep("logprobs", logprobs);
 }

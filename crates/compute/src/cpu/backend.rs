@@ -15,7 +15,7 @@ use super::norm::Factors;
 use super::operand::Operand;
 use super::optimizer::{State, optimize, sum_squares};
 use super::rope::{Rotation, rope, rope_table};
-use super::sample::{Logits, sample};
+use super::sample::{Drawn, Logits, sample};
 use super::weight::{Matrix, quantize};
 use super::{Isa, Pool, cast, embed, gated, norm, rows};
 use crate::backend::load_parts;
@@ -421,10 +421,16 @@ impl Cpu {
             Op::Head(op) => self.head(&op),
             Op::Sample(op) => {
                 let op::Sample { vocab, softcap, .. } = op;
-                let logits = Logits { vocab, logits: at.input(op.logits), softcap };
-                let settings = at.input(op.settings);
-                let (tokens, logprobs) = (at.output(op.tokens), at.output(op.logprobs));
-                sample(pool, isa, logits, settings, tokens, logprobs);
+                let bits = |bits: Option<Buffer>| bits.map_or(&[][..], |bits| at.input(bits));
+                let (allowed, seen) = (bits(op.allowed), bits(op.seen));
+                let logits = Logits { vocab, logits: at.input(op.logits), softcap, allowed, seen };
+                let out = Drawn {
+                    tokens: at.output(op.tokens),
+                    logprobs: at.output(op.logprobs),
+                    top_tokens: op.top.map_or(&mut [], |top| at.output(top.tokens)),
+                    top_logprobs: op.top.map_or(&mut [], |top| at.output(top.logprobs)),
+                };
+                sample(pool, isa, logits, at.input(op.settings), out);
             }
             Op::SumSquares { inputs, out } => {
                 let inputs: Vec<&[f32]> = inputs.iter().map(|&input| at.input(input)).collect();

@@ -189,13 +189,11 @@ unsafe fn statistics(
 impl HeadJob<'_> {
     /// Logits are kept as `tanh` where there is a soft cap, and times this are `z`.
     fn factor(&self) -> f32 {
-        self.softcap.unwrap_or(1.0) / self.temperature
+        self.cap().factor
     }
 
-    /// What products are multiplied by before `tanh`.
     fn cap(&self) -> Cap {
-        let factor = self.factor();
-        Cap { inverse: self.softcap.map(|cap| 1.0 / cap), factor }
+        Cap::new(self.softcap, self.temperature)
     }
 
     fn wants_sums(&self) -> bool {
@@ -205,8 +203,7 @@ impl HeadJob<'_> {
     }
 
     unsafe fn finish_row(&self, read: usize, sums: &Sums, logits: &[f32]) -> Row {
-        let max = f64::from(sums.max);
-        let lse = max + sums.exp.ln();
+        let lse = sums.lse();
         let shifted = sums.exp_shifted / sums.exp;
         // H = lse - sum p z, with z measured from the largest.
         let entropy = sums.exp.ln() - shifted;
@@ -218,8 +215,8 @@ impl HeadJob<'_> {
         unsafe {
             for target in from..to {
                 if !self.outputs.logprob.is_null() {
-                    let logit = logits[self.target_tokens[target] as usize] * self.factor();
-                    *self.outputs.logprob.add(target) = (f64::from(logit) - lse) as f32;
+                    let logit = logits[self.target_tokens[target] as usize];
+                    *self.outputs.logprob.add(target) = self.cap().logprob(logit, lse);
                 }
             }
             let results = [
@@ -260,9 +257,29 @@ impl HeadJob<'_> {
 
 /// How stored logits become `z`.
 #[derive(Clone, Copy)]
-struct Cap {
+pub(super) struct Cap {
+    /// What products are multiplied by before `tanh`.
     inverse: Option<f32>,
     factor: f32,
+}
+
+impl Cap {
+    pub(super) fn new(softcap: Option<f32>, temperature: f32) -> Self {
+        let factor = softcap.unwrap_or(1.0) / temperature;
+        Cap { inverse: softcap.map(|cap| 1.0 / cap), factor }
+    }
+
+    /// The log of the sum of exponentials of a row, whose logits are left as `tanh` where there is a soft cap.
+    pub(super) fn lse(self, isa: Isa, logits: &mut [f32]) -> f64 {
+        let mut sums = Sums::default();
+        dispatch(isa, RowSums { logits, cap: self, extra: false, top1: false, sums: &mut sums });
+        sums.lse()
+    }
+
+    /// Log-probability of a token by its stored logit.
+    pub(super) fn logprob(self, logit: f32, lse: f64) -> f32 {
+        (f64::from(logit * self.factor) - lse) as f32
+    }
 }
 
 /// Sums over a row of `z`, taken from the largest.
@@ -278,6 +295,12 @@ struct Sums {
     exp_squared: f64,
     /// Of `z`.
     logits: f64,
+}
+
+impl Sums {
+    fn lse(&self) -> f64 {
+        f64::from(self.max) + self.exp.ln()
+    }
 }
 
 struct RowSums<'a> {

@@ -2,9 +2,12 @@
 
 use std::cmp::Ordering;
 
+use super::head::Cap;
 use super::operand::{LANES, Shared};
 use super::pool::as_u32;
 use super::{Isa, Pool, math, versions};
+
+const SETTINGS: usize = crate::op::Sample::SETTINGS;
 
 /// What [`sample`] draws from.
 #[derive(Clone, Copy)]
@@ -14,54 +17,126 @@ pub(crate) struct Logits<'a> {
     pub(crate) logits: &'a [f32],
     /// `softcap * tanh(logit / softcap)` before all else.
     pub(crate) softcap: Option<f32>,
+    /// Bits of tokens by row, as in the operation; empty where there are none.
+    pub(crate) allowed: &'a [u32],
+    pub(crate) seen: &'a [u32],
+}
+
+/// Where results go.
+pub(crate) struct Drawn<'a> {
+    /// `[rows]`.
+    pub(crate) tokens: &'a mut [u32],
+    pub(crate) logprobs: &'a mut [f32],
+    /// `[rows, count]`, empty where they are not wanted.
+    pub(crate) top_tokens: &'a mut [u32],
+    pub(crate) top_logprobs: &'a mut [f32],
 }
 
 /// Draws one token per row; see [`crate::op::Sample`].
-pub(crate) fn sample(
-    pool: &Pool,
-    isa: Isa,
-    Logits { vocab, logits, softcap }: Logits<'_>,
-    settings: &[f32],
-    tokens: &mut [u32],
-    logprobs: &mut [f32],
-) {
-    let rows = tokens.len();
-    let fits = logits.len() == rows * vocab && settings.len() == rows * 4;
-    assert!(fits && logprobs.len() == rows && vocab > 0, "sample: {rows} x {vocab}");
-    let (tokens, logprobs) = (Shared::new(tokens), Shared::new(logprobs));
+pub(crate) fn sample(pool: &Pool, isa: Isa, from: Logits<'_>, settings: &[f32], out: Drawn<'_>) {
+    let Logits { vocab, logits, softcap, allowed, seen } = from;
+    let rows = out.tokens.len();
+    let count = out.top_tokens.len() / rows.max(1);
+    let fits = logits.len() == rows * vocab && settings.len() == rows * SETTINGS;
+    let has_room = out.logprobs.len() == rows
+        && [out.top_tokens.len(), out.top_logprobs.len()] == [rows * count; 2];
+    assert!(fits && has_room && vocab > 0 && count <= vocab, "sample: {rows} x {vocab}");
+    let (tokens, logprobs) = (Shared::new(out.tokens), Shared::new(out.logprobs));
+    let (top_tokens, top_logprobs) = (Shared::new(out.top_tokens), Shared::new(out.top_logprobs));
     pool.run(rows, &|row, scratch| {
-        let room = if softcap.is_some() { vocab } else { 0 };
-        let [weights, order, capped] = scratch.split([vocab, vocab, room]);
-        let mut logits = &logits[row * vocab..][..vocab];
-        if let Some(softcap) = softcap {
-            cap(isa, logits, softcap, capped);
-            logits = capped;
+        let settings = Settings::of(&settings[row * SETTINGS..][..SETTINGS]);
+        let bits = |all| Bits::of_row(all, row, vocab);
+        let (allowed, seen) = (bits(allowed), bits(seen));
+        let is_changed = softcap.is_some() || allowed.is_some() || seen.is_some();
+        let capped_len = if softcap.is_some() { vocab } else { 0 };
+        let changed_len = if is_changed { vocab } else { 0 };
+        let [weights, order, capped, changed] =
+            scratch.split([vocab, vocab, capped_len, changed_len]);
+        let own = &logits[row * vocab..][..vocab];
+
+        // The model's own distribution, as the head takes it. Weights are made later: their room serves as a copy.
+        let temperature = if settings.temperature == 0.0 { 1.0 } else { settings.temperature };
+        let cap = Cap::new(softcap, temperature);
+        let copy = if softcap.is_some() { &mut *capped } else { &mut *weights };
+        copy.copy_from_slice(own);
+        let lse = cap.lse(isa, copy);
+        let stored = if softcap.is_some() { &*capped } else { own };
+        let logprob = |token: usize| cap.logprob(stored[token], lse);
+
+        // What is drawn from.
+        let mut logits = own;
+        if is_changed {
+            change(stored, softcap, allowed, seen, settings.repetition, changed);
+            logits = changed;
         }
-        let settings = Settings::of(&settings[row * 4..][..4]);
         let max = largest(isa, logits);
         let token = if settings.temperature == 0.0 {
             // With nothing but NaN there is no largest, and any token is as good.
             logits.iter().position(|&logit| logit == max).unwrap_or(0)
         } else {
             let total = weigh(isa, logits, max, 1.0 / settings.temperature, weights);
-            let mut ranking = Ranking::new(logits, weights, as_u32(order));
-            settings.draw(&mut ranking, total)
+            let left = allowed.map_or(vocab, |bits| bits.count(vocab));
+            settings.draw(&mut Ranking::new(logits, weights, as_u32(order)), left, total)
         };
-        let lse = max + (weigh(isa, logits, max, 1.0, weights) as f32).ln();
+
         // SAFETY: every task has a row of its own.
-        let (tokens, logprobs) =
-            unsafe { (tokens.part(row..row + 1), logprobs.part(row..row + 1)) };
+        let (tokens, logprobs, top_tokens, top_logprobs) = unsafe {
+            let top = row * count..(row + 1) * count;
+            (
+                tokens.part(row..row + 1),
+                logprobs.part(row..row + 1),
+                top_tokens.part(top.clone()),
+                top_logprobs.part(top),
+            )
+        };
         tokens[0] = token as u32;
-        logprobs[0] = logits[token] - lse;
+        logprobs[0] = logprob(token);
+        if count > 0 {
+            let mut ranking = Ranking::new(own, weights, as_u32(order));
+            for (rank, (token, value)) in top_tokens.iter_mut().zip(top_logprobs).enumerate() {
+                *token = ranking.token(rank) as u32;
+                *value = logprob(*token as usize);
+            }
+        }
     });
 }
 
-versions! { fn cap(logits: &[f32], softcap: f32, out: &mut [f32]) = cap_body; }
+/// A bit for every token.
+#[derive(Clone, Copy)]
+struct Bits<'a>(&'a [u32]);
 
-#[inline(always)]
-fn cap_body(logits: &[f32], softcap: f32, out: &mut [f32]) {
-    for (out, logit) in out.iter_mut().zip(logits) {
-        *out = softcap * math::tanh(logit / softcap);
+impl<'a> Bits<'a> {
+    fn of_row(all: &'a [u32], row: usize, vocab: usize) -> Option<Self> {
+        let words = vocab.div_ceil(32);
+        (!all.is_empty()).then(|| Bits(&all[row * words..][..words]))
+    }
+
+    fn has(self, token: usize) -> bool {
+        self.0[token / 32] >> (token % 32) & 1 == 1
+    }
+
+    fn count(self, vocab: usize) -> usize {
+        (0..vocab).filter(|&token| self.has(token)).count()
+    }
+}
+
+/// Logits as they are drawn from: capped, repeated tokens made less likely, and forbidden ones impossible.
+fn change(
+    stored: &[f32],
+    softcap: Option<f32>,
+    allowed: Option<Bits<'_>>,
+    seen: Option<Bits<'_>>,
+    penalty: f32,
+    out: &mut [f32],
+) {
+    let cap = softcap.unwrap_or(1.0);
+    out.iter_mut().zip(stored).for_each(|(out, stored)| *out = cap * stored);
+    for (token, logit) in out.iter_mut().enumerate() {
+        if allowed.is_some_and(|bits| !bits.has(token)) {
+            *logit = f32::NEG_INFINITY;
+        } else if penalty != 1.0 && seen.is_some_and(|bits| bits.has(token)) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
     }
 }
 
@@ -106,18 +181,22 @@ struct Settings {
     temperature: f32,
     top_k: usize,
     top_p: f64,
+    min_p: f64,
+    repetition: f32,
     draw: f64,
 }
 
 impl Settings {
     fn of(row: &[f32]) -> Self {
-        let top_k = row[1] as usize;
-        Settings { temperature: row[0], top_k, top_p: row[2].into(), draw: row[3].into() }
+        let &[temperature, top_k, top_p, min_p, repetition, draw] = row else {
+            unreachable!("a row has {SETTINGS} settings")
+        };
+        let (top_p, min_p, draw) = (top_p.into(), min_p.into(), draw.into());
+        Settings { temperature, top_k: top_k as usize, top_p, min_p, repetition, draw }
     }
 
-    /// The token drawn; `total` is the sum of all weights.
-    fn draw(&self, ranking: &mut Ranking<'_>, total: f64) -> usize {
-        let mut count = ranking.len();
+    /// The token drawn of the first `count`; `total` is the sum of all weights.
+    fn draw(&self, ranking: &mut Ranking<'_>, mut count: usize, total: f64) -> usize {
         let mut mass = total;
         if self.top_k > 0 && self.top_k < count {
             count = self.top_k;
@@ -125,6 +204,12 @@ impl Settings {
         }
         if self.top_p < 1.0 {
             (count, mass) = ranking.reach(count, self.top_p * mass);
+        }
+        if self.min_p > 0.0 {
+            // The most likely token has the weight 1.
+            let kept = (1..count).find(|&rank| ranking.weight(rank) < self.min_p);
+            count = kept.unwrap_or(count);
+            mass = (0..count).map(|rank| ranking.weight(rank)).sum();
         }
         let mut sum = 0.0;
         for rank in 0..count {
@@ -153,10 +238,6 @@ impl<'a> Ranking<'a> {
             *place = token as u32;
         }
         Ranking { logits, weights, order, sorted: 0 }
-    }
-
-    fn len(&self) -> usize {
-        self.order.len()
     }
 
     fn token(&mut self, rank: usize) -> usize {
@@ -207,24 +288,44 @@ mod tests {
     use crate::cpu::testing::normal;
 
     /// The documented rule, with a full sort.
-    fn expected(logits: &[f32], [temperature, top_k, top_p, draw]: [f32; 4]) -> usize {
+    fn expected(logits: &[f32], settings: [f32; SETTINGS]) -> usize {
+        let [temperature, top_k, top_p, min_p, _, draw] = settings;
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
         if temperature == 0.0 {
             return order[0];
         }
+        let max = f64::from(logits[order[0]]);
         if top_k > 0.0 {
             order.truncate(top_k as usize);
         }
-        let max = f64::from(logits[order[0]]);
         let weight = |&i: &usize| ((f64::from(logits[i]) - max) / f64::from(temperature)).exp();
         let mass = |order: &[usize]| order.iter().map(weight).sum::<f64>();
         let enough = f64::from(top_p) * mass(&order);
         let count = (1..order.len()).find(|&count| mass(&order[..count]) >= enough);
         order.truncate(count.unwrap_or(order.len()));
+        order.retain(|token| weight(token) >= f64::from(min_p));
         let draw = f64::from(draw) * mass(&order);
         let rank = (0..order.len()).find(|&rank| mass(&order[..=rank]) > draw);
         order[rank.unwrap_or(order.len() - 1)]
+    }
+
+    /// Tokens and log-probabilities.
+    fn drawn(isa: Isa, from: Logits<'_>, settings: &[f32]) -> (Vec<u32>, Vec<f32>) {
+        let rows = settings.len() / SETTINGS;
+        let (mut tokens, mut logprobs) = (vec![0; rows], vec![0.0; rows]);
+        let out = Drawn {
+            tokens: &mut tokens,
+            logprobs: &mut logprobs,
+            top_tokens: &mut [],
+            top_logprobs: &mut [],
+        };
+        sample(&Pool::new(2), isa, from, settings, out);
+        (tokens, logprobs)
+    }
+
+    fn plain(vocab: usize, logits: &[f32]) -> Logits<'_> {
+        Logits { vocab, logits, softcap: None, allowed: &[], seen: &[] }
     }
 
     #[test]
@@ -233,8 +334,10 @@ mod tests {
         let mut rows = Vec::new();
         for temperature in [0.0, 0.7, 1.0, 5.0] {
             for top_k in [0.0, 1.0, 50.0, 2000.0] {
-                for top_p in [0.0, 0.3, 0.95, 1.0] {
-                    rows.extend([0.0, 0.31, 0.77, 0.9999].map(|d| [temperature, top_k, top_p, d]));
+                for (top_p, min_p) in [(0.0, 0.0), (0.3, 0.0), (0.95, 0.2), (1.0, 0.0), (1.0, 0.3)]
+                {
+                    let row = |draw| [temperature, top_k, top_p, min_p, 1.0, draw];
+                    rows.extend([0.0, 0.31, 0.77, 0.9999].map(row));
                 }
             }
         }
@@ -242,18 +345,48 @@ mod tests {
         // Equals, some of them the most likely.
         logits.iter_mut().for_each(|logit| *logit = (*logit * 8.0).round() / 4.0);
         for isa in Isa::available() {
-            let (mut tokens, mut logprobs) = (vec![0; rows.len()], vec![0.0; rows.len()]);
-            let settings = rows.as_flattened();
-            let logits_of = Logits { vocab, logits: &logits, softcap: None };
-            sample(&Pool::new(2), isa, logits_of, settings, &mut tokens, &mut logprobs);
+            let (tokens, logprobs) = drawn(isa, plain(vocab, &logits), rows.as_flattened());
             for (row, &settings) in rows.iter().enumerate() {
                 let logits = &logits[row * vocab..][..vocab];
                 let token = tokens[row] as usize;
                 assert_eq!(token, expected(logits, settings), "row {row}, {settings:?}");
-                let lse = logits.iter().map(|&z| f64::from(z).exp()).sum::<f64>().ln();
-                let logprob = f64::from(logits[token]) - lse;
-                assert!((f64::from(logprobs[row]) - logprob).abs() < 1e-5);
+                let temperature = f64::from(if settings[0] == 0.0 { 1.0 } else { settings[0] });
+                let z = |token: usize| f64::from(logits[token]) / temperature;
+                let lse = (0..vocab).map(|token| z(token).exp()).sum::<f64>().ln();
+                assert!((f64::from(logprobs[row]) - (z(token) - lse)).abs() < 1e-5);
             }
+        }
+    }
+
+    /// Forbidden tokens are never drawn, though they leave the log-probabilities as they are.
+    #[test]
+    fn a_mask_and_a_penalty_change_draws_only() {
+        let (vocab, rows) = (100, 40);
+        let one = normal(2, vocab);
+        let logits = one.repeat(rows);
+        let best = expected(&one, [0.0; SETTINGS]);
+        let settings: Vec<[f32; SETTINGS]> = (0..rows)
+            .map(|row| {
+                let temperature = if row % 2 == 0 { 0.0 } else { 3.0 };
+                [temperature, 0.0, 1.0, 0.0, 1e9, row as f32 / rows as f32]
+            })
+            .collect();
+        let bits = |token: usize| {
+            let mut words = vec![0; vocab.div_ceil(32)];
+            words[token / 32] = 1 << (token % 32);
+            words
+        };
+        for isa in Isa::available() {
+            let (_, free) = drawn(isa, plain(vocab, &logits), settings.as_flattened());
+            let (allowed, seen) = (bits(97).repeat(rows), bits(best).repeat(rows));
+            let masked = Logits { allowed: &allowed, ..plain(vocab, &logits) };
+            let (tokens, logprobs) = drawn(isa, masked, settings.as_flattened());
+            assert!(tokens.iter().all(|&token| token == 97));
+            let apart = f64::from(logprobs[0]) - f64::from(free[0]);
+            assert!((apart - f64::from(one[97] - one[best])).abs() < 1e-5);
+            let penalised = Logits { seen: &seen, ..plain(vocab, &logits) };
+            let (tokens, _) = drawn(isa, penalised, settings.as_flattened());
+            assert!(tokens.iter().step_by(2).all(|&token| token as usize != best));
         }
     }
 
@@ -262,12 +395,10 @@ mod tests {
         let mut logits = normal(1, 100);
         logits[70] = f32::NAN;
         for temperature in [0.0, 1.0] {
-            let (mut tokens, mut logprobs) = ([0], [0.0]);
-            let settings = [temperature, 0.0, 1.0, 0.5];
-            let (pool, isa) = (Pool::new(1), Isa::detect());
+            let settings = [temperature, 0.0, 1.0, 0.0, 1.0, 0.5];
             for softcap in [None, Some(2.0)] {
-                let logits = Logits { vocab: 100, logits: &logits, softcap };
-                sample(&pool, isa, logits, &settings, &mut tokens, &mut logprobs);
+                let from = Logits { softcap, ..plain(100, &logits) };
+                let (tokens, logprobs) = drawn(Isa::detect(), from, &settings);
                 assert!(logprobs[0].is_nan() && tokens[0] < 100);
             }
         }

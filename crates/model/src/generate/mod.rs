@@ -75,7 +75,7 @@ pub enum Finish {
 pub struct Completion {
     /// The new tokens, the stop token included.
     pub tokens: Vec<u32>,
-    /// Log-probability of each at temperature 1.
+    /// Log-probability of each at the temperature of the draws (1 where that is 0).
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
@@ -170,7 +170,7 @@ fn step(
     let mut logprobs = vec![0.0; rows];
     if rows > 0 {
         let logits = decoder.logits(backend, &hidden)?;
-        let settings = backend.alloc(4 * rows, DType::F32)?;
+        let settings = backend.alloc(Sample::SETTINGS * rows, DType::F32)?;
         backend.upload(&settings_of(work, config), settings)?;
         let drawn = backend.alloc(rows, DType::U32)?;
         let drawn_logprobs = backend.alloc(rows, DType::F32)?;
@@ -179,8 +179,11 @@ fn step(
             logits,
             softcap: decoder.config.logit_softcap,
             settings,
+            allowed: None,
+            seen: None,
             tokens: drawn,
             logprobs: drawn_logprobs,
+            top: None,
         }))?;
         backend.read_u32(drawn, &mut tokens)?;
         backend.read(drawn_logprobs, &mut logprobs)?;
@@ -201,7 +204,8 @@ fn settings_of(work: &Work, config: &GenerateConfig) -> Vec<f32> {
             position,
         ]))
     });
-    draws.flat_map(|draw| [config.temperature, config.top_k as f32, config.top_p, draw]).collect()
+    let GenerateConfig { temperature, top_k, top_p, .. } = *config;
+    draws.flat_map(|draw| [temperature, top_k as f32, top_p, 0.0, 1.0, draw]).collect()
 }
 
 /// Makes the stack as large as the largest step needs.

@@ -2,9 +2,10 @@
 
 use compute::cpu::{Cpu, CpuConfig, Precision};
 use model::generate::{Completion, Finish, Flow, GenerateConfig, Prompt, generate};
+use model::{HeadRequest, Pass, Want};
 
 use crate::support::{
-    Rig, batch, check_same, cpu, distance, json, random_sequence, random_tokens, tiny, tokens,
+    Rig, batch, check_same, cpu, json, random_sequence, random_tokens, tiny, tokens,
 };
 
 const BOTH: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -118,22 +119,28 @@ fn what_is_served_is_what_is_trained() {
             let mut rig = Rig::tiny(precision, 2);
             let greedy = run(&mut rig, &prompts, &GenerateConfig::default());
             let drawn = run(&mut rig, &prompts, &sampled(8));
-            for (completions, is_greedy) in [(&greedy, true), (&drawn, false)] {
+            for (completions, temperature) in [(&greedy, 0.0), (&drawn, 0.9)] {
                 for (prompt, completion) in prompts.iter().zip(completions) {
-                    check_trained(&mut rig, prompt, completion, is_greedy);
+                    check_trained(&mut rig, prompt, completion, temperature);
                 }
             }
         }
     }
 }
 
-fn check_trained(rig: &mut Rig, prompt: &Prompt, completion: &Completion, is_greedy: bool) {
+/// The log-probabilities of the draws are those of the head at the temperature of the draws, bit for bit.
+fn check_trained(rig: &mut Rig, prompt: &Prompt, completion: &Completion, temperature: f32) {
     let tokens = [prompt.tokens.as_slice(), &completion.tokens].concat();
     let batch = batch(&[random_sequence(0, &tokens)], 0);
-    let outputs = rig.logprobs_and_top1(&batch);
+    let adapter = rig.adapter.clone();
+    let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
+    let want = Want { logprob: true, top1: true, ..Want::default() };
+    let is_greedy = temperature == 0.0;
+    let temperature = if is_greedy { 1.0 } else { temperature };
+    let request = HeadRequest { temperature, want, ..HeadRequest::logprobs() };
+    let outputs = rig.outputs(&batch, &request, &pass);
     let first = prompt.tokens.len() - 1;
-    let apart = distance(&completion.logprobs, &outputs.logprob[first..]);
-    assert!(apart < 1e-5, "log-probs: distance {apart:e}");
+    check_same("log-probs", &completion.logprobs, &outputs.logprob[first..]);
     if is_greedy {
         assert_eq!(completion.tokens, outputs.top1[first..]);
     }

@@ -148,8 +148,7 @@ fn what_is_served_is_what_is_trained() {
                 batch.reads = vec![end as u32 - 1];
                 batch.targets =
                     vec![text::Target { read, token, sequence: 0, place: 0, role: 0, weight: 1.0 }];
-                let trained = rig.logprobs(&batch);
-                assert!((trained[0] - logprob).abs() < 1e-5, "{} and {logprob}", trained[0]);
+                check_same("log-prob", &rig.logprobs(&batch), &[logprob]);
             }
         }
     }

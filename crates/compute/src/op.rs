@@ -381,7 +381,7 @@ pub struct AttentionLayout {
 pub struct Attention {
     /// `[queries, H, D]`, operand.
     pub q: Buffer,
-    /// `[key rows, KV, D]`, operand.
+    /// `[key rows, KV, D]`, operand. Rows that no run names are not read.
     pub k: Buffer,
     /// `[key rows, KV, D]`, operand.
     pub v: Buffer,

@@ -1,8 +1,9 @@
 //! Attention over segments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::Memory;
+use crate::Buffer;
 use crate::op::{Attention, AttentionBackward};
 
 /// One query and the key rows of its sequence.
@@ -43,6 +44,17 @@ fn layout(memory: &mut Memory, op: &Attention, queries: usize, key_rows: usize) 
     }
     assert!(spans_of_row.iter().all(|&spans| spans == 1), "every query lies in one span");
     layout
+}
+
+/// The key rows that runs name; a cache has others, which nobody has written.
+fn named_rows(memory: &mut Memory, x: Buffer, cols: usize, layout: &Layout) -> Vec<f64> {
+    let mut numbers = vec![f64::NAN; x.len];
+    let rows: BTreeSet<usize> = layout.sequences.iter().flatten().copied().collect();
+    for start in rows.into_iter().map(|row| row * cols) {
+        let row = memory.numbers(x.slice(start, cols), cols);
+        numbers[start..start + cols].copy_from_slice(&row);
+    }
+    numbers
 }
 
 /// Panics where a key row is seen from two trees: their gradients are added up apart.
@@ -101,9 +113,8 @@ pub(super) fn forward(memory: &mut Memory, op: &Attention) {
     let queries = op.q.len / (op.heads * d);
     let key_rows = op.k.len / (op.kv_heads * d);
     let q = memory.numbers(op.q, queries * op.heads * d);
-    let k = memory.numbers(op.k, key_rows * op.kv_heads * d);
-    let v = memory.numbers(op.v, key_rows * op.kv_heads * d);
     let layout = layout(memory, op, queries, key_rows);
+    let [k, v] = [op.k, op.v].map(|x| named_rows(memory, x, op.kv_heads * d, &layout));
     let (mut out, mut lses) = (vec![0.0; q.len()], vec![0.0; queries * op.heads]);
     for query in &layout.queries {
         let rows = &layout.sequences[query.sequence][op.visible(query.position)];

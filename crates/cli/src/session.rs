@@ -19,8 +19,8 @@ use text::{DecodeStream, Message, Metadata};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::memory::{Needed, free_memory};
-use hub::Resolved;
 use crate::served::Served;
+use hub::Resolved;
 use stop::StopScanner;
 
 /// How answers are sampled.

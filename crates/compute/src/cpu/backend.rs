@@ -7,13 +7,13 @@ use super::arena::{ALIGN, Arena, Memory};
 use super::attention::{Gradients, Layout, attention, attention_backward};
 use super::dropout::{Base, Mask, dropout};
 use super::gemm::{
-    Format, Gradient, Machine, Output, Packing, Product, ProductTerm, Source, linear, peak_flops,
-    weight_gradient,
+    Gradient, Output, Packing, Product, ProductTerm, Source, linear, peak_flops, weight_gradient,
 };
 use super::head::HeadMemory;
 use super::norm::Factors;
 use super::operand::Operand;
 use super::optimizer::{State, optimize, sum_squares};
+use super::panel::{Format, Machine};
 use super::rope::{Rotation, rope, rope_table};
 use super::sample::{Drawn, Logits, sample};
 use super::weight::{Matrix, quantize};

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::gemm::Pointers;
 use super::operand::{LANES, Operand, Shared, load_chunk, store_chunk};
-use super::pool::Scratch;
+use super::pool::{Pointers, Scratch};
 use super::rows::{TASK_ELEMENTS, spread};
 use super::simd::{Kernel, Simd, dispatch};
 use super::{Isa, Pool, versions};

@@ -9,9 +9,11 @@ mod tests;
 mod weight;
 
 use super::Isa;
-use super::gemm::{Machine, Output, Packing, Pointers, Product, ProductTerm, block_rows, linear};
+use super::gemm::{Output, Packing, Product, ProductTerm, block_rows, linear};
 use super::math;
 use super::operand::LANES;
+use super::panel::Machine;
+use super::pool::Pointers;
 use super::simd::{Kernel, Simd, dispatch};
 use super::weight::Matrix;
 use backward::backward;

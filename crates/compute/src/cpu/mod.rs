@@ -21,6 +21,7 @@ pub mod math;
 mod norm;
 mod operand;
 mod optimizer;
+mod panel;
 mod pool;
 mod rope;
 mod rows;

@@ -63,6 +63,17 @@ pub(crate) fn as_u32(slice: &mut [f32]) -> &mut [u32] {
     unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) }
 }
 
+/// Sets of pointers that threads share.
+///
+/// What they write is disjoint by task; this is each use's duty.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointers<T>(pub(crate) T);
+
+// SAFETY: see the type.
+unsafe impl<T> Send for Pointers<T> {}
+// SAFETY: see the type.
+unsafe impl<T> Sync for Pointers<T> {}
+
 type Body<'a> = dyn Fn(usize, &mut Scratch) + Sync + 'a;
 
 /// What caller and threads share.

@@ -5,8 +5,9 @@
 //! the largest use of each, not what was reserved for it.
 
 use super::attention::backward_words;
-use super::gemm::{Format, GRADIENT_STEPS, PANEL, PASS_STEPS};
+use super::gemm::{GRADIENT_STEPS, PASS_STEPS};
 use super::head::{chunk_reads, steps_at_a_time};
+use super::panel::{Format, PANEL};
 use super::weight::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH, TEMPORARY};
 use super::{Isa, backend};
 use crate::op::{Attention, Head, Linear, WeightGradient};

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use super::element::{Bf16Pairs, Floats, PackedElement, pack_joined, pack_row};
 use super::forward::masked;
 use super::pack::{Rows, store_row, unpack_row};
 use super::product::{PANEL, Product, ROWS, STEP};
 use super::tasks::{Columns, MOST_TILES, Task};
-use super::words::{Floats, Pairs, Words, pack_joined, pack_row};
 use super::{Cursor, Layout, Shape, Span, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared, load_chunk};
 use crate::cpu::rows::fill;
@@ -103,13 +103,13 @@ impl<T: Operand> Kernel for Work<'_, T> {
 impl<T: Operand> DotKernel for Work<'_, T> {
     #[inline(always)]
     fn run_pairs<S: Dot>(self, simd: S) {
-        self.differentiate::<S, Pairs>(simd);
+        self.differentiate::<S, Bf16Pairs>(simd);
     }
 }
 
 impl<T: Operand> Work<'_, T> {
     #[inline(always)]
-    fn differentiate<S: Simd, W: Words<T, S>>(self, simd: S) {
+    fn differentiate<S: Simd, W: PackedElement<T, S>>(self, simd: S) {
         let Work { shape, layout, task, inputs, outputs, scratch } = self;
         let [
             queries,
@@ -260,7 +260,7 @@ fn key_place(shape: &Shape, kv_head: usize, row: usize) -> Range<usize> {
 impl<T: Operand> Pass<'_, T> {
     /// All queries of a span, of which the first block has the number `number` in its tree, and the task's keys.
     #[inline(always)]
-    fn span<S: Simd, W: Words<T, S>>(
+    fn span<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
@@ -301,7 +301,7 @@ impl<T: Operand> Pass<'_, T> {
 
     /// Packs the keys from position `start` on, unless they are those that are there already.
     #[inline(always)]
-    fn load_tile<S: Simd, W: Words<T, S>>(
+    fn load_tile<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
@@ -340,7 +340,7 @@ impl<T: Operand> Pass<'_, T> {
     /// Adds what the loaded queries, from row `first` of the span on, and the keys of the tile from position
     /// `start` on do to each other.
     #[inline(always)]
-    fn block<S: Simd, W: Words<T, S>>(
+    fn block<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
@@ -397,7 +397,7 @@ impl<T: Operand> Pass<'_, T> {
 
     /// Packs a block of queries of a span from row `first` on.
     #[inline(always)]
-    fn load_block<S: Simd, W: Words<T, S>>(
+    fn load_block<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         span: Span<'_>,
@@ -438,7 +438,7 @@ impl<T: Operand> Pass<'_, T> {
 
     /// Brings what `score_gradients` wrote for these rows, of which the first is even, into words along rows.
     #[inline(always)]
-    fn fold<S: Simd, W: Words<T, S>>(&mut self, simd: S, rows: Range<usize>) {
+    fn fold<S: Simd, W: PackedElement<T, S>>(&mut self, simd: S, rows: Range<usize>) {
         for first in rows.clone().step_by(2) {
             let (weights, dscores) = (&mut self.folded.weights, &mut self.folded.dscores);
             let pairs = [(&self.block.weights, weights), (&self.block.dscores, dscores)];
@@ -463,7 +463,7 @@ impl<T: Operand> Pass<'_, T> {
 
     /// Products of queries and keys into `weights`, of output gradients and values into `dscores`.
     #[inline(always)]
-    fn scores<S: Simd, W: Words<T, S>>(
+    fn scores<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         tile: usize,
@@ -496,7 +496,7 @@ impl<T: Operand> Pass<'_, T> {
 
     /// `dv += weights^T dout`, `dk += dscores^T queries` over the rows `busy`, for keys below `end`.
     #[inline(always)]
-    fn key_gradients<S: Simd, W: Words<T, S>>(
+    fn key_gradients<S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         tile: usize,
@@ -535,7 +535,7 @@ impl<T: Operand> Pass<'_, T> {
 /// From products of a row's query and keys (`weights`), and of its output gradient and values (`dscores`),
 /// to the softmax and the gradient of the former; both 0 outside `seen`.
 #[inline(always)]
-fn score_gradients<T: Operand, S: Simd, W: Words<T, S>>(
+fn score_gradients<T: Operand, S: Simd, W: PackedElement<T, S>>(
     simd: S,
     shape: &Shape,
     seen: &Range<usize>,

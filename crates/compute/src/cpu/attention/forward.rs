@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::element::{Bf16Pairs, Floats, PackedElement, pack_row};
 use super::pack::{Rows, store_row};
 use super::product::{PANEL, Product, ROWS, STEP};
-use super::words::{Floats, Pairs, Words, pack_row};
 use super::{Cursor, Layout, Shape, TILE, dispatch};
 use crate::cpu::operand::{LANES, Operand, Shared};
 use crate::cpu::simd::{Dot, DotKernel, Kernel, Simd};
@@ -167,13 +167,13 @@ impl<T: Operand> Kernel for Block<'_, T> {
 impl<T: Operand> DotKernel for Block<'_, T> {
     #[inline(always)]
     fn run_pairs<S: Dot>(self, simd: S) {
-        self.attend::<S, Pairs>(simd);
+        self.attend::<S, Bf16Pairs>(simd);
     }
 }
 
 impl<T: Operand> Block<'_, T> {
     #[inline(always)]
-    fn attend<S: Simd, W: Words<T, S>>(self, simd: S) {
+    fn attend<S: Simd, W: PackedElement<T, S>>(self, simd: S) {
         let Block { shape, layout, spans, kv_head, inputs: [q, k, v], .. } = self;
         let Shape { heads, kv_heads, head_dim, .. } = shape;
         let (group, padded) = (shape.group(), shape.padded());
@@ -278,7 +278,7 @@ struct Running<'a> {
 impl Running<'_> {
     /// Adds what some rows see of the tile from position `tile` on.
     #[inline(always)]
-    fn tile<T: Operand, S: Simd, W: Words<T, S>>(
+    fn tile<T: Operand, S: Simd, W: PackedElement<T, S>>(
         &mut self,
         simd: S,
         tile: usize,
@@ -351,7 +351,7 @@ impl Running<'_> {
 ///
 /// Keys outside `seen` get the weight 0. Where it is empty, nothing changes.
 #[inline(always)]
-fn softmax<T: Operand, S: Simd, W: Words<T, S>>(
+fn softmax<T: Operand, S: Simd, W: PackedElement<T, S>>(
     simd: S,
     shape: &Shape,
     seen: Range<usize>,

@@ -6,13 +6,13 @@
 //! not see changes nothing. So its bits depend neither on the other rows nor on runs.
 
 mod backward;
+mod element;
 mod forward;
 mod pack;
 mod product;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use crate::cpu::Isa;
 use crate::cpu::operand::Operand;

@@ -1,7 +1,7 @@
 //! Rows of heads to packed words and back.
 
 use super::TILE;
-use super::words::{Words, pack_joined};
+use super::element::{PackedElement, pack_joined};
 use crate::cpu::operand::{LANES, Operand, load_chunk, store_chunk};
 use crate::cpu::simd::Simd;
 
@@ -65,7 +65,7 @@ impl<'a, T: Operand> Rows<'a, T> {
     /// Writes the rows of a tile as `[TILE / NUMBERS, padded]` words along rows, zeros where there are none;
     /// `next` are the rows of the tile after it.
     #[inline(always)]
-    pub(super) fn pack<S: Simd, W: Words<T, S>>(
+    pub(super) fn pack<S: Simd, W: PackedElement<T, S>>(
         &self,
         simd: S,
         rows: &[usize],
@@ -87,7 +87,7 @@ impl<'a, T: Operand> Rows<'a, T> {
     /// Writes the rows of a tile as `[padded / NUMBERS, TILE]` words along columns, otherwise as
     /// [`pack`](Rows::pack).
     #[inline(always)]
-    pub(super) fn pack_transposed<S: Simd, W: Words<T, S>>(
+    pub(super) fn pack_transposed<S: Simd, W: PackedElement<T, S>>(
         &self,
         simd: S,
         rows: &[usize],

@@ -1,6 +1,6 @@
 //! The one product that attention is made of: a few rows times a packed panel.
 
-use super::words::Words;
+use super::element::PackedElement;
 use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::simd::Simd;
 
@@ -44,7 +44,7 @@ impl Product {
     /// The operands hold what the steps and counts reach, rows rounded up to [`ROWS`], and `c`
     /// overlaps neither.
     #[inline(always)]
-    pub(super) unsafe fn run<T: Operand, S: Simd, W: Words<T, S>>(self, simd: S) {
+    pub(super) unsafe fn run<T: Operand, S: Simd, W: PackedElement<T, S>>(self, simd: S) {
         debug_assert!(self.cols.is_multiple_of(PANEL));
         // SAFETY: the caller's promise is that of `panels`.
         unsafe {
@@ -62,7 +62,7 @@ impl Product {
     unsafe fn panels<
         T: Operand,
         S: Simd,
-        W: Words<T, S>,
+        W: PackedElement<T, S>,
         const BIG: usize,
         const SMALL: usize,
         const V: usize,
@@ -94,7 +94,7 @@ impl Product {
     /// As [`run`](Product::run), for these rows and columns.
     #[allow(clippy::needless_range_loop, reason = "plain counts are unrolled into registers")]
     #[inline(always)]
-    unsafe fn block<T: Operand, S: Simd, W: Words<T, S>, const R: usize, const V: usize>(
+    unsafe fn block<T: Operand, S: Simd, W: PackedElement<T, S>, const R: usize, const V: usize>(
         self,
         simd: S,
         row: usize,

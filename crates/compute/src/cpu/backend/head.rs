@@ -1,8 +1,8 @@
 //! Buffers to slices and pointers for the head.
 
 use super::{Cpu, Element, Places, matrix};
-use crate::cpu::gemm::Machine;
 use crate::cpu::head::{HeadFactors, HeadJob, HeadResults, HeadWeight, head};
+use crate::cpu::panel::Machine;
 use crate::op::HeadWeightGradient;
 use crate::{Backend as _, Buffer, op};
 

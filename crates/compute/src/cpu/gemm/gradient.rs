@@ -1,8 +1,10 @@
 //! `gradient += dy^T x`: products along rows instead of columns.
 
-use super::linear::{Machine, Packing};
-use super::{Format, Output, PANEL, Packed, Pass, Piece, Pointers, block_rows};
+use super::linear::Packing;
+use super::{Output, Packed, Pass, Piece, block_rows};
 use crate::cpu::operand::Operand;
+use crate::cpu::panel::{Format, Machine, PANEL};
+use crate::cpu::pool::Pointers;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 
 /// Steps of a panel that are packed and multiplied at a time.

@@ -1,13 +1,10 @@
 //! `out = base + scale * (bias + sum of products)`: what runs where.
 
-use super::{
-    Format, Output, PANEL, PASS_STEPS, PIECES, PackInput, Packed, Pass, Piece, Pointers,
-    block_rows, pack_blocks,
-};
+use super::{Output, PASS_STEPS, PIECES, PackInput, Packed, Pass, Piece, block_rows, pack_blocks};
 use crate::cpu::arena::Memory;
-use crate::cpu::pool::Scratch;
+use crate::cpu::panel::{Format, Machine, PANEL};
+use crate::cpu::pool::{Pointers, Scratch};
 use crate::cpu::weight::{Matrix, TEMPORARY};
-use crate::cpu::{Isa, Pool};
 
 /// Steps are cut at multiples of it, so that every block type unpacks whole blocks.
 const CUT: usize = 256;
@@ -69,14 +66,6 @@ impl Packing {
         }
         self.words.as_ptr().cast()
     }
-}
-
-/// Threads, instruction set and format: what every product runs with.
-#[derive(Clone, Copy)]
-pub(crate) struct Machine<'a> {
-    pub(crate) pool: &'a Pool,
-    pub(crate) isa: Isa,
-    pub(crate) format: Format,
 }
 
 /// A product with what it needs to be cut into tasks.

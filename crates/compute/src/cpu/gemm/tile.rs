@@ -3,8 +3,9 @@
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use super::{Format, PANEL, Packed, block_rows};
+use super::{Packed, block_rows};
 use crate::cpu::operand::{LANES, Operand};
+use crate::cpu::panel::{Format, PANEL};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::weight::Matrix;
 use crate::cpu::{Isa, Pool};
@@ -103,7 +104,7 @@ impl Kernel for Pass<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match self.format {
-            Format::Pairs => self.blocks::<S, Pairs>(simd),
+            Format::Pairs => self.blocks::<S, PairProducts>(simd),
             Format::Halves => self.blocks::<S, Widened<u16>>(simd),
             Format::Floats => self.blocks::<S, Widened<f32>>(simd),
         }
@@ -467,9 +468,9 @@ unsafe fn widened<
 }
 
 /// Products of bf16 pairs.
-struct Pairs;
+struct PairProducts;
 
-impl Multiply for Pairs {
+impl Multiply for PairProducts {
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         _: S,

@@ -4,11 +4,11 @@ use super::weight::RowMajor;
 use super::{HeadJob, HeadMemory, RUN, Row};
 use crate::cpu::Isa;
 use crate::cpu::gemm::{
-    Format, Machine, Output, PANEL, PASS_STEPS, PIECES, Packed, Packing, Pass, Piece, Pointers,
-    block_rows, pack_rows,
+    Output, PASS_STEPS, PIECES, Packed, Packing, Pass, Piece, block_rows, pack_rows,
 };
 use crate::cpu::operand::{LANES, Operand};
-use crate::cpu::pool::Scratch;
+use crate::cpu::panel::{Format, Machine, PANEL};
+use crate::cpu::pool::{Pointers, Scratch};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::weight::{Matrix, TEMPORARY};
 

@@ -1,8 +1,8 @@
 //! Heads whose reads take several chunks.
 
 use super::*;
-use crate::cpu::gemm::Format;
 use crate::cpu::operand::Operand;
+use crate::cpu::panel::Format;
 use crate::cpu::testing::normal;
 use crate::cpu::{Isa, Pool};
 

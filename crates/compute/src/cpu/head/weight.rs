@@ -1,8 +1,9 @@
 //! The gradient of the head by its weight: from the gradients of some tokens' logits, row by row.
 
 use super::{HeadJob, RUN};
-use crate::cpu::gemm::{Gradient, Machine, Packing, Source, weight_gradient};
+use crate::cpu::gemm::{Gradient, Packing, Source, weight_gradient};
 use crate::cpu::operand::Operand;
+use crate::cpu::panel::Machine;
 
 /// What `HeadWeightGradient` asks for, with slices and pointers in place of buffers.
 #[derive(Clone, Copy)]

@@ -7,8 +7,9 @@ mod lion;
 mod muon;
 mod sgd;
 
-use super::gemm::{Machine, Packing};
+use super::gemm::Packing;
 use super::operand::{LANES, Shared};
+use super::panel::Machine;
 use super::{Isa, Pool, versions};
 use crate::op::Optimize;
 use crate::{Optimizer, Shape};

@@ -3,9 +3,10 @@
 use super::{State, chunks, decay, sum_squares};
 use crate::Shape;
 use crate::cpu::gemm::{
-    Gradient, Machine, Output, Packing, Product, ProductTerm, Source, linear, weight_gradient,
+    Gradient, Output, Packing, Product, ProductTerm, Source, linear, weight_gradient,
 };
 use crate::cpu::operand::Shared;
+use crate::cpu::panel::Machine;
 use crate::cpu::weight::Matrix;
 use crate::cpu::{Pool, versions};
 use crate::op::Optimize;

@@ -1,16 +1,29 @@
 //! Resident matrices: panels of 32 rows of operands, or what becomes such panels when it is multiplied.
 
-mod few;
+#[cfg(target_arch = "x86_64")]
+mod bf16_avx2;
+#[cfg(target_arch = "x86_64")]
+mod bf16_avx512;
+mod few_rows;
+#[cfg(target_arch = "x86_64")]
+mod few_rows_avx2;
 mod packed;
 mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod quantized_blocks;
 mod rows;
 mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod unpack_avx2;
+#[cfg(target_arch = "x86_64")]
+mod unpack_avx512;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::arena::Memory;
-use super::gemm::{Format, Machine, PANEL, Pointers, RowsF32, panel_from_rows};
 use super::operand::Operand as _;
+use super::panel::{Format, Machine, PANEL, RowsF32, panel_from_rows};
+use super::pool::Pointers;
 use super::simd::{Kernel, Simd, dispatch};
 use super::{Isa, Scratch};
 use crate::dequant::dequantize;
@@ -158,7 +171,7 @@ impl Matrix {
     /// Whether [`multiply_few`](Matrix::multiply_few) takes so many rows, which is then faster than to unpack
     /// panels.
     pub(crate) fn multiplies_few(&self, isa: Isa, transposed: bool, rows: usize) -> bool {
-        few::multiplies(self, isa, transposed, rows)
+        few_rows::multiplies(self, isa, transposed, rows)
     }
 
     /// Adds the products of a few rows with some steps of a panel: `x` is `[steps][count]` from the first step
@@ -175,7 +188,7 @@ impl Matrix {
         load: bool,
     ) {
         // SAFETY: the caller's duty.
-        unsafe { few::multiply(self, panel, steps, (x, count), tile, load) };
+        unsafe { few_rows::multiply(self, panel, steps, (x, count), tile, load) };
     }
 
     /// One row, rounded as products see it.

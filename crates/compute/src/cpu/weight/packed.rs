@@ -2,7 +2,8 @@
 
 use super::FirstBroken;
 use crate::cpu::arena::Memory;
-use crate::cpu::gemm::{Machine, PANEL, Pointers};
+use crate::cpu::panel::{Machine, PANEL};
+use crate::cpu::pool::Pointers;
 use crate::dequant::dequantize;
 use crate::quantize::Quantized;
 use crate::{Storage, WeightSource};
@@ -79,10 +80,10 @@ impl Packed {
 
 #[cfg(target_arch = "x86_64")]
 mod grouped {
-    use super::{Packed, bytes};
-    use crate::cpu::gemm::groups::{
+    use super::super::quantized_blocks::{
         BlockGroups, EightBitGroups, FourBitGroups, Q4, Q4WithMinimum, Q8,
     };
+    use super::{Packed, bytes};
     use crate::{QuantizedValues, Storage};
 
     /// A matrix that AVX-512 unpacks 32 numbers at a time.

@@ -1,8 +1,8 @@
 //! Quantising on all threads. The numbers are those of [`Quantized::new`].
 
 use crate::cpu::Scratch;
-use crate::cpu::gemm::Machine;
 use crate::cpu::operand::Shared;
+use crate::cpu::panel::Machine;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::quantize::{
     BLOCK_LEN, BlockAbsmax, DYNAMIC, EightBit, FourBit, NESTED_LEN, NF4, Quantized, RUN,
@@ -115,7 +115,7 @@ impl Kernel for Int8Row<'_> {
 mod tests {
     use super::*;
     use crate::Storage;
-    use crate::cpu::gemm::Format;
+    use crate::cpu::panel::Format;
     use crate::cpu::testing::normal;
     use crate::cpu::{Isa, Pool};
 

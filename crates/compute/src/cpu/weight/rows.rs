@@ -1,8 +1,9 @@
 //! Rows of a resident matrix: their sizes, and new values for some of them.
 
 use super::{CHUNK, Form, Matrix, TEMPORARY};
-use crate::cpu::gemm::{Format, PANEL, Pointers};
 use crate::cpu::operand::{LANES, Operand as _, Shared};
+use crate::cpu::panel::{Format, PANEL};
+use crate::cpu::pool::Pointers;
 use crate::cpu::{Isa, Pool, versions};
 
 impl Matrix {

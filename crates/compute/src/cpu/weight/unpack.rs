@@ -3,13 +3,15 @@
 #[cfg(target_arch = "x86_64")]
 use super::packed::Grouped;
 use super::packed::Packed;
+#[cfg(target_arch = "x86_64")]
+use super::quantized_blocks::Groups;
 use super::{CHUNK, Form, Matrix, not_multiplied};
+#[cfg(target_arch = "x86_64")]
+use super::{unpack_avx2, unpack_avx512};
 use crate::cpu::Isa;
 use crate::cpu::arena::Memory;
-use crate::cpu::gemm::{Format, PANEL, RowsF32, panel_from_rows, transpose_panel};
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::gemm::{groups::Groups, halves, pairs};
-use crate::cpu::operand::{LANES, Operand as _};
+use crate::cpu::operand::{LANES, Operand};
+use crate::cpu::panel::{Format, OperandRows, PANEL, RowsF32, panel_from_rows, transpose_words};
 use crate::cpu::simd::{Kernel, Simd};
 
 /// See [`Matrix::unpack`].
@@ -124,8 +126,8 @@ impl Unpack<'_> {
                 // processors that have those for them; `out` has room for the steps.
                 unsafe {
                     match pairs {
-                        true => pairs::unpack(matrix, rows, (first, last), out.cast()),
-                        false => halves::unpack(matrix, rows, (first, last), out.cast()),
+                        true => unpack_avx512::unpack(matrix, rows, (first, last), out.cast()),
+                        false => unpack_avx2::unpack(matrix, rows, (first, last), out.cast()),
                     }
                 }
             }
@@ -142,9 +144,9 @@ impl Unpack<'_> {
                     match pairs {
                         true => {
                             let rows = (row, 2.min(rows - row));
-                            pairs::unpack_transposed(matrix, rows, group, out.cast());
+                            unpack_avx512::unpack_transposed(matrix, rows, group, out.cast());
                         }
-                        false => halves::unpack_transposed(matrix, row, group, out.cast()),
+                        false => unpack_avx2::unpack_transposed(matrix, row, group, out.cast()),
                     }
                 }
             }
@@ -228,6 +230,56 @@ unsafe fn write_step<S: Simd>(simd: S, format: Format, low: &[f32], high: &[f32]
                 f32::store16(simd, simd.load(&numbers[0]), &mut out[0]);
                 f32::store16(simd, simd.load(&numbers[1]), &mut out[1]);
             }
+        }
+    }
+}
+
+/// Steps of a panel of the transpose from one panel of a matrix: `columns` of it (from where
+/// `source` points), `steps` along its rows.
+///
+/// # Safety
+/// The columns exist in the panel; `out` has room for the steps.
+#[inline(always)]
+unsafe fn transpose_panel<S: Simd>(
+    simd: S,
+    format: Format,
+    source: *const u8,
+    columns: usize,
+    steps: usize,
+    out: *mut u8,
+) {
+    // SAFETY: the caller's duty; stores of 16 at a stride of 32 never reach beyond the steps.
+    unsafe {
+        match format {
+            #[cfg(target_arch = "x86_64")]
+            Format::Pairs => unpack_avx512::transpose(source.cast(), columns, steps, out.cast()),
+            #[cfg(not(target_arch = "x86_64"))]
+            Format::Pairs => unreachable!("only x86-64 has products of pairs"),
+            Format::Halves => {
+                transpose_halves::<S, u16>(simd, source.cast(), columns, steps, out.cast());
+            }
+            Format::Floats => {
+                transpose_halves::<S, f32>(simd, source.cast(), columns, steps, out.cast());
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose_halves<S: Simd, E: Operand>(
+    simd: S,
+    source: *const E,
+    columns: usize,
+    steps: usize,
+    out: *mut E,
+) {
+    let source = OperandRows { start: source, cols: PANEL };
+    for first in [0, LANES] {
+        let range = (first, columns.saturating_sub(first).min(LANES));
+        // SAFETY: the caller's duty.
+        unsafe {
+            let end = steps * PANEL - first;
+            transpose_words(simd, source, range, steps, out.add(first), PANEL, end);
         }
     }
 }

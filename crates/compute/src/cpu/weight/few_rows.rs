@@ -2,11 +2,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::super::few_rows_avx2::{self, FEW_ROWS, Part};
     use super::super::packed::Grouped;
     use super::super::{Form, Matrix};
     use crate::cpu::Isa;
-    use crate::cpu::gemm::columns::{self, FEW_ROWS, Part};
-    use crate::cpu::gemm::{Format, PANEL};
+    use crate::cpu::panel::{Format, PANEL};
 
     pub(in super::super) fn multiplies(
         matrix: &Matrix,
@@ -45,11 +45,11 @@ mod avx2 {
         // SAFETY: the caller's duty; `multiplies` has looked for the instructions.
         unsafe {
             match grouped(matrix).expect("`multiplies` has said so") {
-                Grouped::Q4(matrix) => columns::multiply(matrix, part),
-                Grouped::Q4WithMinimum(matrix) => columns::multiply(matrix, part),
-                Grouped::Q8(matrix) => columns::multiply(matrix, part),
-                Grouped::FourBit(matrix) => columns::multiply(matrix, part),
-                Grouped::EightBit(matrix) => columns::multiply(matrix, part),
+                Grouped::Q4(matrix) => few_rows_avx2::multiply(matrix, part),
+                Grouped::Q4WithMinimum(matrix) => few_rows_avx2::multiply(matrix, part),
+                Grouped::Q8(matrix) => few_rows_avx2::multiply(matrix, part),
+                Grouped::FourBit(matrix) => few_rows_avx2::multiply(matrix, part),
+                Grouped::EightBit(matrix) => few_rows_avx2::multiply(matrix, part),
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::cpu::simd::{Dot, Simd};
 const RUN: usize = 2 * LANES;
 
 /// A way to hold numbers in words.
-pub(super) trait Words<T: Operand, S: Simd> {
+pub(super) trait PackedElement<T: Operand, S: Simd> {
     /// Numbers in a word.
     const NUMBERS: usize;
 
@@ -32,7 +32,7 @@ pub(super) trait Words<T: Operand, S: Simd> {
     /// only what has been read is written over.
     fn store(simd: S, v: [S::V; 2], row: &mut [f32], run: usize);
 
-    /// Two rows of a tile as [`store`](Words::store) wrote them, number by number in one word; without a
+    /// Two rows of a tile as [`store`](PackedElement::store) wrote them, number by number in one word; without a
     /// second one with zeros. Nothing, where a word has room for one.
     fn fold(simd: S, first: &[f32], second: Option<&[f32]>, out: &mut [f32]);
 }
@@ -40,7 +40,7 @@ pub(super) trait Words<T: Operand, S: Simd> {
 /// One f32 a word.
 pub(super) struct Floats;
 
-impl<T: Operand, S: Simd> Words<T, S> for Floats {
+impl<T: Operand, S: Simd> PackedElement<T, S> for Floats {
     const NUMBERS: usize = 1;
 
     #[inline(always)]
@@ -77,9 +77,9 @@ impl<T: Operand, S: Simd> Words<T, S> for Floats {
 
 /// Two bf16 a word.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 multiplies pairs"))]
-pub(super) struct Pairs;
+pub(super) struct Bf16Pairs;
 
-impl<T: Operand, S: Dot> Words<T, S> for Pairs {
+impl<T: Operand, S: Dot> PackedElement<T, S> for Bf16Pairs {
     const NUMBERS: usize = 2;
 
     #[inline(always)]
@@ -142,7 +142,11 @@ fn load_pairs<S: Dot, T: Operand>(simd: S, row: &[T], at: usize) -> S::V {
 
 /// Writes a row as words, with zeros behind it.
 #[inline(always)]
-pub(super) fn pack_row<T: Operand, S: Simd, W: Words<T, S>>(simd: S, row: &[T], out: &mut [f32]) {
+pub(super) fn pack_row<T: Operand, S: Simd, W: PackedElement<T, S>>(
+    simd: S,
+    row: &[T],
+    out: &mut [f32],
+) {
     for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         simd.store(W::load(simd, row, index * LANES), out);
     }
@@ -150,7 +154,7 @@ pub(super) fn pack_row<T: Operand, S: Simd, W: Words<T, S>>(simd: S, row: &[T], 
 
 /// Writes the rows that go into one word each, with zeros behind them.
 #[inline(always)]
-pub(super) fn pack_joined<T: Operand, S: Simd, W: Words<T, S>>(
+pub(super) fn pack_joined<T: Operand, S: Simd, W: PackedElement<T, S>>(
     simd: S,
     [first, second]: [&[T]; 2],
     out: &mut [f32],

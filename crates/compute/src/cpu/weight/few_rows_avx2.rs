@@ -1,16 +1,17 @@
 //! A few rows times stored weights with AVX2: 32 weights of a column at a time become numbers where they are
 //! multiplied.
 //!
-//! Where many rows are multiplied, weights are unpacked into a panel first ([`halves`](super::halves)). For few
+//! Where many rows are multiplied, weights are unpacked into a panel first ([`unpack_avx2`](super::unpack_avx2)). For few
 //! rows that takes longer than the product; here codes are transposed while they are still bytes, and numbers
 //! never go through memory. They are the same numbers, and they are added in the same order.
 
 use std::arch::x86_64::*;
 
-use super::PANEL;
-use super::groups::{
-    Ahead, BlockGroups, Blocks, EightBitGroups, FourBitGroups, GROUP, Groups, ROW_AHEAD, fetch,
+use super::quantized_blocks::{
+    Ahead, BlockGroups, Blocks, CodeOrder, EightBitGroups, FourBitGroups, GROUP, Groups, ROW_AHEAD,
+    SIGNED, fetch,
 };
+use crate::cpu::panel::PANEL;
 use crate::quantize::EIGHT_BIT_STEP;
 
 /// The most rows that are multiplied so: their sums stay in registers.
@@ -27,21 +28,10 @@ pub(crate) struct Scales {
     offset: Quads,
 }
 
-/// Where the codes of a group's numbers are in its bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// A byte each.
-    Bytes,
-    /// In the low halves of 16 bytes, then in the high ones.
-    LowThenHigh,
-    /// In the high and the low half of each byte in turn.
-    HighAndLow,
-}
-
 /// A stored matrix of which a column of 32 rows can be computed at once.
 pub(crate) trait Columns: Groups {
     /// Where codes are.
-    const ORDER: Order;
+    const ORDER: CodeOrder;
 
     /// The codes of a row's first group, and bytes from them to those of the next group and of the next row.
     fn codes(self, row: usize) -> (*const u8, usize, usize);
@@ -96,7 +86,7 @@ impl PanelRows {
 }
 
 impl<B: Blocks> Columns for BlockGroups<'_, B> {
-    const ORDER: Order = B::ORDER;
+    const ORDER: CodeOrder = B::ORDER;
 
     #[inline(always)]
     fn codes(self, row: usize) -> (*const u8, usize, usize) {
@@ -144,7 +134,7 @@ impl<B: Blocks> Columns for BlockGroups<'_, B> {
 }
 
 impl Columns for FourBitGroups<'_> {
-    const ORDER: Order = Order::HighAndLow;
+    const ORDER: CodeOrder = CodeOrder::HighAndLow;
 
     fn is_finite(self) -> bool {
         self.map().iter().all(|number| number.is_finite())
@@ -212,7 +202,7 @@ impl Columns for FourBitGroups<'_> {
 }
 
 impl Columns for EightBitGroups<'_> {
-    const ORDER: Order = Order::Bytes;
+    const ORDER: CodeOrder = CodeOrder::Bytes;
 
     #[inline(always)]
     fn codes(self, row: usize) -> (*const u8, usize, usize) {
@@ -245,9 +235,6 @@ impl Columns for EightBitGroups<'_> {
         v
     }
 }
-
-/// What is taken from codes of 8 bits that are signed.
-pub(crate) const SIGNED: u8 = 128;
 
 /// Codes as f32, less `shift`; where that is [`SIGNED`], they are signed as they are.
 #[inline]
@@ -397,7 +384,7 @@ unsafe fn add_group<C: Columns, const ROWS: usize, const CAREFUL: bool>(
     unsafe {
         let bytes = transpose(codes);
         match C::ORDER {
-            Order::LowThenHigh => {
+            CodeOrder::LowThenHigh => {
                 for (column, &bytes) in bytes.iter().enumerate() {
                     let codes = _mm256_and_si256(bytes, low);
                     let numbers = C::numbers(codes, scales, table);
@@ -409,7 +396,7 @@ unsafe fn add_group<C: Columns, const ROWS: usize, const CAREFUL: bool>(
                     add::<ROWS, CAREFUL>(numbers, x.add((16 + column) * ROWS), sums);
                 }
             }
-            Order::HighAndLow => {
+            CodeOrder::HighAndLow => {
                 for (pair, &bytes) in bytes.iter().enumerate() {
                     let codes = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low);
                     let numbers = C::numbers(codes, scales, table);
@@ -418,7 +405,7 @@ unsafe fn add_group<C: Columns, const ROWS: usize, const CAREFUL: bool>(
                     add::<ROWS, CAREFUL>(numbers, x.add((2 * pair + 1) * ROWS), sums);
                 }
             }
-            Order::Bytes => {
+            CodeOrder::Bytes => {
                 for (column, &codes) in bytes.iter().enumerate() {
                     let numbers = C::numbers(codes, scales, table);
                     add::<ROWS, CAREFUL>(numbers, x.add(column * ROWS), sums);

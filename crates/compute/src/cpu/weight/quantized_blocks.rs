@@ -3,13 +3,27 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::columns::{Order, SIGNED};
-use super::halves;
+use super::bf16_avx512::{round, signed, sixteen};
+use super::{bf16_avx2, bf16_avx512};
 use crate::quantize::EIGHT_BIT_STEP;
 use crate::{Absmax, Storage};
 
 /// Numbers of a group.
 pub(crate) const GROUP: usize = 32;
+
+/// What is taken from codes of 8 bits that are signed.
+pub(super) const SIGNED: u8 = 128;
+
+/// Where the codes of a group's numbers are in its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeOrder {
+    /// A byte each.
+    Bytes,
+    /// In the low halves of 16 bytes, then in the high ones.
+    LowThenHigh,
+    /// In the high and the low half of each byte in turn.
+    HighAndLow,
+}
 
 /// A stored matrix whose rows are whole groups.
 pub(crate) trait Groups: Copy {
@@ -36,7 +50,7 @@ pub(crate) trait Blocks: Copy {
     /// Bytes of the scale, and of the minimum where there is one, that a block begins with.
     const SCALES: usize;
     /// Where codes are behind them.
-    const ORDER: Order;
+    const ORDER: CodeOrder;
     /// What is taken from codes before they are scaled.
     const SHIFT: u8;
 
@@ -68,7 +82,7 @@ pub(crate) struct Q8;
 impl Blocks for Q4 {
     const STORAGE: Storage = Storage::Q4_0;
     const SCALES: usize = 2;
-    const ORDER: Order = Order::LowThenHigh;
+    const ORDER: CodeOrder = CodeOrder::LowThenHigh;
     const SHIFT: u8 = 8;
 
     #[inline]
@@ -76,22 +90,22 @@ impl Blocks for Q4 {
     unsafe fn group(block: &[u8]) -> __m512i {
         let d = _mm512_broadcastss_ps(one_scale(block));
         let table = _mm512_mul_ps(d, _mm512_sub_ps(sixteen(), _mm512_set1_ps(8.0)));
-        halves(table, sixteen_bytes(block, 2))
+        bf16_avx512::low_then_high(table, sixteen_bytes(block, 2))
     }
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
         let d = _mm256_broadcastss_ps(one_scale(block));
-        let table = halves::line(d, -8.0, _mm256_set1_ps(-0.0));
-        halves::low_then_high(table, sixteen_bytes(block, 2))
+        let table = bf16_avx2::line(d, -8.0, _mm256_set1_ps(-0.0));
+        bf16_avx2::low_then_high(table, sixteen_bytes(block, 2))
     }
 }
 
 impl Blocks for Q4WithMinimum {
     const STORAGE: Storage = Storage::Q4_1;
     const SCALES: usize = 4;
-    const ORDER: Order = Order::LowThenHigh;
+    const ORDER: CodeOrder = CodeOrder::LowThenHigh;
     const SHIFT: u8 = 0;
 
     #[inline]
@@ -100,7 +114,7 @@ impl Blocks for Q4WithMinimum {
         let both = two_scales(block);
         let m = _mm512_broadcastss_ps(_mm_movehdup_ps(both));
         let table = _mm512_add_ps(_mm512_mul_ps(_mm512_broadcastss_ps(both), sixteen()), m);
-        halves(table, sixteen_bytes(block, 4))
+        bf16_avx512::low_then_high(table, sixteen_bytes(block, 4))
     }
 
     #[inline]
@@ -108,15 +122,15 @@ impl Blocks for Q4WithMinimum {
     unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
         let both = two_scales(block);
         let m = _mm256_broadcastss_ps(_mm_movehdup_ps(both));
-        let table = halves::line(_mm256_broadcastss_ps(both), 0.0, m);
-        halves::low_then_high(table, sixteen_bytes(block, 4))
+        let table = bf16_avx2::line(_mm256_broadcastss_ps(both), 0.0, m);
+        bf16_avx2::low_then_high(table, sixteen_bytes(block, 4))
     }
 }
 
 impl Blocks for Q8 {
     const STORAGE: Storage = Storage::Q8_0;
     const SCALES: usize = 2;
-    const ORDER: Order = Order::Bytes;
+    const ORDER: CodeOrder = CodeOrder::Bytes;
     const SHIFT: u8 = SIGNED;
 
     #[inline]
@@ -131,7 +145,10 @@ impl Blocks for Q8 {
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn halves(block: &[u8]) -> [__m256i; 2] {
         let d = _mm256_broadcastss_ps(one_scale(block));
-        [halves::scaled(sixteen_bytes(block, 2), d), halves::scaled(sixteen_bytes(block, 18), d)]
+        [
+            bf16_avx2::scaled(sixteen_bytes(block, 2), d),
+            bf16_avx2::scaled(sixteen_bytes(block, 18), d),
+        ]
     }
 }
 
@@ -275,7 +292,7 @@ impl Groups for FourBitGroups<'_> {
         let absmax = _mm512_set1_ps(self.absmax(first >> self.block_bits));
         // SAFETY: 16 floats can be read.
         let map = unsafe { _mm512_loadu_ps(self.map.as_ptr()) };
-        pairs(_mm512_mul_ps(map, absmax), sixteen_bytes(self.codes, first / 2))
+        bf16_avx512::high_and_low(_mm512_mul_ps(map, absmax), sixteen_bytes(self.codes, first / 2))
     }
 
     #[inline]
@@ -288,7 +305,7 @@ impl Groups for FourBitGroups<'_> {
             [_mm256_loadu_ps(self.map.as_ptr()), _mm256_loadu_ps(self.map.as_ptr().add(8))]
         };
         let table = [_mm256_mul_ps(low, absmax), _mm256_mul_ps(high, absmax)];
-        halves::high_and_low(table, sixteen_bytes(self.codes, first / 2))
+        bf16_avx2::high_and_low(table, sixteen_bytes(self.codes, first / 2))
     }
 }
 
@@ -359,7 +376,7 @@ impl Groups for EightBitGroups<'_> {
             let start = codes.as_ptr().cast::<__m128i>();
             [_mm_loadu_si128(start), _mm_loadu_si128(start.add(1))]
         };
-        [halves::eight_bit(low, absmax), halves::eight_bit(high, absmax)]
+        [bf16_avx2::eight_bit(low, absmax), bf16_avx2::eight_bit(high, absmax)]
     }
 }
 
@@ -414,13 +431,6 @@ fn sixteen_bytes(bytes: &[u8], at: usize) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Signed bytes as f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn signed(bytes: __m128i) -> __m512 {
-    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
-}
-
 /// The f16 that a block begins with.
 #[inline]
 #[target_feature(enable = "f16c,sse2")]
@@ -435,49 +445,4 @@ fn one_scale(block: &[u8]) -> __m128 {
 fn two_scales(block: &[u8]) -> __m128 {
     let bits = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     _mm_cvtph_ps(_mm_cvtsi32_si128(bits.cast_signed()))
-}
-
-/// 0 to 15.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn sixteen() -> __m512 {
-    _mm512_setr_ps(
-        0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
-    )
-}
-
-/// 32 numbers rounded to bf16, in order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: both types are 512 plain bits.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
-}
-
-/// The table's entries (there are only 16 values in a block) for the low, then the high halves of bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2")]
-fn halves(table: __m512, bytes: __m128i) -> __m512i {
-    let low = _mm256_cvtepu8_epi16(bytes);
-    let high = _mm256_srli_epi16::<4>(low);
-    look_up(table, _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
-}
-
-/// The table's entries for the high and the low half of each byte in turn.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2")]
-fn pairs(table: __m512, bytes: __m128i) -> __m512i {
-    let bytes = _mm512_cvtepu8_epi32(bytes);
-    look_up(table, _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes)))
-}
-
-/// The table's entries, as bf16, for the lowest four bits of each index.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2")]
-fn look_up(table: __m512, index: __m512i) -> __m512i {
-    // SAFETY: both types are 256 plain bits.
-    let table = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(table)) };
-    // The table twice: of the five bits of an index that count, the highest does not matter.
-    let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table);
-    _mm512_permutexvar_epi16(index, table)
 }

@@ -1,9 +1,9 @@
-//! Packing for products of bf16 pairs with AVX-512.
+//! Panels of bf16 pairs with AVX-512: from stored weights, and from panels of the transpose.
 
 use std::arch::x86_64::*;
 
-use super::PANEL;
-use super::groups::{Ahead, GROUP, Groups};
+use super::quantized_blocks::{Ahead, GROUP, Groups};
+use crate::cpu::panel::PANEL;
 
 /// Steps that one group fills.
 const GROUP_STEPS: usize = GROUP / 2;
@@ -17,7 +17,7 @@ const GROUP_STEPS: usize = GROUP / 2;
 /// The processor has the instructions. `source` holds the columns (the last of an odd number with its
 /// pad), `out` has room for the steps, at most 16.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) unsafe fn transpose(source: *const u32, columns: usize, steps: usize, out: *mut u32) {
+pub(super) unsafe fn transpose(source: *const u32, columns: usize, steps: usize, out: *mut u32) {
     // Swaps the inner two of four halves: a 2 x 2 transpose.
     let inner =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));

@@ -211,6 +211,18 @@ impl Sequences {
         Ok(units)
     }
 
+    /// Tokens of the longest unit.
+    pub fn longest_unit(&self) -> Result<usize> {
+        Ok(self.order_units()?.longest())
+    }
+
+    /// The unit that a sequence belongs to.
+    pub fn unit_of(&self, sequence: usize) -> Result<Range<usize>> {
+        let units = self.order_units()?;
+        let mut all = (0..units.len()).map(|unit| units.sequences(unit));
+        Ok(all.find(|unit| unit.contains(&sequence)).expect("every sequence is of a unit"))
+    }
+
     /// Reads a unit: its sequences, and what its row says beside them.
     ///
     /// Fails where the cache was removed or damaged meanwhile.

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::models::{Models, Part, PartName, PartSetup, TrainingSetup, same};
 use crate::run::{MANIFEST, RECIPE, is_partial, pretty, remove_any, sync_folder};
-use crate::trainer::Lowest;
+use crate::trainer::{Lowest, Score};
 use crate::{Error, Result};
 
 const STATE: &str = "state.json";
@@ -45,8 +45,8 @@ pub struct State {
     pub step: u64,
     /// Where the data stands.
     pub cursor: Cursor,
-    /// Step and loss of the validation whose adapter or model is kept.
-    pub best: Option<(u64, f64)>,
+    /// The validation whose adapter or model is kept.
+    pub best: Option<Best>,
     /// The lowest validation, where later ones are kept that lie within its noise.
     #[serde(default)]
     pub lowest: Option<Lowest>,
@@ -70,11 +70,21 @@ pub struct State {
     pub seconds: f64,
 }
 
+/// A validation whose adapter or model is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// After this many steps.
+    pub step: u64,
+    /// How the model did.
+    pub score: Score,
+}
+
 impl State {
     /// A number that no run can come to.
     fn impossible(&self) -> Option<String> {
-        let State { step, best, seconds, tokens, tokens_supervised, .. } = *self;
-        let numbers = [("seconds", Some(seconds)), ("best", best.map(|(_, loss)| loss))];
+        let State { step, seconds, tokens, tokens_supervised, .. } = *self;
+        let best = self.best.as_ref();
+        let numbers = [("seconds", Some(seconds)), ("best", best.map(|best| best.score.value))];
         let losses = [
             ("validation_last", self.validation_last),
             ("loss_first", self.loss_first),
@@ -93,7 +103,9 @@ impl State {
             }
         }
         match best {
-            Some((at, _)) if at > step => Some(format!("a best step {at} after step {step}")),
+            Some(best) if best.step > step => {
+                Some(format!("a best step {} after step {step}", best.step))
+            }
             _ if tokens_supervised > tokens => {
                 Some(format!("{tokens_supervised} supervised tokens of {tokens}"))
             }

@@ -44,8 +44,19 @@ impl<'a> Engine<'a> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<StepOutcome> {
+        self.accumulate_over(plan, plan.tokens(), objective, dropout_key)
+    }
+
+    /// As [`accumulate`](Engine::accumulate), for a part of a step that has these `tokens`.
+    pub(crate) fn accumulate_over(
+        &mut self,
+        plan: &StepPlan,
+        tokens: impl Iterator<Item = u32>,
+        objective: &dyn Objective,
+        dropout_key: Option<u64>,
+    ) -> Result<StepOutcome> {
         let adapter = self.part().adapter.as_deref();
-        let lookups = self.decoder.begin_step(self.backend, adapter, plan.tokens())?;
+        let lookups = self.decoder.begin_step(self.backend, adapter, tokens)?;
         let pass = Pass { lookups: Some(&lookups), ..self.pass(self.part(), true, dropout_key) };
         let outcome = match objective.coupling() {
             Coupling::Step => self.accumulate_coupled(plan, objective, &pass)?,

@@ -56,9 +56,13 @@ pub enum Event {
     Evaluated {
         /// After this many steps.
         step: u64,
-        /// Mean negative log-likelihood over the validation rows' supervised tokens.
+        /// The objective's loss over all validation rows: of supervised fine-tuning the mean negative
+        /// log-likelihood of their supervised tokens.
         validation_loss: f64,
-        /// Whether it is the lowest so far.
+        /// Further figures of the objective, means over the validation rows.
+        #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+        metrics: std::collections::BTreeMap<String, f64>,
+        /// Whether it is the best so far.
         best: bool,
     },
     /// A fixed prompt was answered.

@@ -11,6 +11,7 @@ use model::tensor::{HostTensor, read_tensors};
 use model::{Adapter, Decoder, ScalarHead, TrainedTensor};
 
 use crate::Result;
+use crate::engine::Engine;
 
 pub(crate) use setup::same;
 pub use setup::{PartSetup, TrainingSetup};
@@ -112,6 +113,12 @@ impl Models {
     /// The model that the run is about.
     pub fn policy(&self) -> &Part {
         part(&self.parts, PartName::Policy)
+    }
+
+    /// The engine that trains the policy.
+    pub fn engine<'a>(&'a self, backend: &'a mut dyn Backend, checkpoint: bool) -> Engine<'a> {
+        let (decoder, parts, trained) = (&self.decoder, &self.parts, PartName::Policy);
+        Engine { backend, decoder, parts, trained, checkpoint }
     }
 
     /// All that is trained: tensors of the base, then those of each part.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod brought;
+mod course;
 mod demand;
 mod models;
 mod noise;
@@ -28,6 +29,7 @@ use crate::events::Event;
 use crate::run::RunFolder;
 
 pub use audit::{Audit, audit};
+pub use course::Score;
 pub use noise::Lowest;
 pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
@@ -127,7 +129,7 @@ pub struct Summary {
     pub loss_first: Option<f64>,
     /// Loss of the last step.
     pub loss_last: Option<f64>,
-    /// Lowest validation loss.
+    /// Best validation score: the loss, or the figure of `train.best_by`.
     pub validation_best: Option<f64>,
     /// Last validation loss.
     pub validation_last: Option<f64>,

@@ -15,12 +15,18 @@ pub fn trains_base(document: &Document) -> bool {
 
 /// Refuses values that cannot go together.
 pub fn check(document: &Document) -> Result<()> {
-    if !trains_base(document) || quantization(document).is_none() {
-        return Ok(());
+    if trains_base(document) && quantization(document).is_some() {
+        let message = "a quantised model cannot be trained itself, and `adapter.type` is none";
+        let hint = "leave `quantization` out, or train an adapter: `adapter: {type: lora}`";
+        return Err(problem(document, "quantization", message.to_owned(), hint.to_owned()));
     }
-    let message = "a quantised model cannot be trained itself, and `adapter.type` is none";
-    let hint = "leave `quantization` out, or train an adapter: `adapter: {type: lora}`";
-    Err(problem(document, "quantization", message.to_owned(), hint.to_owned()))
+    let by = document.opt_str("train.best_by").unwrap_or("loss");
+    if document.get_str("train.best") == "late" && by != "loss" {
+        let message = "`late` compares losses, and `train.best_by` is accuracy";
+        let hint = "set `train.best: lowest`, or `train.best_by: loss`";
+        return Err(problem(document, "train.best", message.to_owned(), hint.to_owned()));
+    }
+    Ok(())
 }
 
 /// How frozen linear layers are made smaller.

@@ -2,18 +2,17 @@
 
 use data::check::{View, report};
 use data::report::Report;
-use data::{Prepared, StepSize};
+use data::{Packing, Prepared, StepSize};
 use keys::Settings as _;
 use text::Metadata;
 
 use super::Job;
-use super::demand::packing;
+use super::course::packing;
+use super::plan;
 use super::setup::{beyond_the_model, remarks, rows, with_tokens_and_template};
 use crate::Result;
+use crate::method;
 use crate::recipe::{check, fill_by_data};
-
-/// Tokens of a micro-batch where the recipe leaves them to the plan.
-const MICRO_BATCH_TOKENS: usize = 2048;
 
 /// What an audit found.
 pub struct Audit {
@@ -48,11 +47,21 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
         Some(tokens) => StepSize::Tokens(tokens),
         None => StepSize::Rows(document.get_usize("train.batch_size")),
     };
-    let budget = document.opt_usize("micro_batch_tokens").unwrap_or(MICRO_BATCH_TOKENS);
+    // As a run takes it, unless memory is short or rows share long beginnings.
+    let budget = document.opt_usize("micro_batch_tokens").unwrap_or(plan::USUAL_TOKENS);
+    let method = method::of(&document);
+    let budget = budget.max(prepared.train.longest().map_or(0, |(_, tokens)| tokens));
     let view = View {
         tokenizer: &metadata.tokenizer,
         step_size,
-        packing: packing(&base.config, budget, document.get_bool("share_prefixes")),
+        packing: match method.trains() {
+            true => {
+                let objective = method.objective(&document);
+                let shares_prefixes = document.get_bool("share_prefixes");
+                packing(&base.config, &*objective, budget, shares_prefixes)
+            }
+            false => Packing::new(budget),
+        },
         seed: document.get_i64("seed") as u64,
         samples,
     };

@@ -1,18 +1,17 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
-use compute::{Backend, DType, Device, Measure};
-use data::{Cursor, Order, Packing, Sequences, Unit};
-use model::{Base, Config, HeadGradients, HeadRequest, Pass, TrainedTensor};
-use text::{Batch, Segment, Target};
+use compute::{DType, Device, Measure};
+use data::{Micro, Packing, Unit};
+use model::{Base, TrainedTensor};
+use text::{Batch, LastRead, Segment, Target};
 
+use super::course::{Rows, VALIDATION_CHUNK, packing};
 use super::plan::Memory;
 use crate::Result;
 use crate::models::{Models, TrainingSetup};
+use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
-use crate::step::StepPlan;
-
-/// Validation rows whose losses are taken at a time: what is read of them stays small, however many there are.
-pub(super) const VALIDATION_CHUNK: usize = 1024;
+use crate::step::{SequenceInfo, StepPlan};
 
 /// How many of a run's steps are looked at: enough that what they have in common shows.
 const STEPS: usize = 64;
@@ -25,6 +24,7 @@ pub(super) struct Demand {
     models: Models,
     measure: Measure,
     dropout: bool,
+    objective: Box<dyn Objective>,
     /// What the model takes before its first step.
     pub(super) resident: Memory,
 }
@@ -47,21 +47,13 @@ impl Use {
     }
 }
 
-/// What a run goes through.
-pub(super) struct Rows<'a> {
-    pub(super) train: &'a Sequences,
-    pub(super) validation: &'a Sequences,
-    pub(super) order: &'a mut Order,
-    /// Whether what they begin with is computed once.
-    pub(super) shares_prefixes: bool,
-}
-
 impl Demand {
     /// Puts the model there, and takes one step of the optimizer.
     pub(super) fn new(
         base: &Base,
         setup: &TrainingSetup,
         optimizer: &OptimizerConfig,
+        objective: Box<dyn Objective>,
         device: &Device,
         operand: DType,
     ) -> Result<Self> {
@@ -86,7 +78,7 @@ impl Demand {
             saving: setup.saving_bytes(&trained),
             ..Memory::default()
         };
-        Ok(Demand { models, measure, dropout, resident })
+        Ok(Demand { models, measure, dropout, objective, resident })
     }
 
     /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself. The step
@@ -99,39 +91,34 @@ impl Demand {
         checkpoint: bool,
     ) -> Result<Use> {
         let different = of_step.min(self.models.decoder.config.vocab_size) as u32;
-        let of_step: Vec<u32> = (0..different).collect();
-        self.step(&worst_batch(tokens, sequences), &of_step, checkpoint)
+        let plan = worst_plan(tokens, sequences, &*self.objective);
+        self.step(&plan, different, checkpoint)
     }
 
     /// Tokens that the run's first steps compute where micro-batches are so large.
-    pub(super) fn computed(&self, rows: &mut Rows<'_>, tokens: usize) -> Result<usize> {
+    pub(super) fn computed(&self, rows: &mut Rows, tokens: usize) -> Result<usize> {
         let packing = self.packing(rows, tokens);
-        let steps = rows.first_steps()?;
+        let steps = rows.first_steps(STEPS)?;
         Ok(steps.iter().map(|step| StepPlan::new(step, &packing).totals.tokens_computed).sum())
     }
 
-    fn packing(&self, rows: &Rows<'_>, tokens: usize) -> Packing {
-        packing(&self.models.decoder.config, tokens, rows.shares_prefixes)
+    fn packing(&self, rows: &Rows, tokens: usize) -> Packing {
+        packing(&self.models.decoder.config, &*self.objective, tokens, rows.shares_prefixes)
     }
 
     /// The micro-batches that the run will make, validation's among them.
-    pub(super) fn own(&self, rows: &mut Rows<'_>, tokens: usize, checkpoint: bool) -> Result<Use> {
+    pub(super) fn own(&self, rows: &mut Rows, tokens: usize, checkpoint: bool) -> Result<Use> {
         let packing = self.packing(rows, tokens);
         let mut most = Use::default();
-        let steps = rows.first_steps()?;
+        let steps = rows.first_steps(STEPS)?;
         let plans: Vec<_> = steps.iter().map(|step| StepPlan::new(step, &packing)).collect();
         let different = plans.iter().map(|plan| different_tokens(plan).len()).max().unwrap_or(0);
-        let of_step: Vec<u32> = (0..different as u32).collect();
-        let micros = plans.into_iter().flat_map(|plan| plan.micros);
-        for mut batch in largest(micros.map(|micro| micro.batch)) {
-            // How many there are counts, not which.
-            batch.tokens.fill(0);
-            most = most.or(self.step(&batch, &of_step, checkpoint)?);
+        for plan in largest(plans) {
+            most = most.or(self.step(&plan, different as u32, checkpoint)?);
         }
         for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
-            let micros = StepPlan::new(&chunk?, &packing).micros;
-            for batch in largest(micros.into_iter().map(|micro| micro.batch)) {
-                most = most.or(self.evaluation(&batch)?);
+            for plan in largest([StepPlan::new(&chunk?, &packing)]) {
+                most = most.or(self.evaluation(&plan)?);
             }
         }
         Ok(most)
@@ -139,16 +126,16 @@ impl Demand {
 
     /// What the micro-batches of a step take at most.
     pub(super) fn most(&self, plan: &StepPlan, checkpoint: bool) -> Result<Use> {
-        let (mut most, of_step) = (Use::default(), different_tokens(plan));
-        for batch in largest(plan.micros.iter().map(|micro| micro.batch.clone())) {
-            most = most.or(self.step(&batch, &of_step, checkpoint)?);
+        let (mut most, different) = (Use::default(), different_tokens(plan).len());
+        for plan in largest([plan.clone()]) {
+            most = most.or(self.step(&plan, different as u32, checkpoint)?);
         }
         Ok(most)
     }
 
     /// Bytes of a mapped embedding that looking up the tokens of a step, or of validation, brings into
     /// memory. They are given back after it.
-    pub(super) fn looked_up(&self, rows: &mut Rows<'_>) -> Result<usize> {
+    pub(super) fn looked_up(&self, rows: &mut Rows) -> Result<usize> {
         let row_bytes = self.measure.report().lookup_row_bytes;
         let vocab = self.models.decoder.config.vocab_size;
         if row_bytes == 0 {
@@ -163,7 +150,7 @@ impl Demand {
             }
             runs.into_iter().filter(|&run| run).count() * FILE_RUN
         };
-        let mut most = rows.first_steps()?.iter().map(|step| touched(step)).max().unwrap_or(0);
+        let mut most = rows.first_steps(STEPS)?.iter().map(|step| touched(step)).max().unwrap_or(0);
         for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
             most = most.max(touched(&chunk?));
         }
@@ -177,12 +164,13 @@ impl Demand {
         (total, trained.iter().map(TrainedTensor::len).sum())
     }
 
-    fn step(&self, batch: &Batch, of_step: &[u32], checkpoint: bool) -> Result<Use> {
-        Ok(used(&self.count(batch, of_step, checkpoint)?))
+    /// A micro-batch of a step that looks up so many different tokens.
+    fn step(&self, plan: &StepPlan, different: u32, checkpoint: bool) -> Result<Use> {
+        Ok(used(&self.count(plan, 0..different, checkpoint)?))
     }
 
-    /// Useful floating point operations of forward and backward over a micro-batch.
-    pub(super) fn work(&self, batch: &Batch) -> Result<u64> {
+    /// Useful floating point operations of forward and backward over a step.
+    pub(super) fn work(&self, plan: &StepPlan) -> Result<u64> {
         let count = |measure: &Measure| {
             let report = measure.report();
             report.flops_linear
@@ -191,35 +179,26 @@ impl Demand {
                 + report.flops_head
         };
         // Recomputation is not counted.
-        Ok(count(&self.count(batch, &batch.tokens, false)?) - count(&self.measure))
+        Ok(count(&self.count(plan, plan.tokens(), false)?) - count(&self.measure))
     }
 
-    /// A micro-batch of a step with tokens `of_step`.
-    fn count(&self, batch: &Batch, of_step: &[u32], checkpoint: bool) -> Result<Measure> {
+    /// Runs the engine itself on a device that only counts. Results read as zeros, which every loss survives.
+    fn count(
+        &self,
+        plan: &StepPlan,
+        tokens: impl Iterator<Item = u32>,
+        checkpoint: bool,
+    ) -> Result<Measure> {
         let mut measure = self.measure.clone();
-        let (decoder, adapter) = (&self.models.decoder, self.models.policy().adapter.as_deref());
         let dropout_key = self.dropout.then_some(0);
-        let backend = &mut measure as &mut dyn Backend;
-        let lookups = decoder.begin_step(backend, adapter, of_step.iter().copied())?;
-        let lookups = Some(&lookups);
-        let pass = Pass { adapter, keep: true, checkpoint, dropout_key, lookups };
-        let weights = vec![0.0; batch.targets.len()];
-        let request = HeadRequest::logprobs();
-        let targets = &batch.targets;
-        let mut hidden = decoder.forward(backend, batch, &pass)?;
-        decoder.head(backend, &mut hidden, targets, &request, None, Some(&weights), &pass)?;
-        decoder.backward(backend, hidden, &HeadGradients::default(), None, &pass)?;
+        let mut engine = self.models.engine(&mut measure, checkpoint);
+        engine.accumulate_over(plan, tokens, &*self.objective, dropout_key)?;
         Ok(measure)
     }
 
-    fn evaluation(&self, batch: &Batch) -> Result<Use> {
+    fn evaluation(&self, plan: &StepPlan) -> Result<Use> {
         let mut measure = self.measure.clone();
-        let (decoder, adapter) = (&self.models.decoder, self.models.policy().adapter.as_deref());
-        let pass = Pass { adapter, ..Pass::default() };
-        let request = HeadRequest::logprobs();
-        let mut hidden = decoder.forward(&mut measure, batch, &pass)?;
-        decoder.head(&mut measure, &mut hidden, &batch.targets, &request, None, None, &pass)?;
-        hidden.release(&mut measure);
+        self.models.engine(&mut measure, false).evaluate(plan, &*self.objective)?;
         Ok(used(&measure))
     }
 }
@@ -232,52 +211,38 @@ fn different_tokens(plan: &StepPlan) -> Vec<u32> {
     tokens
 }
 
-/// How a run's micro-batches are made.
-pub(super) fn packing(config: &Config, tokens: usize, shares_prefixes: bool) -> Packing {
-    let packing = Packing::new(tokens);
-    let min_shared = if shares_prefixes { packing.min_shared } else { 0 };
-    Packing { drop_unread: true, min_shared, apart_beyond: config.long_beyond(), ..packing }
-}
-
 fn used(measure: &Measure) -> Use {
     let report = measure.report();
     Use { stack: report.stack_peak_bytes, workspace: report.workspace_bytes }
 }
 
-impl Rows<'_> {
-    /// What the run's first steps take, and its longest row alone.
-    fn first_steps(&mut self) -> Result<Vec<Vec<Unit>>> {
-        let (mut steps, mut cursor) = (Vec::new(), Cursor::default());
-        for _ in 0..STEPS {
-            let Some(step) = self.order.step(cursor) else { break };
-            cursor = step.next;
-            steps.push(self.train.units_at(&step.units)?);
-        }
-        if let Some((longest, _)) = self.train.longest() {
-            steps.push(Unit::of_sequences(vec![self.train.get(longest)?]));
-        }
-        Ok(steps)
-    }
-}
-
-/// Those batches that no other one exceeds in everything that memory depends on.
-fn largest(batches: impl IntoIterator<Item = Batch>) -> Vec<Batch> {
-    let size = |batch: &Batch| {
-        [batch.tokens.len(), batch.reads.len(), batch.segments.len(), batch.targets.len()]
-    };
-    let within = |a: &Batch, b: &Batch| size(a).iter().zip(size(b)).all(|(a, b)| *a <= b);
-    let mut largest: Vec<Batch> = Vec::new();
-    for batch in batches {
-        if !largest.iter().any(|other| within(&batch, other)) {
-            largest.retain(|other| !within(other, &batch));
-            largest.push(batch);
+/// Those micro-batches that no other one exceeds in everything that memory depends on, each as a step of its own.
+fn largest(plans: impl IntoIterator<Item = StepPlan>) -> Vec<StepPlan> {
+    let mut largest: Vec<StepPlan> = Vec::new();
+    for mut plan in plans {
+        for mut micro in std::mem::take(&mut plan.micros) {
+            if largest.iter().any(|other| is_within(&micro.batch, &other.micros[0].batch)) {
+                continue;
+            }
+            largest.retain(|other| !is_within(&other.micros[0].batch, &micro.batch));
+            // How many tokens there are counts, not which.
+            micro.batch.tokens.fill(0);
+            largest.push(StepPlan { micros: vec![micro], ..plan.clone() });
         }
     }
     largest
 }
 
-/// A batch in which nothing is shared and everything is read.
-fn worst_batch(tokens: usize, sequences: usize) -> Batch {
+/// Whether a batch takes no more than another one.
+fn is_within(batch: &Batch, other: &Batch) -> bool {
+    let size = |batch: &Batch| {
+        [batch.tokens.len(), batch.reads.len(), batch.segments.len(), batch.targets.len()]
+    };
+    size(batch).iter().zip(size(other)).all(|(own, other)| *own <= other)
+}
+
+/// A micro-batch in which nothing is shared and everything is read that the objective reads.
+fn worst_plan(tokens: usize, sequences: usize, objective: &dyn Objective) -> StepPlan {
     // A tree has at most twice as many segments as sequences.
     let count = (2 * sequences).clamp(1, tokens);
     let mut segments = Vec::with_capacity(count);
@@ -286,12 +251,26 @@ fn worst_batch(tokens: usize, sequences: usize) -> Batch {
         let (len, parent) = (end - start, None);
         segments.push(Segment { start, len, parent, sequence_len: len, row: 0 });
     }
-    let reads: Vec<u32> = (0..tokens as u32).collect();
-    let target = |read| Target { read, token: 0, sequence: 0, place: 0, role: 0, weight: 1.0 };
-    let mut targets: Vec<Target> = reads.iter().map(|&read| target(read)).collect();
-    // A shared last token predicts the first token of every child.
-    targets.extend((0..sequences).map(|_| target(tokens as u32 - 1)));
-    Batch { tokens: vec![0; tokens], segments, reads, targets, last_reads: Vec::new() }
+    let has_targets = objective.reads().has_targets();
+    let read = if has_targets { tokens } else { sequences.clamp(1, tokens) };
+    let reads: Vec<u32> = (0..read as u32).collect();
+    let last = read as u32 - 1;
+    let mut targets = Vec::new();
+    if has_targets {
+        let target = |read| Target { read, token: 0, sequence: 0, place: 0, role: 0, weight: 1.0 };
+        targets.extend(reads.iter().map(|&read| target(read)));
+        // A shared last token predicts the first token of every child.
+        targets.extend((0..sequences).map(|_| target(last)));
+    }
+    // One unit of as many sequences as the objective may want to compare.
+    let info = |role| SequenceInfo { unit: 0, role };
+    let last_reads = match objective.reads().has_last() {
+        true => vec![LastRead { read: 0, sequence: 0 }, LastRead { read: last, sequence: 1 }],
+        false => Vec::new(),
+    };
+    let batch = Batch { tokens: vec![0; tokens], segments, reads, targets, last_reads };
+    let micro = Micro { batch, sequences: vec![0, 1] };
+    StepPlan::from_micros(vec![micro], vec![info(0), info(1)])
 }
 
 #[cfg(test)]
@@ -306,8 +285,11 @@ mod tests {
             ..Batch::default()
         };
         let sizes = [(4, 1), (3, 1), (4, 2), (2, 3), (4, 2), (1, 1)];
-        let kept = largest(sizes.map(|(tokens, reads)| batch(tokens, reads)));
-        let kept: Vec<_> = kept.iter().map(|b| (b.tokens.len(), b.reads.len())).collect();
+        let micros = sizes.map(|(tokens, reads)| batch(tokens, reads));
+        let micros = micros.map(|batch| Micro { batch, sequences: Vec::new() });
+        let kept = largest([StepPlan::from_micros(micros.into(), Vec::new())]);
+        let kept = kept.iter().map(|plan| &plan.micros[0].batch);
+        let kept: Vec<_> = kept.map(|b| (b.tokens.len(), b.reads.len())).collect();
         assert_eq!(kept, [(4, 2), (2, 3)]);
     }
 }

@@ -13,7 +13,7 @@ use model::{Base, LoraConfig};
 use serde_json::{Value, json};
 
 use super::setup::Run;
-use crate::checkpoint::link_files;
+use crate::checkpoint::{Best, link_files};
 use crate::models::{TrainingSetup, Values};
 use crate::run::{pretty, remove_any, sync_folder, write_atomic};
 use crate::{Error, Result};
@@ -200,8 +200,10 @@ fn model_card(run: &Run) -> String {
 }
 
 fn validation(run: &Run) -> String {
-    match run.state.best {
-        Some((step, loss)) => format!("Validation loss {loss:.4} at step {step}.\n"),
+    match &run.state.best {
+        Some(Best { step, score }) => {
+            format!("Validation {} {:.4} at step {step}.\n", score.by, score.value)
+        }
         None => String::new(),
     }
 }
@@ -211,7 +213,7 @@ fn facts(run: &Run) -> String {
         "* Trained on {} rows; {}.\n\
          * Base weights: SHA-256 `{}`.\n\
          * `chat_template.jinja` is the template that it was trained with.\n",
-        run.train.units(),
+        run.counts.train,
         run.method.learned(),
         run.peft.base_hash.as_deref().unwrap_or("unknown"),
     )

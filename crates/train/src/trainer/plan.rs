@@ -4,14 +4,18 @@ use compute::OptimizerKind;
 use keys::{Document, Settings as _};
 use serde::Serialize;
 
-use super::demand::{Demand, Rows};
+use super::course::Rows;
+use super::demand::Demand;
 use crate::models::TrainingSetup;
 use crate::{Error, Result};
 
 /// Micro-batches that are tried, largest first, where the recipe leaves the size open.
 ///
 /// Beyond the first of them matrix products get no faster, and memory only grows.
-const CANDIDATES: [usize; 6] = [1024, 768, 512, 384, 256, 128];
+const CANDIDATES: [usize; 6] = [USUAL_TOKENS, 768, 512, 384, 256, 128];
+
+/// Tokens of a micro-batch where memory is not short.
+pub(super) const USUAL_TOKENS: usize = 1024;
 
 /// Larger ones, which pay where many rows share a long beginning: every micro-batch computes it anew.
 const LARGER: [usize; 3] = [2048, 4096, 8192];
@@ -130,7 +134,7 @@ pub(super) fn write_choices(document: &mut Document, wishes: &Wishes, plan: &Pla
 }
 
 /// The sizes above `usual`, largest first, of which each saves a tenth of what a smaller one computes.
-fn larger_that_pay(demand: &Demand, rows: &mut Rows<'_>, usual: usize) -> Result<Vec<usize>> {
+fn larger_that_pay(demand: &Demand, rows: &mut Rows, usual: usize) -> Result<Vec<usize>> {
     let mut pay = Vec::new();
     let mut fewest = demand.computed(rows, usual)?;
     for tokens in LARGER.into_iter().filter(|&tokens| tokens > usual) {
@@ -145,7 +149,7 @@ fn larger_that_pay(demand: &Demand, rows: &mut Rows<'_>, usual: usize) -> Result
 
 /// Chooses the largest micro-batch that fits, activations kept before recomputed; the smallest there is
 /// where none does.
-pub(super) fn choose(demand: &Demand, rows: &mut Rows<'_>, wishes: &Wishes) -> Result<Plan> {
+pub(super) fn choose(demand: &Demand, rows: &mut Rows, wishes: &Wishes) -> Result<Plan> {
     let sizes: Vec<usize> = match wishes.micro_batch_tokens {
         Some(tokens) => vec![tokens.max(wishes.longest)],
         None => {

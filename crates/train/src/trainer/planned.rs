@@ -5,8 +5,9 @@ use data::{Cursor, Order};
 use keys::Value;
 use serde::Serialize;
 
+use super::course::Course as _;
 use super::plan::{Memory, cures};
-use super::setup::{Prepared, Purpose, decide, total_steps};
+use super::setup::{Prepared, Purpose, decide};
 use super::{Job, StandIn};
 use crate::Result;
 use crate::checkpoint::State;
@@ -89,7 +90,7 @@ pub fn plan(
     notes.extend(loading(&prepared));
     notes.push("time and cost are not estimated: they follow from a measured speed".into());
     let (total, trainable) = prepared.demand.parameters();
-    let steps = total_steps(&mut prepared.order, prepared.recipe.extent, &State::default());
+    let steps = prepared.rows.total_steps(&State::default());
     let Prepared { plan, document, setup, .. } = &prepared;
     let resolved = document.chosen().map(|(key, value, reason): (&str, &Value, &str)| Resolved {
         key: key.into(),
@@ -111,7 +112,7 @@ pub fn plan(
         seconds: None,
         cost: None,
         notes,
-        tokens: tokens(&mut prepared.order, steps),
+        tokens: tokens(&mut prepared.rows.order, steps),
     })
 }
 

@@ -6,18 +6,13 @@ use compute::Backend;
 use model::generate::{Flow, GenerateConfig, Prompt, generate};
 use text::{Message, RenderOptions};
 
-use super::demand::VALIDATION_CHUNK;
+use super::course::{Judged, StepData};
 use super::noise::{self, Lowest};
 use super::setup::Run;
 use super::{Control, Summary, output, report};
-use crate::checkpoint::Contents;
-use crate::engine::Engine;
+use crate::checkpoint::{Best, Contents};
 use crate::events::{Event, StepEvent};
-use crate::method::Sft;
-use crate::models::PartName;
-use crate::objective::Objective as _;
 use crate::recipe::Every;
-use crate::step::StepPlan;
 use crate::{Error, Result};
 
 /// Keeps dropout's masks apart from every other use of the seed.
@@ -81,17 +76,17 @@ fn all_steps(
 /// One optimizer step.
 fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let begun = Instant::now();
-    let Some(rows) = run.order.step(run.state.cursor) else {
-        unreachable!("the number of steps was counted on the same order");
+    let Some(StepData { plan, rows, next, epoch }) = run.course.next(&run.state, &run.packing)?
+    else {
+        unreachable!("the number of steps was counted on the same course");
     };
-    let plan = StepPlan::new(&run.train.units_at(&rows.units)?, &run.packing);
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
     let trained = run.models.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
-    let mut engine = engine(run, backend);
-    let outcome = engine.accumulate(&plan, &Sft, dropout_key)?;
+    let mut engine = run.models.engine(backend, run.plan.checkpoint);
+    let outcome = engine.accumulate(&plan, run.course.objective(), dropout_key)?;
     let grad_norm = engine.gradient_norm(&parameters)?;
     check_finite(run, number + 1, outcome.loss, grad_norm)?;
     let learning_rate = run.recipe.learning_rate * run.schedule.factor(number);
@@ -108,11 +103,11 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let seconds = begun.elapsed().as_secs_f64();
     let state = &mut run.state;
     state.step += 1;
-    state.cursor = rows.next;
+    state.cursor = next;
     state.loss_first.get_or_insert(outcome.loss);
     state.loss_last = Some(outcome.loss);
     state.grad_norm = Some(grad_norm);
-    state.rows += rows.units.len() as u64;
+    state.rows += rows as u64;
     state.tokens += plan.totals.tokens as u64;
     state.tokens_supervised += plan.totals.targets as u64;
     state.tokens_computed += plan.totals.tokens_computed as u64;
@@ -122,8 +117,8 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         loss: outcome.loss,
         learning_rate,
         grad_norm,
-        epoch: run.order.epochs_at(state.cursor),
-        rows: rows.units.len(),
+        epoch,
+        rows,
         tokens: plan.totals.tokens,
         tokens_supervised: plan.totals.targets,
         tokens_computed: plan.totals.tokens_computed,
@@ -165,68 +160,43 @@ fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoi
     }
 }
 
-/// The engine of a run.
-fn engine<'a>(run: &'a Run, backend: &'a mut dyn Backend) -> Engine<'a> {
-    Engine {
-        backend,
-        decoder: &run.models.decoder,
-        parts: &run.models.parts,
-        trained: PartName::Policy,
-        checkpoint: run.plan.checkpoint,
-    }
-}
-
-/// The mean over all supervised tokens of the validation rows, and what every sequence adds to their sum.
-fn validation_loss(run: &Run, backend: &mut dyn Backend) -> Result<(f64, Vec<f64>)> {
-    let mut engine = engine(run, backend);
-    let (mut loss, mut weight, mut sequences) = (0.0, 0.0, Vec::new());
-    for chunk in run.validation.chunks(VALIDATION_CHUNK)? {
-        let plan = StepPlan::new(&chunk?, &run.packing);
-        let outcome = engine.evaluate(&plan, &Sft)?;
-        let divisor = Sft.divisor(&plan.totals);
-        loss += outcome.loss * divisor;
-        weight += divisor;
-        sequences.extend(outcome.shares.iter().map(|share| share * divisor));
-    }
-    Ok((loss / weight, sequences))
-}
-
-/// Whether a validation is to be kept, as the recipe says. Notes the lowest.
-fn is_kept(run: &mut Run, loss: f64, sequences: Vec<f64>) -> bool {
+/// Whether a validation is to be kept, as the recipe says. Notes the lowest loss.
+fn is_kept(run: &mut Run, judged: &Judged) -> bool {
     let state = &mut run.state;
-    if !run.recipe.keeps_late || sequences.len() > noise::MOST_SEQUENCES {
-        return state.best.is_none_or(|(_, lowest)| loss < lowest);
+    let Judged { loss, score, shares, .. } = judged;
+    if !run.recipe.keeps_late || shares.len() > noise::MOST_SEQUENCES {
+        return state.best.as_ref().is_none_or(|best| score.is_better_than(&best.score));
     }
     match &state.lowest {
-        Some(lowest) if loss >= lowest.loss => lowest.is_met_by(&sequences),
+        Some(lowest) if *loss >= lowest.loss => lowest.is_met_by(shares),
         _ => {
-            state.lowest = Some(Lowest { loss, sequences });
+            state.lowest = Some(Lowest { loss: *loss, sequences: shares.clone() });
             true
         }
     }
 }
 
-/// Takes the validation loss, and keeps the adapter if it is the best so far.
+/// Judges the model on the validation rows, and keeps it if it is the best so far.
 fn validate(
     run: &mut Run,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
-    if run.validation.is_empty() {
-        return Ok(());
+    let mut engine = run.models.engine(backend, run.plan.checkpoint);
+    let Some(judged) = run.course.judge(&mut engine, &run.packing)? else { return Ok(()) };
+    let (step, loss) = (run.state.step, judged.loss);
+    if !loss.is_finite() {
+        return Err(not_finite(run, step, "validation_loss", loss, None));
     }
-    let (validation_loss, sequences) = validation_loss(run, backend)?;
-    let step = run.state.step;
-    if !validation_loss.is_finite() {
-        return Err(not_finite(run, step, "validation_loss", validation_loss, None));
-    }
-    let best = is_kept(run, validation_loss, sequences);
-    run.state.validation_last = Some(validation_loss);
+    let best = is_kept(run, &judged);
+    run.state.validation_last = Some(loss);
     if best {
-        run.state.best = Some((step, validation_loss));
+        run.state.best = Some(Best { step, score: judged.score });
         output::write(run, backend)?;
     }
-    run.tell(&Event::Evaluated { step, validation_loss, best }, observer)
+    let metrics = judged.metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let event = Event::Evaluated { step, validation_loss: loss, metrics: metrics.collect(), best };
+    run.tell(&event, observer)
 }
 
 /// Answers the recipe's fixed prompts.
@@ -286,7 +256,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         run: run.folder.path().to_owned(),
         status,
         steps: state.step,
-        best_step: state.best.map_or(state.step, |(step, _)| step),
+        best_step: state.best.as_ref().map_or(state.step, |best| best.step),
         tokens: state.tokens,
         tokens_supervised: state.tokens_supervised,
         tokens_computed: state.tokens_computed,
@@ -295,7 +265,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         seconds: state.seconds,
         loss_first: state.loss_first,
         loss_last: state.loss_last,
-        validation_best: state.best.map(|(_, loss)| loss),
+        validation_best: state.best.as_ref().map(|best| best.score.value),
         validation_last: state.validation_last,
         findings: run.findings.clone(),
         adapter: run.output(),

@@ -6,7 +6,7 @@ use compute::{Backend, DType, Device};
 use data::prepare::FileSummary;
 use data::supervision::Supervisor;
 use data::{
-    Cursor, Division, Extent, Finding, Level, Location, OnError, Order, Packing, Sequences, Wanted,
+    Cursor, Division, Finding, Level, Location, OnError, Order, Packing, Sequences, Wanted,
 };
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
@@ -14,7 +14,8 @@ use model::{Base, Config, TrainedTensor};
 use serde_json::{Value, json};
 use text::{ChatTemplate, Date, Metadata};
 
-use super::demand::{self, Demand, Rows};
+use super::course::{Course, Rows, check_rows, packing};
+use super::demand::Demand;
 use super::models::{Sources, take_start, training_setup};
 use super::plan::{self, Plan, Wishes};
 use super::resume::Before;
@@ -50,16 +51,34 @@ pub(super) struct Run {
     pub(super) threads: usize,
     pub(super) setup: TrainingSetup,
     pub(super) models: Models,
-    pub(super) train: Sequences,
-    pub(super) validation: Sequences,
     pub(super) method: &'static dyn Method,
+    pub(super) course: Box<dyn Course>,
+    pub(super) counts: RowCounts,
     pub(super) findings: Vec<Finding>,
-    pub(super) order: Order,
     pub(super) schedule: Schedule,
     pub(super) total_steps: u64,
     pub(super) packing: Packing,
     pub(super) plan: Plan,
     pub(super) state: State,
+}
+
+/// How many rows there are, and tokens in those that are trained on.
+pub(super) struct RowCounts {
+    pub(super) train: usize,
+    pub(super) validation: usize,
+    pub(super) tokens: usize,
+    pub(super) supervised: usize,
+}
+
+impl RowCounts {
+    fn of(rows: &Rows) -> Self {
+        RowCounts {
+            train: rows.train.units(),
+            validation: rows.validation.units(),
+            tokens: rows.train.tokens(),
+            supervised: rows.train.supervised(),
+        }
+    }
 }
 
 /// What a recipe is looked at for.
@@ -83,12 +102,10 @@ pub(super) struct Prepared {
     pub(super) notes: Vec<String>,
     pub(super) latest: Option<PathBuf>,
     pub(super) setup: TrainingSetup,
-    pub(super) train: Sequences,
-    pub(super) validation: Sequences,
+    pub(super) rows: Rows,
     /// Rows that are neither trained nor validated on, and why.
     pub(super) left_out: Vec<data::RowError>,
     pub(super) findings: Vec<Finding>,
-    pub(super) order: Order,
     pub(super) demand: Demand,
     pub(super) wishes: Wishes,
     pub(super) plan: Plan,
@@ -125,7 +142,7 @@ pub(super) fn decide(
         date = before.date()?;
     }
 
-    method::trainable(&document)?;
+    let method = method::trainable(&document)?;
     check(&document)?;
     let shapes_only = matches!(purpose, Purpose::Plan(_));
     let stand_in = match purpose {
@@ -187,28 +204,36 @@ pub(super) fn decide(
         }
     }
 
-    let mut order = Order::new(train.order_units()?, recipe.seed, recipe.step_size, recipe.extent);
-    let longest = longest(&train).max(longest(&validation)).max(1);
-    let sequences = order.step(Cursor::default()).map_or(1, |step| step.sequences());
+    check_rows(method, &train)?;
+    check_rows(method, &validation)?;
+
+    let of_a_row = train.longest_unit()?.max(1);
+    let units = train.order_units()?;
+    let mut rows = Rows {
+        order: Order::new(units, recipe.seed, recipe.step_size, recipe.extent),
+        train,
+        validation,
+        extent: recipe.extent,
+        objective: method.objective(&document),
+        judged_by: method.judged_by(&document),
+        shares_prefixes: document.get_bool("share_prefixes"),
+    };
+    let longest = rows.longest()?;
+    let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences());
     let wishes = Wishes {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
         of_step: match recipe.step_size {
-            data::StepSize::Rows(rows) => rows.saturating_mul(longest),
-            data::StepSize::Tokens(tokens) => tokens.max(longest),
+            data::StepSize::Rows(rows) => rows.saturating_mul(of_a_row.max(longest)),
+            data::StepSize::Tokens(tokens) => tokens.max(of_a_row).max(longest),
         },
         longest,
         limit: job.memory_limit,
         process: process + setup.kept_bytes(),
         ..Wishes::of(&document)
     };
-    let demand = Demand::new(&base, &setup, &recipe.optimizer, device, operand)?;
-    let mut rows = Rows {
-        train: &train,
-        validation: &validation,
-        order: &mut order,
-        shares_prefixes: document.get_bool("share_prefixes"),
-    };
+    let objective = method.objective(&document);
+    let demand = Demand::new(&base, &setup, &recipe.optimizer, objective, device, operand)?;
     let plan = plan::choose(&demand, &mut rows, &wishes)?;
     plan::write_choices(&mut document, &wishes, &plan);
     Ok(Prepared {
@@ -222,11 +247,9 @@ pub(super) fn decide(
         notes,
         latest,
         setup,
-        train,
-        validation,
+        rows,
         left_out,
         findings,
-        order,
         demand,
         wishes,
         plan,
@@ -253,7 +276,7 @@ pub(super) fn prepare(
     prepared.setup.forget_values();
     let plan = prepared.plan;
     backend.reserve(plan.worst.activations)?;
-    let total_steps = total_steps(&mut prepared.order, prepared.recipe.extent, &state);
+    let total_steps = prepared.rows.total_steps(&state);
     if state.step > total_steps {
         let message = format!("the run stands at step {}, behind its end", state.step);
         let hint = "give it more steps, or take the adapter as it is".to_owned();
@@ -280,10 +303,11 @@ pub(super) fn prepare(
     };
     let mut run = Run {
         schedule: prepared.recipe.schedule(total_steps),
-        packing: demand::packing(
+        packing: packing(
             &models.decoder.config,
+            prepared.rows.objective(),
             plan.micro_batch_tokens,
-            document.get_bool("share_prefixes"),
+            prepared.rows.shares_prefixes,
         ),
         log: folder.event_log()?,
         store: Store::new(folder.checkpoints(), prepared.recipe.keep),
@@ -301,16 +325,15 @@ pub(super) fn prepare(
         date: prepared.date,
         setup: prepared.setup,
         models,
-        train: prepared.train,
-        validation: prepared.validation,
         method,
+        counts: RowCounts::of(&prepared.rows),
+        course: Box::new(prepared.rows),
         findings: prepared.findings,
-        order: prepared.order,
         total_steps,
         plan,
         state,
     };
-    if let (Some(best), Some(_)) = (best, run.state.best) {
+    if let (Some(best), true) = (best, run.state.best.is_some()) {
         // The run may have found a better one after the checkpoint, which is now superseded.
         output::restore(&run, &best)?;
     }
@@ -331,10 +354,10 @@ fn announce(
         method: run.method.name().into(),
         steps: run.total_steps,
         resumed_from: resumed.then_some(run.state.step),
-        rows_train: run.train.units(),
-        rows_validation: run.validation.units(),
-        tokens_train: run.train.tokens(),
-        tokens_supervised: run.train.supervised(),
+        rows_train: run.counts.train,
+        rows_validation: run.counts.validation,
+        tokens_train: run.counts.tokens,
+        tokens_supervised: run.counts.supervised,
         parameters,
         parameters_trained,
         micro_batch_tokens: run.packing.budget_tokens,
@@ -538,10 +561,6 @@ fn tokenizer_note(note: &text::Note) -> Finding {
     Finding { id: note.id.into(), level: Level::Note, count: 1, places: Vec::new(), message, hint }
 }
 
-fn longest(sequences: &Sequences) -> usize {
-    sequences.longest().map_or(0, |(_, tokens)| tokens)
-}
-
 /// Variables that a recipe gives to the chat template.
 pub fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
     let entries = document.opt_map("model.template_kwargs").unwrap_or_default();
@@ -565,22 +584,6 @@ fn refuse_errors(findings: &[Finding]) -> Result<()> {
         ids.join(", ")
     );
     Err(Error::refused(errors.iter().map(line).collect::<Vec<_>>().join("\n"), hint))
-}
-
-/// Optimizer steps of the whole run, those that are done included.
-///
-/// Counted from where the run stands: a run that is made longer goes on behind the last step of the
-/// shorter one, which may have been short.
-pub(super) fn total_steps(order: &mut Order, extent: Extent, state: &State) -> u64 {
-    if let Extent::Steps(steps) = extent {
-        return steps;
-    }
-    let (mut cursor, mut steps) = (state.cursor, state.step);
-    while let Some(step) = order.step(cursor) {
-        cursor = step.next;
-        steps += 1;
-    }
-    steps
 }
 
 /// Rows that the model cannot take: of tokens that it does not have, or longer than it was made for.

@@ -7,11 +7,11 @@ use data::{Sequence, Unit};
 use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
 
-use super::demand::{self, Demand};
+use super::course::packing;
+use super::demand::Demand;
 use super::plan::{self, Memory};
-use crate::engine::Engine;
 use crate::method::Sft;
-use crate::models::{Models, PartName, TrainingSetup};
+use crate::models::{Models, TrainingSetup};
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepPlan;
 use crate::{Error, Result};
@@ -69,14 +69,18 @@ impl Trial {
             loraplus_ratio: 1.0,
         };
         let packing =
-            demand::packing(&base.config, config.micro_batch_tokens, config.shares_prefixes);
+            packing(&base.config, &Sft, config.micro_batch_tokens, config.shares_prefixes);
         let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
-        let counted = Demand::new(base, &setup, &optimizer, &backend.device(), backend.operand())?;
+        let counted = Demand::new(
+            base,
+            &setup,
+            &optimizer,
+            Box::new(Sft),
+            &backend.device(),
+            backend.operand(),
+        )?;
         let used = counted.most(&plan, config.checkpoint)?;
-        let mut flops = 0;
-        for micro in &plan.micros {
-            flops += counted.work(&micro.batch)?;
-        }
+        let flops = counted.work(&plan)?;
         let parameters = counted.parameters();
         let memory = used.over(Memory { saving: 0, ..counted.resident });
         if memory.total() > config.memory_limit {
@@ -96,13 +100,7 @@ impl Trial {
     pub fn step(&mut self, backend: &mut dyn Backend) -> Result<f64> {
         let trained = self.models.trained();
         let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
-        let mut engine = Engine {
-            backend: &mut *backend,
-            decoder: &self.models.decoder,
-            parts: &self.models.parts,
-            trained: PartName::Policy,
-            checkpoint: self.checkpoint,
-        };
+        let mut engine = self.models.engine(&mut *backend, self.checkpoint);
         let outcome = engine.accumulate(&self.plan, &Sft, None)?;
         engine.gradient_norm(&parameters)?;
         self.steps += 1;

@@ -63,7 +63,7 @@ impl Narrator {
                 self.finding(id, level, *count, places, hint)
             }
             Event::Step(step) => self.stepped(step),
-            Event::Evaluated { step, validation_loss, best } => {
+            Event::Evaluated { step, validation_loss, best, .. } => {
                 self.evaluated(*step, *validation_loss, *best)
             }
             Event::Sampled { step, prompt, answer } => vec![
@@ -351,7 +351,8 @@ mod tests {
             (1.5, true, "validation loss 1.5000 after step 1  best so far"),
             (1.75, false, "validation loss 1.7500 after step 1"),
         ] {
-            let event = Event::Evaluated { step: 1, validation_loss: loss, best };
+            let event =
+                Event::Evaluated { step: 1, validation_loss: loss, metrics: [].into(), best };
             assert_eq!(narrator.lines(&event, 1.0), [expected]);
         }
         assert_eq!(narrator.validation(), "validation 1.5000 → 1.7500, best 1.5000");

@@ -1,0 +1,226 @@
+//! Where a run's optimizer steps come from, and by which figure its model is judged.
+
+use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
+use model::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::checkpoint::State;
+use crate::engine::Engine;
+use crate::method::{Figure, Method};
+use crate::objective::{Coupling, Objective};
+use crate::step::StepPlan;
+
+/// Validation rows whose losses are taken at a time: what is read of them stays small, however many there are.
+pub(super) const VALIDATION_CHUNK: usize = 1024;
+
+/// Where the next optimizer step comes from. A method that learns from rows goes through them; one that learns from
+/// answers of its own has them made.
+pub(super) trait Course {
+    /// The step that begins where the run stands; none behind the last.
+    fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>>;
+
+    /// The loss of its steps.
+    fn objective(&self) -> &dyn Objective;
+
+    /// Judges the model as it stands; none where there is nothing to judge it by.
+    fn judge(&self, engine: &mut Engine<'_>, packing: &Packing) -> Result<Option<Judged>>;
+
+    /// Optimizer steps of the whole run, those that are done included.
+    fn total_steps(&mut self, state: &State) -> u64;
+}
+
+/// One optimizer step.
+pub(super) struct StepData {
+    pub(super) plan: StepPlan,
+    /// Rows, pairs or prompts.
+    pub(super) rows: usize,
+    /// Where the next step begins.
+    pub(super) next: Cursor,
+    /// Passes over the rows so far.
+    pub(super) epoch: f64,
+}
+
+/// How a model did on the validation rows.
+pub(super) struct Judged {
+    /// The objective's loss.
+    pub(super) loss: f64,
+    /// Its further figures.
+    pub(super) metrics: Vec<(&'static str, f64)>,
+    /// The figure by which steps are compared.
+    pub(super) score: Score,
+    /// What every unit adds to the loss, before it is divided, `[units]`.
+    pub(super) shares: Vec<f64>,
+}
+
+/// A figure by which steps are compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// `loss`, or the name of a metric.
+    pub by: String,
+    /// Its value.
+    pub value: f64,
+    /// Which way is better.
+    pub higher_is_better: bool,
+}
+
+impl Score {
+    fn new(figure: Figure, value: f64) -> Self {
+        Score { by: figure.name.to_owned(), value, higher_is_better: figure.higher_is_better }
+    }
+
+    /// Whether this one is better than another of the same figure. One of another figure says nothing.
+    pub fn is_better_than(&self, other: &Score) -> bool {
+        match (self.by == other.by, self.higher_is_better) {
+            (false, _) => true,
+            (true, true) => self.value > other.value,
+            (true, false) => self.value < other.value,
+        }
+    }
+}
+
+/// The rows of a data set in shuffled epochs.
+pub(super) struct Rows {
+    pub(super) train: Sequences,
+    pub(super) validation: Sequences,
+    pub(super) order: Order,
+    pub(super) extent: Extent,
+    pub(super) objective: Box<dyn Objective>,
+    pub(super) judged_by: Figure,
+    /// Whether what rows begin with is computed once.
+    pub(super) shares_prefixes: bool,
+}
+
+/// How the micro-batches of a method are made: what its objective reads, and what it must see at once.
+pub(super) fn packing(
+    config: &Config,
+    objective: &dyn Objective,
+    tokens: usize,
+    shares_prefixes: bool,
+) -> Packing {
+    let packing = Packing::new(tokens);
+    Packing {
+        keep_units: objective.coupling() == Coupling::Unit,
+        reads: objective.reads(),
+        drop_unread: true,
+        min_shared: if shares_prefixes { packing.min_shared } else { 0 },
+        apart_beyond: config.long_beyond(),
+        ..packing
+    }
+}
+
+impl Rows {
+    /// Tokens of the longest that stands whole in a micro-batch: a sequence, or a unit that must not be cut.
+    pub(super) fn longest(&self) -> Result<usize> {
+        let longest = |sequences: &Sequences| match self.objective.coupling() {
+            Coupling::Unit => sequences.longest_unit(),
+            Coupling::Sequence | Coupling::Step => {
+                Ok(sequences.longest().map_or(0, |(_, tokens)| tokens))
+            }
+        };
+        Ok(longest(&self.train)?.max(longest(&self.validation)?).max(1))
+    }
+
+    /// What the first `count` steps take, and the longest unit alone.
+    pub(super) fn first_steps(&mut self, count: usize) -> Result<Vec<Vec<Unit>>> {
+        let (mut steps, mut cursor) = (Vec::new(), Cursor::default());
+        for _ in 0..count {
+            let Some(step) = self.order.step(cursor) else { break };
+            cursor = step.next;
+            steps.push(self.train.units_at(&step.units)?);
+        }
+        if let Some((longest, _)) = self.train.longest() {
+            steps.push(vec![self.train.unit(self.train.unit_of(longest)?)?]);
+        }
+        Ok(steps)
+    }
+}
+
+impl Course for Rows {
+    fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>> {
+        let Some(step) = self.order.step(state.cursor) else { return Ok(None) };
+        let plan = StepPlan::new(&self.train.units_at(&step.units)?, packing);
+        let epoch = self.order.epochs_at(step.next);
+        Ok(Some(StepData { plan, rows: step.units.len(), next: step.next, epoch }))
+    }
+
+    fn objective(&self) -> &dyn Objective {
+        &*self.objective
+    }
+
+    /// Means over all validation rows: of the loss as over one step, of metrics over units.
+    fn judge(&self, engine: &mut Engine<'_>, packing: &Packing) -> Result<Option<Judged>> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let (mut loss, mut divisor, mut units, mut shares) = (0.0, 0.0, 0.0, Vec::new());
+        let mut metrics: Vec<(&'static str, f64)> = Vec::new();
+        for chunk in self.validation.chunks(VALIDATION_CHUNK)? {
+            let plan = StepPlan::new(&chunk?, packing);
+            let outcome = engine.evaluate(&plan, &*self.objective)?;
+            let (of_chunk, units_of_chunk) =
+                (self.objective.divisor(&plan.totals), plan.totals.units as f64);
+            loss += outcome.loss * of_chunk;
+            divisor += of_chunk;
+            units += units_of_chunk;
+            shares.extend(outcome.shares.iter().map(|share| share * of_chunk));
+            for (name, value) in outcome.metrics {
+                match metrics.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += value * units_of_chunk,
+                    None => metrics.push((name, value * units_of_chunk)),
+                }
+            }
+        }
+        let loss = loss / divisor;
+        metrics.iter_mut().for_each(|(_, sum)| *sum /= units);
+        let figure = self.judged_by;
+        let metric = metrics.iter().find(|(name, _)| *name == figure.name);
+        let score = Score::new(figure, metric.map_or(loss, |(_, value)| *value));
+        Ok(Some(Judged { loss, metrics, score, shares }))
+    }
+
+    /// Counted from where the run stands: a run that is made longer goes on behind the last step of the
+    /// shorter one, which may have been short.
+    fn total_steps(&mut self, state: &State) -> u64 {
+        if let Extent::Steps(steps) = self.extent {
+            return steps;
+        }
+        let (mut cursor, mut steps) = (state.cursor, state.step);
+        while let Some(step) = self.order.step(cursor) {
+            cursor = step.next;
+            steps += 1;
+        }
+        steps
+    }
+}
+
+/// Refuses rows with too few sequences for the method.
+pub(super) fn check_rows(method: &dyn Method, sequences: &Sequences) -> Result<()> {
+    let units = sequences.order_units()?;
+    let few = |unit: &usize| units.sequences(*unit).len() < method.fewest_sequences();
+    let Some(unit) = (0..units.len()).find(few) else { return Ok(()) };
+    let place = sequences.get(units.sequences(unit).start)?.place;
+    let message =
+        format!("{place}: method `{}` compares answers, and the row has one", method.name());
+    let hint = "give rows with a chosen and a rejected answer, or with several that have scores";
+    Err(crate::Error::refused(message, hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_knows_which_way_is_better() {
+        let score = |by: &'static str, higher_is_better, value| {
+            Score::new(Figure { name: by, higher_is_better }, value)
+        };
+        let [low, high] = [0.2, 0.7].map(|value| score("loss", false, value));
+        assert!(low.is_better_than(&high) && !high.is_better_than(&low));
+        let [few, many] = [0.2, 0.7].map(|value| score("accuracy", true, value));
+        assert!(many.is_better_than(&few) && !few.is_better_than(&many));
+        assert!(!many.is_better_than(&many));
+        // The figure was changed on resume: what was best by the old one is not compared.
+        assert!(low.is_better_than(&many));
+    }
+}

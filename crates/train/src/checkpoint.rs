@@ -207,6 +207,7 @@ impl Store {
 
     /// Puts what a checkpoint holds in the place of a setup's values.
     pub fn restore(path: &Path, setup: &mut TrainingSetup, model: &Config) -> Result<()> {
+        setup.is_restored = true;
         for name in PartName::OTHERS {
             let dir = path.join(name.to_string());
             if dir.is_dir() {

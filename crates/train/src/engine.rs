@@ -5,7 +5,7 @@ use data::Micro;
 use model::{Decoder, HeadGradients, HeadOutputs, Hidden, Pass};
 
 use crate::Result;
-use crate::models::{Part, PartName, part};
+use crate::models::{Part, PartName, activate, part};
 use crate::objective::{
     Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share,
 };
@@ -55,6 +55,7 @@ impl<'a> Engine<'a> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<StepOutcome> {
+        self.activate(self.trained)?;
         let adapter = self.part().adapter.as_deref();
         let lookups = self.decoder.begin_step(self.backend, adapter, tokens)?;
         let pass = Pass { lookups: Some(&lookups), ..self.pass(self.part(), true, dropout_key) };
@@ -129,6 +130,7 @@ impl<'a> Engine<'a> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<(Vec<HeadOutputs>, Vec<Vec<HeadOutputs>>)> {
+        self.activate(self.trained)?;
         let mut policies = Vec::with_capacity(plan.micros.len());
         let mut extras = Vec::with_capacity(plan.micros.len());
         for index in 0..plan.micros.len() {
@@ -194,9 +196,9 @@ impl<'a> Engine<'a> {
     ) -> Result<Vec<HeadOutputs>> {
         let batch = &plan.micros[index].batch;
         let mut outputs = Vec::new();
-        for pass in objective.extra_passes() {
-            let ExtraPass::Reference = pass;
-            let part = part(self.parts, PartName::Reference);
+        for &ExtraPass { part: name } in objective.extra_passes() {
+            self.activate(name)?;
+            let part = part(self.parts, name);
             let pass = self.pass(part, false, None);
             let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
             let mut request = objective.request();
@@ -212,7 +214,15 @@ impl<'a> Engine<'a> {
             )?);
             hidden.release(self.backend);
         }
+        if !outputs.is_empty() {
+            self.activate(self.trained)?;
+        }
         Ok(outputs)
+    }
+
+    /// Makes the shared base that of a part.
+    fn activate(&mut self, name: PartName) -> Result<()> {
+        activate(self.parts, name, self.decoder, self.backend)
     }
 
     /// The part that is trained.

@@ -1,5 +1,6 @@
 //! The models of a run on a device: named parts over one base.
 
+mod reference;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use model::{Adapter, Decoder, ScalarHead, TrainedTensor};
 use crate::Result;
 use crate::engine::Engine;
 
+pub use reference::Reference;
 pub(crate) use setup::same;
 pub use setup::{PartSetup, TrainingSetup};
 
@@ -133,13 +135,37 @@ impl Models {
         Ok(Values { tensors, ..self.policy().values(backend, &self.decoder)? })
     }
 
-    /// Brings what follows from the trained values up to them: after a step or after values were written.
+    /// Brings what follows from the trained values up to them: after a step or after values were written. The
+    /// policy is active afterwards.
     pub fn refresh(&self, backend: &mut dyn Backend) -> Result<()> {
         for adapter in self.parts.iter().filter_map(|part| part.adapter.as_ref()) {
             adapter.refresh(backend, &self.decoder)?;
         }
-        Ok(())
+        self.activate(backend, PartName::Policy)
     }
+
+    /// Makes a part the one that the base computes with; see [`activate`].
+    pub fn activate(&self, backend: &mut dyn Backend, name: PartName) -> Result<()> {
+        activate(&self.parts, name, &self.decoder, backend)
+    }
+}
+
+/// Puts the rows of tokens that a part has into the base's embedding and head, and takes out those of the others.
+/// Before each pass of a part, this makes the shared base the part's own.
+pub fn activate(
+    parts: &[Part],
+    name: PartName,
+    decoder: &Decoder,
+    backend: &mut dyn Backend,
+) -> Result<()> {
+    // Any of the others may be active, and rows that two have must end as this one's.
+    for adapter in parts.iter().filter_map(|part| part.adapter.as_ref()) {
+        adapter.deactivate(backend, decoder)?;
+    }
+    if let Some(adapter) = &part(parts, name).adapter {
+        adapter.activate(backend, decoder)?;
+    }
+    Ok(())
 }
 
 /// The part of this name.

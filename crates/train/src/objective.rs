@@ -7,6 +7,7 @@ use data::Reads;
 use model::{HeadGradients, HeadOutputs, HeadRequest};
 use text::{Batch, Target};
 
+use crate::models::PartName;
 use crate::step::{StepPlan, Totals};
 
 /// What must be seen at once to know a loss.
@@ -22,9 +23,9 @@ pub enum Coupling {
 
 /// A pass without gradient that an objective asks for beside the policy's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExtraPass {
-    /// The same targets under the reference model.
-    Reference,
+pub struct ExtraPass {
+    /// The part of the run that the same targets are given to.
+    pub part: PartName,
 }
 
 /// What the heads gave for one micro-batch.

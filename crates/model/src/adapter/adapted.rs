@@ -84,7 +84,7 @@ impl LoadedAdapter {
         }
     }
 
-    /// Loads `base` with this adapter over it.
+    /// Loads `base` with this adapter over it, active.
     pub fn load(
         self,
         base: &Base,
@@ -95,6 +95,7 @@ impl LoadedAdapter {
         let options = self.options(base, quantization, training)?;
         let decoder = Decoder::load_with(base, backend, &options)?;
         let adapter = Adapter::new(backend, &decoder, self.config, &self.values, training)?;
+        adapter.activate(backend, &decoder)?;
         Ok((decoder, adapter))
     }
 }

@@ -9,7 +9,7 @@ use compute::{Backend, Buffer, DType, Parameter, Weight};
 use super::config::LoraConfig;
 use super::dora::{Dora, DoraInputs, DoraScratch};
 use crate::decoder::{constant, frozen};
-use crate::tensor::{Matrix, Optimizers, Role, TrainedTensor};
+use crate::tensor::{Matrix, Optimizers, Role, TrainedTensor, Vector};
 use crate::{Decoder, Module, Result};
 
 /// The two matrices over one module that computes, and its magnitudes.
@@ -56,15 +56,29 @@ impl Lora {
     }
 }
 
-/// Rows of embedding and head that take the place of the base's.
+/// Rows of embedding and head that take the place of the base's while the adapter is active.
 #[derive(Clone, Debug)]
 pub struct TokenRows {
     /// Ascending.
     pub(crate) indices: Vec<u32>,
-    pub(crate) embedding: Matrix,
+    pub(crate) embedding: VocabularyRows,
     /// Where the head is apart from the embedding.
-    pub(crate) head: Option<Matrix>,
+    pub(crate) head: Option<VocabularyRows>,
     index: Buffer,
+}
+
+/// Rows of one matrix, `[tokens, C]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VocabularyRows {
+    own: Vector,
+    /// What the base has there.
+    base: Buffer,
+}
+
+impl VocabularyRows {
+    pub(crate) fn gradient(&self) -> Option<Buffer> {
+        self.own.gradient()
+    }
 }
 
 impl TokenRows {
@@ -90,6 +104,9 @@ pub struct Adapter {
 impl Adapter {
     /// Puts the matrices `values` (in the order of [`LoraConfig::matrices`]) on the device of `decoder`, to
     /// be trained or only used. An empty value that follows from the base is filled in.
+    ///
+    /// The base stays as it is: an adapter with rows of tokens computes what it should after
+    /// [`activate`](Adapter::activate). No other one may be active while it is made.
     pub fn new(
         backend: &mut dyn Backend,
         decoder: &Decoder,
@@ -99,9 +116,7 @@ impl Adapter {
     ) -> Result<Self> {
         let builder = Builder { backend, decoder, config: &config, training, trained: Vec::new() };
         let (modules, tokens, trained, scratch) = builder.build(values)?;
-        let adapter = Adapter { config, modules, tokens, trained, scratch, below: None };
-        adapter.write_tokens(backend, decoder)?;
-        Ok(adapter)
+        Ok(Adapter { config, modules, tokens, trained, scratch, below: None })
     }
 
     /// The same adapter over `below`, which stays as it is and may be below others too.
@@ -157,7 +172,8 @@ impl Adapter {
         Ok(infos.iter().map(|info| &*info.name).map(take).collect())
     }
 
-    /// Brings what follows from the trained matrices up to them: after a step, or after values were written.
+    /// Brings factors that follow from the trained matrices up to them: after a step, or after values were
+    /// written. Rows of tokens take their place with [`activate`](Adapter::activate).
     pub fn refresh(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
         if let Some(scratch) = &self.scratch {
             for (&(layer, module), lora) in &self.modules {
@@ -178,19 +194,33 @@ impl Adapter {
                 scratch.refresh(backend, &dora, &inputs)?;
             }
         }
-        self.write_tokens(backend, decoder)
+        Ok(())
     }
 
-    /// Writes trained rows of tokens into embedding and head.
-    fn write_tokens(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
-        let Some(tokens) = &self.tokens else { return Ok(()) };
-        let index = tokens.index;
+    /// Puts its rows of tokens, as they are now, into embedding and head. Does nothing where it has none.
+    ///
+    /// Another adapter that has some must be inactive.
+    pub fn activate(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
+        self.write_tokens(backend, decoder, |rows| rows.own.buffer())
+    }
+
+    /// Puts the rows that the base has back into embedding and head.
+    pub fn deactivate(&self, backend: &mut dyn Backend, decoder: &Decoder) -> Result<()> {
+        self.write_tokens(backend, decoder, |rows| rows.base)
+    }
+
+    fn write_tokens(
+        &self,
+        backend: &mut dyn Backend,
+        decoder: &Decoder,
+        values: impl Fn(&VocabularyRows) -> Buffer,
+    ) -> Result<()> {
+        let Some(TokenRows { embedding, head, index, .. }) = &self.tokens else { return Ok(()) };
         let pairs =
-            [(Some(tokens.embedding), decoder.embedding()), (tokens.head, decoder.head_matrix())];
+            [(Some(embedding), decoder.embedding()), (head.as_ref(), decoder.head_matrix())];
         for (rows, matrix) in pairs {
-            let Some(Matrix::Trained(rows)) = rows else { continue };
-            let (weight, values) = (matrix.weight(), rows.master);
-            backend.run(Op::WriteRows { weight, index, values })?;
+            let Some(values) = rows.map(&values) else { continue };
+            backend.run(Op::WriteRows { weight: matrix.weight(), index: *index, values })?;
         }
         Ok(())
     }
@@ -213,9 +243,11 @@ impl Adapter {
             }
         }
         if let Some(tokens) = self.tokens {
-            tokens.embedding.unload_frozen(backend);
-            if let Some(head) = tokens.head {
-                head.unload_frozen(backend);
+            for rows in [Some(tokens.embedding), tokens.head].into_iter().flatten() {
+                if let Vector::Frozen(own) = rows.own {
+                    backend.free_static(own);
+                }
+                backend.free_static(rows.base);
             }
             backend.free_static(tokens.index);
         }
@@ -378,22 +410,21 @@ impl Builder<'_> {
         let index = self.backend.alloc_static(indices.len(), DType::U32)?;
         self.backend.upload_u32(&indices, index)?;
         let decoder = self.decoder;
-        let mut rows = |(name, values): (&str, &[f32]), matrix: Matrix| -> Result<Matrix> {
+        let mut rows = |(name, values): (&str, &[f32]), matrix: Matrix| -> Result<VocabularyRows> {
             let cols = decoder.config.hidden_size;
-            let values = match values.is_empty() {
-                false => values.to_vec(),
-                true => rows_of(self.backend, matrix, index, cols)?,
+            let in_base = rows_of(self.backend, matrix, index, cols)?;
+            let base = constant(self.backend, &in_base)?;
+            let values = if values.is_empty() { &in_base } else { values };
+            let own = match self.training {
+                None => Vector::Frozen(constant(self.backend, values)?),
+                Some(_) => {
+                    let (place, rows) = ((name, Role::Tokens), [indices.len()]);
+                    self.matrices(place, (&rows, cols), values)?;
+                    let tensor = self.trained.last().expect("the tensor that was just made");
+                    Vector::Trained(tensor.vectors(&[values.len()]).remove(0))
+                }
             };
-            let rows = [indices.len()];
-            let made = self.matrices((name, Role::Tokens), (&rows, cols), &values)?.remove(0);
-            if let Matrix::Frozen(_) = made {
-                let weight = matrix.weight();
-                let values = constant(self.backend, &values)?;
-                self.backend.run(Op::WriteRows { weight, index, values })?;
-                self.backend.sync()?;
-                self.backend.free_static(values);
-            }
-            Ok(made)
+            Ok(VocabularyRows { own, base })
         };
         let embedding = rows(embedding, decoder.embedding())?;
         let head = head.map(|head| rows(head, decoder.head_matrix())).transpose()?;

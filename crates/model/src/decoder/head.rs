@@ -246,7 +246,7 @@ impl Decoder {
             return Ok(None);
         };
         let matrix = if self.shares_head() { Some(tokens.embedding) } else { tokens.head };
-        let Some(gradient) = matrix.and_then(|matrix| matrix.gradient()) else { return Ok(None) };
+        let Some(gradient) = matrix.and_then(|rows| rows.gradient()) else { return Ok(None) };
         let rows = Some(upload(backend, &tokens.indices)?);
         Ok(Some(op::HeadWeightGradient { groups, rows, gradient }))
     }

@@ -179,6 +179,7 @@ impl Probe {
         self.backend.run(Op::Refresh(&[parameter])).unwrap();
         if let (Some(adapter), Role::Magnitude | Role::Tokens) = (&self.adapter, role) {
             adapter.refresh(&mut self.backend, &self.decoder).unwrap();
+            adapter.activate(&mut self.backend, &self.decoder).unwrap();
         }
     }
 

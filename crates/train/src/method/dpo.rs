@@ -8,6 +8,7 @@ use crate::objective::{
     Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sequence_logprobs,
     sigmoid, softplus,
 };
+use crate::models::PartName;
 use crate::step::{StepPlan, Totals};
 
 /// Share of pairs in which the policy prefers the chosen answer more than the reference does.
@@ -94,7 +95,7 @@ impl Objective for Dpo {
     }
 
     fn extra_passes(&self) -> &[ExtraPass] {
-        &[ExtraPass::Reference]
+        &[ExtraPass { part: PartName::Reference }]
     }
 
     fn divisor(&self, totals: &Totals) -> f64 {

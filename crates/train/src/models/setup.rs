@@ -19,6 +19,10 @@ use crate::Result;
 pub struct TrainingSetup {
     /// The policy, and the other parts that the method needs.
     pub parts: Vec<PartSetup>,
+    /// How many of the policy's adapters the model brought along, the lowest ones.
+    pub brought: usize,
+    /// Whether the values are those of a checkpoint, and no longer those that the run began with.
+    pub is_restored: bool,
     /// The values that a PiSSA adapter began with.
     pub initial: Option<Vec<Vec<f32>>>,
     /// Which tensors of the base are trained, where there is no adapter.
@@ -68,6 +72,8 @@ impl TrainingSetup {
     pub fn new(quantization: Option<Quantization>, optimizers: Optimizers) -> Self {
         TrainingSetup {
             parts: vec![PartSetup::of_base(PartName::Policy)],
+            brought: 0,
+            is_restored: false,
             initial: None,
             tensors: None,
             replaced: BTreeMap::new(),
@@ -108,7 +114,9 @@ impl TrainingSetup {
             let adapter = self.load_adapters(part, backend, &decoder, &mut shared)?;
             parts.push(Part { name: part.name, adapter, head });
         }
-        Ok(Models { decoder, parts })
+        let models = Models { decoder, parts };
+        models.activate(backend, PartName::Policy)?;
+        Ok(models)
     }
 
     /// Puts the adapters of a part on a device. Stacks of frozen ones are `shared` among parts.
@@ -158,6 +166,8 @@ impl TrainingSetup {
         }
         options.replaced.extend(self.replaced.clone());
         options.vocab_size = self.vocab_size;
+        let adapters = self.parts.iter().flat_map(|part| &part.adapters);
+        options.writes_tokens = adapters.into_iter().any(|own| !own.config.tokens.is_empty());
         Ok(options)
     }
 

@@ -96,6 +96,7 @@ pub(super) fn training_setup(
         (!sources.added.is_empty() && vocabulary > base.config.vocab_size).then_some(vocabulary);
     let mut setup = TrainingSetup::new(quantization(document), recipe.optimizer.kinds());
     setup.vocab_size = vocab_size;
+    setup.brought = usize::from(sources.start.is_some());
     let config = setup.config(base);
     if let Some(path) = sources.checkpoint {
         Store::restore(path, &mut setup, &config)?;

@@ -226,6 +226,7 @@ fn sample(
         max_active: 8,
         ..GenerateConfig::default()
     };
+    run.models.activate(backend, PartName::Policy)?;
     let mut ignore = |_, _| Flow::Continue;
     let (decoder, adapter) = (&run.models.decoder, run.models.policy().adapter.as_deref());
     let completions = generate(decoder, backend, adapter, &prompts, &generation, &mut ignore)?;

@@ -12,6 +12,7 @@ mod objectives;
 mod optimizer;
 mod plan;
 mod recipe;
+mod reference;
 mod resume;
 mod run;
 mod start;

@@ -17,7 +17,7 @@ use data::Cursor;
 use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::stream::{Announced, TensorWriter};
 use model::tensor::HostTensor;
-use model::{Config, LoraConfig, ScalarHead, TrainedTensor};
+use model::{Config, ScalarHead, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,7 +32,6 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best";
 const TRAINED: &str = "trained.safetensors";
 const BELOW: &str = "below";
-const INITIAL: &str = "initial";
 /// Files of this length are no cards or configs.
 const LINKED_BYTES: u64 = 1 << 20;
 const DAMAGED_HINT: &str =
@@ -227,13 +226,6 @@ impl Store {
             let head = setup.replaced.remove(ScalarHead::TENSOR);
             setup.policy_mut().head = head.map(|(_, values)| values);
         }
-        let initial = path.join(INITIAL);
-        if initial.is_dir() {
-            let mut values = read_adapter(&initial, model)?.0.values;
-            // Places of those that nothing was taken off for.
-            values.resize(setup.policy().own().map_or(0, |own| own.values.len()), Vec::new());
-            setup.initial = Some(values);
-        }
         Ok(())
     }
 
@@ -287,18 +279,9 @@ fn write_checkpoint(
     state: &State,
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let Contents { models, setup, metadata, recipe, manifest } = run;
+    let Contents { models, setup, recipe, manifest, .. } = run;
     for (part, host) in models.parts.iter().zip(&setup.parts) {
         write_part(dir, backend, run, part, host)?;
-    }
-    if let (Some(initial), Some(adapter)) = (&setup.initial, &models.policy().adapter) {
-        // Nothing of whole modules and tokens is taken off the base.
-        let (tokens, modules_to_save) = (Vec::new(), Vec::new());
-        let config = LoraConfig { tokens, modules_to_save, ..adapter.config().clone() };
-        let values = initial[..2 * config.modules.len()].to_vec();
-        let initial = LoadedAdapter { config, values, replaced: BTreeMap::new() };
-        let model = &models.decoder.config;
-        write_stack(&dir.join(INITIAL), model, &[initial.into()], None, metadata)?;
     }
     write_optimizer(&dir.join(OPTIMIZER), backend, &models.trained())?;
     let state = serde_json::to_value(state).expect("the state is JSON");
@@ -384,6 +367,10 @@ fn read_part(dir: &Path, part: &mut PartSetup, model: &Config) -> Result<()> {
 fn read_adapter(dir: &Path, model: &Config) -> Result<(LoadedAdapter, Option<Vec<f32>>)> {
     let (adapter, head) = LoadedAdapter::read_scored(dir, model)
         .map_err(|error| Error::refused(error.to_string(), DAMAGED_HINT))?;
+    if adapter.config.pissa {
+        let message = format!("{}: a PiSSA adapter of an earlier version", dir.display());
+        return Err(Error::refused(message, "begin a new run with `--overwrite`"));
+    }
     let replaced = adapter.replaced.values().map(|(_, values)| values);
     for values in adapter.values.iter().chain(replaced).chain(&head) {
         check_numbers(dir, "a value of the adapter", values)?;

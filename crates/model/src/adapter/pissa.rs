@@ -1,47 +1,40 @@
-//! PiSSA, Meng et al. 2024: the matrices begin as the principal part of the weight, and the base keeps the rest.
+//! PiSSA, Meng et al. 2024: the matrices begin as the principal part of the weight.
 //!
-//! `W = U S V^T`; with the `rank` largest singular values `S_r`, `A = sqrt(S_r / scaling) V_r^T`,
-//! `B = U_r sqrt(S_r / scaling)`, and the base is `W - scaling B A`.
+//! `W = U S V^T`; with the `rank` largest singular values `S_r`, `A = sqrt(S_r / scaling) V_r^T` and
+//! `B = U_r sqrt(S_r / scaling)`. The paper trains them over `W - scaling B A`. Here the base stays as it is, and
+//! a frozen adapter `(A, -B)` below takes the beginning off: the two are one stack, merged like any other.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::config::{LoraConfig, LoraKind, MatrixInfo};
+use super::LoadedAdapter;
+use super::config::{LoraConfig, MatrixInfo};
 use super::coverage::module_path;
 use super::principal::principal;
 use crate::tensor::Role;
-use crate::{Base, Config, Error, LowRank, Module, Result};
+use crate::{Base, Config, Error, Module, Result};
 
 /// `lora_A` and `lora_B` of a module.
 type Pair = (Vec<f32>, Vec<f32>);
 
 impl LoraConfig {
-    /// What the base lacks under an adapter of this kind: `scaling * B A` of its beginning, by module.
-    /// Empty where it is no PiSSA.
-    pub fn principal_products(&self, base: &Base) -> Result<BTreeMap<(usize, Module), LowRank>> {
-        if !self.pissa {
-            return Ok(BTreeMap::new());
-        }
-        let initial = self.pissa_values(base, 1)?;
-        Ok(self.principal_products_from(&initial, &base.config))
-    }
-
-    /// As [`principal_products`](LoraConfig::principal_products), from the values that the adapter began with.
-    pub fn principal_products_from(
-        &self,
-        initial: &[Vec<f32>],
-        config: &Config,
-    ) -> BTreeMap<(usize, Module), LowRank> {
-        let infos = self.matrices(config);
-        let of = |role| values_of(&infos, initial, role);
-        let matrices = of(Role::LoraA).zip(of(Role::LoraB));
-        let products = self.modules.iter().zip(matrices).map(|((&key, &(rank, alpha)), (a, b))| {
-            let scaling = self.scaling(rank, alpha);
-            let b = b.iter().map(|b| b * scaling).collect();
-            (key, LowRank { rank, a: a.clone(), b })
-        });
-        products.collect()
+    /// The frozen adapter that takes off what an adapter of this shape and these values adds: `(A, -B)`. Trained
+    /// tokens and whole modules are no part of it.
+    pub fn counterweight(&self, values: &[Vec<f32>], model: &Config) -> LoadedAdapter {
+        let config = LoraConfig {
+            pissa: false,
+            dropout: 0.0,
+            tokens: Vec::new(),
+            modules_to_save: Vec::new(),
+            ..self.clone()
+        };
+        let taken_off = |(info, values): (MatrixInfo, &Vec<f32>)| match info.role {
+            Role::LoraB => values.iter().map(|b| -b).collect(),
+            _ => values.clone(),
+        };
+        let values = config.matrices(model).into_iter().zip(values).map(taken_off).collect();
+        LoadedAdapter { config, values, replaced: BTreeMap::new() }
     }
 
     /// The values that a PiSSA adapter begins with; those that follow from the base are left empty, as by
@@ -113,51 +106,30 @@ impl LoraConfig {
         }
         Ok((a, b))
     }
+}
 
-    /// The plain adapter that computes over the base as it is what this one computes over the rest of it:
-    /// `[A; A0]` and `[B, -B0]`, of twice the rank.
-    pub fn without_pissa(
-        &self,
-        values: &[Vec<f32>],
-        initial: &[Vec<f32>],
-        config: &Config,
-    ) -> (LoraConfig, Vec<Vec<f32>>) {
-        let growth = match self.kind {
-            LoraKind::Lora => 2.0,
-            LoraKind::RsLora => std::f32::consts::SQRT_2,
-        };
-        let modules = self.modules.iter();
-        let plain = LoraConfig {
-            pissa: false,
-            rank: 2 * self.rank,
-            alpha: growth * self.alpha,
-            modules: modules
-                .map(|(&key, &(rank, alpha))| (key, (2 * rank, growth * alpha)))
-                .collect(),
-            ..self.clone()
-        };
-        let infos = self.matrices(config);
-        let together =
-            infos.iter().zip(values).zip(initial).map(|((info, now), before)| match info.role {
-                Role::LoraA => [now.as_slice(), before].concat(),
-                Role::LoraB => less(now, before, info.shape[1]),
-                _ => now.clone(),
-            });
-        (plain, together.collect())
+impl LoadedAdapter {
+    /// What a PiSSA adapter, as PEFT saves it, stands on over the base as it is. None where it is no PiSSA.
+    ///
+    /// Its folder does not hold the values that it began with; they are found anew.
+    pub(super) fn beginning(&self, base: &Base) -> Result<Option<LoadedAdapter>> {
+        if !self.config.pissa {
+            return Ok(None);
+        }
+        if self.config.dora {
+            let message = "PiSSA with DoRA is not supported".into();
+            return Err(Error::Input { message, hint: Some("merge it with PEFT".into()) });
+        }
+        let values = self.config.pissa_values(base, 1)?;
+        Ok(Some(self.config.counterweight(&values, &base.config)))
     }
-}
 
-/// `[B, -B0]`, row by row.
-fn less(now: &[f32], before: &[f32], rank: usize) -> Vec<f32> {
-    let rows = now.chunks_exact(rank).zip(before.chunks_exact(rank));
-    rows.flat_map(|(now, before)| now.iter().copied().chain(before.iter().map(|b| -b))).collect()
-}
-
-/// The values of the matrices in a role, in order.
-fn values_of<'a>(
-    infos: &'a [MatrixInfo],
-    values: &'a [Vec<f32>],
-    role: Role,
-) -> impl Iterator<Item = &'a Vec<f32>> {
-    infos.iter().zip(values).filter(move |(info, _)| info.role == role).map(|(_, values)| values)
+    /// The same as a plain adapter over the base as it is, whatever it stands on.
+    pub(crate) fn made_plain(&mut self, base: &Base) -> Result<()> {
+        let Some(below) = self.beginning(base)? else { return Ok(()) };
+        let (own, config) = (&self.config, &base.config);
+        (self.config, self.values) =
+            own.merged_with(&self.values, &below.config, &below.values, config)?;
+        Ok(())
+    }
 }

@@ -7,12 +7,13 @@ use crate::tensor::Role;
 use crate::{Config, Error, Module, Result};
 
 /// A module's matrices on the host.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Pair {
     rank: usize,
+    scaling: f32,
     /// `[rank, K]`.
     a: Vec<f32>,
-    /// `[N, rank]`, scaled.
+    /// `[N, rank]`.
     b: Vec<f32>,
 }
 
@@ -49,28 +50,38 @@ impl LoraConfig {
         self.check_over(below)?;
         let mut pairs = below.pairs(below_values, config);
         for (key, own) in self.pairs(values, config) {
-            let whole = pairs.entry(key).or_default();
-            *whole = beside(whole, &own, config.shape(key.1).0);
+            let whole = match pairs.get(&key) {
+                Some(below) => beside(below, &own, config.shape(key.1).0),
+                None => own,
+            };
+            pairs.insert(key, whole);
         }
+        let rank = self.rank + below.rank;
         let mut merged = LoraConfig {
-            kind: LoraKind::Lora,
-            rank: self.rank + below.rank,
-            alpha: (self.rank + below.rank) as f32,
+            rank,
+            alpha: self.alpha_for(rank, self.scaling(self.rank, self.alpha)),
             modules: BTreeMap::new(),
             pissa: false,
             ..self.clone()
         };
         let mut all = Vec::with_capacity(2 * pairs.len());
         for (key, pair) in pairs {
-            // Scaling is in B already.
-            merged.modules.insert(key, (pair.rank, pair.rank as f32));
+            merged.modules.insert(key, (pair.rank, self.alpha_for(pair.rank, pair.scaling)));
             all.extend([pair.a, pair.b]);
         }
         all.extend_from_slice(&values[2 * self.modules.len()..]);
         Ok((merged, all))
     }
 
-    /// Every module's matrices, B times its scaling.
+    /// The alpha that gives this scaling at a rank.
+    fn alpha_for(&self, rank: usize, scaling: f32) -> f32 {
+        match self.kind {
+            LoraKind::Lora => scaling * rank as f32,
+            LoraKind::RsLora => scaling * (rank as f32).sqrt(),
+        }
+    }
+
+    /// Every module's matrices.
     fn pairs(&self, values: &[Vec<f32>], config: &Config) -> BTreeMap<(usize, Module), Pair> {
         let infos = self.matrices(config);
         let mut matrices = infos
@@ -81,22 +92,22 @@ impl LoraConfig {
         let mut next = || matrices.next().expect("two matrices a module");
         let pairs = self.modules.iter().map(|(&key, &(rank, alpha))| {
             let scaling = self.scaling(rank, alpha);
-            let a = next().clone();
-            let b = next().iter().map(|b| b * scaling).collect();
-            (key, Pair { rank, a, b })
+            let (a, b) = (next().clone(), next().clone());
+            (key, Pair { rank, scaling, a, b })
         });
         pairs.collect()
     }
 }
 
-/// `[A1; A2]` and `[B1, B2]`.
+/// `[A1; A2]` and `[B1, B2]`, with the scaling of the second: B1 takes up the ratio of the two.
 fn beside(first: &Pair, second: &Pair, rows: usize) -> Pair {
+    let ratio = first.scaling / second.scaling;
     let mut a = first.a.clone();
     a.extend(&second.a);
     let mut b = Vec::with_capacity(first.b.len() + second.b.len());
     for row in 0..rows {
-        b.extend(&first.b[row * first.rank..][..first.rank]);
+        b.extend(first.b[row * first.rank..][..first.rank].iter().map(|b| b * ratio));
         b.extend(&second.b[row * second.rank..][..second.rank]);
     }
-    Pair { rank: first.rank + second.rank, a, b }
+    Pair { rank: first.rank + second.rank, scaling: second.scaling, a, b }
 }

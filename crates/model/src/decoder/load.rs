@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use compute::{Backend, Buffer, DType, Quantization, Storage, Weight, WeightSource};
 
-use super::{Decoder, Layer, Module, RopeBuffers};
+use super::{Decoder, Layer, RopeBuffers};
 use crate::adapter::{EMBEDDING, HEAD};
 use crate::checkpoint::{Base, Stored, Tensor};
 use crate::config::{Config, Norms, QkNorm};
@@ -24,8 +24,6 @@ pub struct LoadOptions {
     /// Whether a head that the base ties to the embedding has values of its own, or keeps those of the base
     /// while the embedding changes.
     pub unties_head: bool,
-    /// Products that are taken off linear layers, by layer and module of the file (PiSSA).
-    pub subtracted: BTreeMap<(usize, Module), LowRank>,
     /// Rows of embedding and head, if not as many as the file has: new ones start as the mean of the others.
     pub vocab_size: Option<usize>,
     /// Whether single rows of embedding and head will be written.
@@ -71,29 +69,6 @@ fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 
-/// The product `b a` of two thin matrices on the host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LowRank {
-    /// Its inner size.
-    pub rank: usize,
-    /// `[rank, cols]`.
-    pub a: Vec<f32>,
-    /// `[rows, rank]`.
-    pub b: Vec<f32>,
-}
-
-impl LowRank {
-    /// Takes rows of the product, from `first_row` on, off `values`.
-    pub(crate) fn subtract_from(&self, values: &mut [f32], cols: usize, first_row: usize) {
-        for (row, values) in values.chunks_exact_mut(cols).enumerate() {
-            let b = &self.b[(first_row + row) * self.rank..][..self.rank];
-            for (&b, a) in b.iter().zip(self.a.chunks_exact(cols)) {
-                values.iter_mut().zip(a).for_each(|(value, &a)| *value -= b * a);
-            }
-        }
-    }
-}
-
 /// A matrix of the file in its role.
 struct Site<'a> {
     name: &'a str,
@@ -102,7 +77,6 @@ struct Site<'a> {
     rows: usize,
     cols: usize,
     role: Role,
-    subtracted: Option<&'a LowRank>,
 }
 
 /// Takes tensors from a base to a backend.
@@ -182,7 +156,7 @@ impl Loader<'_> {
             }
             return Ok(Matrix::Frozen(self.backend.load_lookup(source)?));
         }
-        let site = Site { name, stored_as, rows, cols, role, subtracted: None };
+        let site = Site { name, stored_as, rows, cols, role };
         if plain {
             return Ok(self.matrices(&site, &[rows])?.remove(0));
         }
@@ -201,12 +175,11 @@ impl Loader<'_> {
         let mut weights = [None; 7];
         let mut biases = [None; 7];
         for &module in config.modules() {
-            let subtracted = self.options.subtracted.get(&(index, module));
             let path = format!("model.layers.{index}.{}", module.path());
             let (rows, cols) = config.shape(module);
             let (name, role) = (&format!("{path}.weight"), Role::Linear);
             let parts: Vec<usize> = module.parts().iter().map(|&p| config.shape(p).0).collect();
-            let site = Site { name, stored_as: name, rows, cols, role, subtracted };
+            let site = Site { name, stored_as: name, rows, cols, role };
             let matrices = self.matrices(&site, &parts)?;
             for (&part, matrix) in module.parts().iter().zip(matrices) {
                 weights[part as usize] = Some(matrix);
@@ -278,7 +251,7 @@ impl Loader<'_> {
             return self.matrices_of(site, parts, values);
         }
         let tensor = self.base.tensor(stored_as, &[rows, cols])?;
-        if site.subtracted.is_some() || self.is_trained(name) {
+        if self.is_trained(name) {
             let values = if self.counts { Vec::new() } else { tensor.values(0..rows)? };
             tensor.release();
             return self.matrices_of(site, parts, &values);
@@ -298,7 +271,7 @@ impl Loader<'_> {
         parts: &[usize],
         values: &[f32],
     ) -> Result<Vec<Matrix>> {
-        let &Site { name, cols, role, subtracted, .. } = site;
+        let &Site { name, cols, role, .. } = site;
         if let Some(optimizers) = self.optimizers(name) {
             let place = (name, role);
             let tensor =
@@ -307,12 +280,8 @@ impl Loader<'_> {
             self.trained.push(tensor);
             return Ok(matrices);
         }
-        let mut values = values.to_vec();
-        if let Some(product) = subtracted {
-            product.subtract_from(&mut values, cols, 0);
-        }
         let quantization = self.options.quantization.filter(|_| role == Role::Linear);
-        let weights = frozen(self.backend, (parts, cols), &values, quantization)?;
+        let weights = frozen(self.backend, (parts, cols), values, quantization)?;
         Ok(weights.into_iter().map(Matrix::Frozen).collect())
     }
 

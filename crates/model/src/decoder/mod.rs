@@ -20,7 +20,7 @@ use compute::Buffer;
 pub use forward::{Hidden, Pass};
 pub use head::{HeadGradients, HeadOutputs, HeadRequest, Want};
 pub(crate) use inputs::{CacheView, Inputs, Spans};
-pub use load::{LoadOptions, LowRank, Selection, Training};
+pub use load::{LoadOptions, Selection, Training};
 pub(crate) use load::{constant, frozen};
 pub use lookups::LookupSums;
 pub use module::Module;

@@ -35,16 +35,15 @@ impl Counted {
         (device, operand): (&Device, DType),
     ) -> Result<Self> {
         let mut measure = Measure::of(device, operand);
-        let options = match adapter {
-            Some(adapter) => adapter.counted_options(base, quantization),
-            None => LoadOptions { quantization, ..LoadOptions::default() },
-        };
-        let decoder = Decoder::load_with(base, &mut measure, &options)?;
-        let adapter = match adapter {
-            Some(LoadedAdapter { config, values, .. }) => {
-                Some(Adapter::new(&mut measure, &decoder, config.clone(), values, None)?)
+        let (decoder, adapter) = match adapter {
+            Some(adapter) => {
+                let (decoder, adapter) = adapter.load_counted(base, &mut measure, quantization)?;
+                (decoder, Some(adapter))
             }
-            None => None,
+            None => {
+                let options = LoadOptions { quantization, ..LoadOptions::default() };
+                (Decoder::load_with(base, &mut measure, &options)?, None)
+            }
         };
         Ok(Counted { decoder, adapter, measure })
     }

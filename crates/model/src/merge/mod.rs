@@ -67,10 +67,11 @@ pub struct Merge<'a> {
 impl<'a> Merge<'a> {
     /// Plans the merge: refuses what cannot be expressed before anything is written.
     pub fn new(base: &'a Base, mut adapter: LoadedAdapter, dtype: MergedType) -> Result<Self> {
+        adapter.made_plain(base)?;
         let vocab_size = adapter.vocab_size(&base.config);
         // Whole tensors may be large: they are moved, not copied.
         let replaced = std::mem::take(&mut adapter.replaced);
-        let options = adapter.options(base, None, None)?;
+        let options = adapter.options(base, None, None);
         let options = LoadOptions { replaced, vocab_size, ..options };
         Self::planned(base, adapter.config, adapter.values, options, dtype)
     }

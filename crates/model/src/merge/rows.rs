@@ -9,7 +9,6 @@ use safetensors::Dtype;
 use super::Merge;
 use super::outputs::{Content, Output, size_of_type, stored_as};
 use crate::checkpoint::Tensor;
-use crate::decoder::LowRank;
 use crate::tensor::Role;
 use crate::{Error, Module, Result};
 
@@ -26,7 +25,6 @@ pub(super) struct Rows<'a> {
     output: &'a Output<'a>,
     cols: usize,
     values: Values<'a>,
-    subtracted: Option<&'a LowRank>,
     delta: Option<Delta<'a>>,
     /// Tokens and their rows, `[tokens, C]`.
     tokens: Option<(&'a [u32], &'a [f32])>,
@@ -60,7 +58,6 @@ impl Merge<'_> {
             output,
             cols,
             values: Values::Given(Cow::Borrowed(&[])),
-            subtracted: None,
             delta: None,
             tokens: None,
         };
@@ -83,7 +80,6 @@ impl Merge<'_> {
                         Values::Stored { tensor, beyond: Vec::new() }
                     }
                 };
-                rows.subtracted = self.options.subtracted.get(&(layer, module));
                 rows.delta = self.delta(layer, module);
             }
             Content::Vocabulary(name) => {
@@ -209,9 +205,6 @@ impl Rows<'_> {
     fn merged(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         let (first, cols) = (rows.start, self.cols);
         let mut values = self.values.rows(rows.clone(), cols)?;
-        if let Some(product) = self.subtracted {
-            product.subtract_from(&mut values, cols, first);
-        }
         if let Some(delta) = &self.delta {
             delta.apply(&mut values, cols, first);
         }

@@ -23,8 +23,6 @@ pub struct TrainingSetup {
     pub brought: usize,
     /// Whether the values are those of a checkpoint, and no longer those that the run began with.
     pub is_restored: bool,
-    /// The values that a PiSSA adapter began with.
-    pub initial: Option<Vec<Vec<f32>>>,
     /// Which tensors of the base are trained, where there is no adapter.
     pub tensors: Option<Selection>,
     /// Values of tensors of the base in place of the file's: those of a checkpoint.
@@ -74,7 +72,6 @@ impl TrainingSetup {
             parts: vec![PartSetup::of_base(PartName::Policy)],
             brought: 0,
             is_restored: false,
-            initial: None,
             tensors: None,
             replaced: BTreeMap::new(),
             quantization,
@@ -102,7 +99,7 @@ impl TrainingSetup {
 
     /// Puts everything on a device.
     pub fn load(&self, base: &Base, backend: &mut dyn Backend) -> Result<Models> {
-        let decoder = Decoder::load_with(base, backend, &self.options(base)?)?;
+        let decoder = Decoder::load_with(base, backend, &self.options(base))?;
         let mut parts = Vec::with_capacity(self.parts.len());
         let mut shared = Vec::new();
         for part in &self.parts {
@@ -150,15 +147,10 @@ impl TrainingSetup {
         Ok(top)
     }
 
-    fn options(&self, base: &Base) -> Result<LoadOptions> {
+    fn options(&self, base: &Base) -> LoadOptions {
         let optimizers = self.optimizers;
         let mut options = match self.policy().own() {
-            Some(adapter) => adapter.options_with(
-                base,
-                self.quantization,
-                Some(optimizers),
-                self.initial.as_deref(),
-            )?,
+            Some(adapter) => adapter.options(base, self.quantization, Some(optimizers)),
             None => LoadOptions { quantization: self.quantization, ..LoadOptions::default() },
         };
         if let Some(tensors) = self.tensors.clone() {
@@ -168,7 +160,7 @@ impl TrainingSetup {
         options.vocab_size = self.vocab_size;
         let adapters = self.parts.iter().flat_map(|part| &part.adapters);
         options.writes_tokens = adapters.into_iter().any(|own| !own.config.tokens.is_empty());
-        Ok(options)
+        options
     }
 
     /// Forgets values that are on the device now. What the export needs stays.
@@ -201,15 +193,10 @@ impl TrainingSetup {
     pub fn saving_bytes(&self, trained: &[TrainedTensor]) -> usize {
         let numbers: usize = trained.iter().map(TrainedTensor::len).sum();
         let largest = trained.iter().map(TrainedTensor::len).max().unwrap_or(0);
-        let below: usize = self.policy().frozen().iter().map(|below| lengths(&below.values)).sum();
-        let exported = match (&self.initial, below) {
-            // Twice the rank: what was trained and, negative, what it began with.
-            (Some(_), 0) => 2 * numbers,
-            // The one is put together from the other.
-            (Some(_), below) => 4 * numbers + below,
-            (None, 0) => 0,
-            (None, below) => numbers + below,
-        };
+        let frozen = self.policy().frozen();
+        let below: usize = frozen.iter().map(|below| lengths(&below.values)).sum();
+        // The one is put together from the others, one after another.
+        let exported = frozen.len() * (numbers + below);
         4 * (numbers + exported + self.untrained_numbers() + largest)
     }
 
@@ -230,7 +217,7 @@ impl TrainingSetup {
             }
         }
         let frozen: usize = frozen.into_iter().map(|adapter| lengths(&adapter.values)).sum();
-        4 * (frozen + self.untrained_numbers() + self.initial.as_deref().map_or(0, lengths))
+        4 * (frozen + self.untrained_numbers())
     }
 
     /// The adapter that is written for others, from the trained one's values: put together with what it
@@ -241,10 +228,7 @@ impl TrainingSetup {
         values: Vec<Vec<f32>>,
     ) -> Result<Option<(LoraConfig, Vec<Vec<f32>>)>> {
         let Some(own) = self.policy().own() else { return Ok(None) };
-        let (mut lora, mut values) = match &self.initial {
-            Some(initial) => own.config.without_pissa(&values, initial, config),
-            None => (own.config.clone(), values),
-        };
+        let (mut lora, mut values) = (own.config.clone(), values);
         for below in self.policy().frozen().iter().rev() {
             (lora, values) = lora.merged_with(&values, &below.config, &below.values, config)?;
         }

@@ -165,19 +165,16 @@ fn fresh(
         replaced.insert(HEAD.to_owned(), head);
     }
     let is_pissa = document.get_str("adapter.type") == "pissa";
-    let values = if sources.shapes_only {
-        lora.pissa = is_pissa;
-        let values = lora.no_values(&config);
-        setup.initial = is_pissa.then(|| values.clone());
-        values
-    } else if is_pissa {
-        let values = lora.pissa_values(sources.base, sources.threads)?;
-        lora.pissa = true;
-        setup.initial = Some(values.clone());
-        values
-    } else {
-        lora.initial_values(&config, recipe.seed)
+    let values = match (sources.shapes_only, is_pissa) {
+        (true, _) => lora.no_values(&config),
+        (false, true) => lora.pissa_values(sources.base, sources.threads)?,
+        (false, false) => lora.initial_values(&config, recipe.seed),
     };
+    if is_pissa {
+        // The base stays as it is: what the adapter begins with is taken off below it.
+        let below = lora.counterweight(&values, &config);
+        setup.policy_mut().adapters.push(below.into());
+    }
     let adapter = LoadedAdapter { config: lora, values, replaced };
     setup.policy_mut().adapters.push(adapter.into());
     Ok(())

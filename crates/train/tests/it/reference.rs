@@ -159,6 +159,13 @@ fn the_reference_does_not_move_with_the_policy() {
         check(&what("tokens"), &base, fresh(adapter(&base, 1, tokens)), Reference::Base);
         check(&what("dora"), &base, fresh(adapter(&base, 1, dora)), Reference::Base);
 
+        // What a PiSSA adapter begins with is taken off below it.
+        let LoadedAdapter { config, replaced, .. } = adapter(&base, 1, plain);
+        let values = config.pissa_values(&base, 1).unwrap();
+        let below = config.counterweight(&values, &base.config);
+        let pissa = setup(0, vec![below, LoadedAdapter { config, values, replaced }]);
+        check(&what("pissa"), &base, pissa, Reference::Base);
+
         let continued = |adapter| setup(1, vec![moved(&base, adapter)]);
         let begun = continued(adapter(&base, 1, plain));
         check(&what("continued"), &base, begun, Reference::Part);

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
+use compute::{Backend, DeviceConfig, Precision};
 use hub::Models;
 use text::Date;
 use train::trainer::DataAccess;
@@ -80,12 +80,11 @@ impl Context {
     }
 
     /// The device; `--precision` goes before what is asked for here.
-    pub(crate) fn cpu(&self, precision: Precision) -> Result<Cpu> {
-        let wrong = |error: compute::Error| Failure::wrong("device", error.to_string());
-        let isa: Option<Isa> =
-            self.global.isa.as_deref().map(str::parse).transpose().map_err(wrong)?;
+    pub(crate) fn device(&self, precision: Precision) -> Result<Box<dyn Backend>> {
+        let isa = self.global.isa.as_deref();
         let precision = self.global.precision.as_deref().map_or(precision, precision_of);
-        Cpu::new(CpuConfig { threads: self.threads(), isa, precision }).map_err(wrong)
+        let device = compute::open(DeviceConfig { threads: self.threads(), isa, precision });
+        device.map_err(|error| Failure::wrong("device", error.to_string()))
     }
 
     /// How the rows of a recipe are come by.

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
-use compute::cpu::{Cpu, Precision};
-use compute::{Backend as _, Quantization};
+use compute::{Backend, Precision, Quantization};
 use data::Supervisor;
 use data::record::Prompt;
 use model::adapter::{LoadedAdapter, PeftMetadata};
@@ -136,7 +135,7 @@ pub(crate) struct Answers {
 /// A base, perhaps with an adapter, that answers. Its weights are loaded once it is known what they are asked.
 pub(crate) struct Session {
     base: Base,
-    backend: Cpu,
+    backend: Box<dyn Backend>,
     model: Model,
     /// The model on a device that only counts.
     counted: Counted,
@@ -172,13 +171,12 @@ impl Session {
             context.terminal.note(&format!("{}; {}", remark.message, remark.hint));
         }
         let mut metadata = base.metadata_with(model.adapter.as_deref(), date)?;
-        let backend = context.cpu(Precision::Bf16)?;
+        let backend = context.device(Precision::Bf16)?;
         let folder = model.adapter.as_ref();
         let adapter = folder.map(|folder| read_adapter(context, &base, folder)).transpose()?;
         // As it was trained, so it is served.
         let quantization = own.quantization.filter(|_| adapter.is_some());
-        let device = (&backend.device(), backend.operand());
-        let counted = Counted::new(&base, adapter.as_ref(), quantization, device)?;
+        let counted = Counted::new(&base, adapter.as_ref(), quantization, &*backend)?;
 
         let mut kwargs = own.template_kwargs;
         if let Some(recipe) = &served.recipe {
@@ -218,10 +216,10 @@ impl Session {
         let (decoder, adapter) = match adapter.take() {
             Some(adapter) => {
                 let (decoder, adapter) =
-                    adapter.load(&self.base, &mut self.backend, quantization, None)?;
+                    adapter.load(&self.base, &mut *self.backend, quantization, None)?;
                 (decoder, Some(adapter))
             }
-            None => (Decoder::load(&self.base, &mut self.backend)?, None),
+            None => (Decoder::load(&self.base, &mut *self.backend)?, None),
         };
         self.model = Model::Loaded(Box::new((decoder, adapter)));
         Ok(())
@@ -365,7 +363,7 @@ impl Session {
         };
         let (decoder, adapter) = &**loaded;
         let adapter = adapter.as_ref().filter(|_| with_adapter);
-        let backend = &mut self.backend;
+        let backend = &mut *self.backend;
         let completions = generate(decoder, backend, adapter, &asked, &config, &mut on_token)?;
         if let Some(error) = failed {
             return Err(error);

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::cpu::{Form, Isa, Workspace};
 use crate::op::{Attention, Head, Linear, Optimize, WeightGradient};
 use crate::quantize::BLOCK_LEN;
 use crate::{
-    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
-    Quantization, QuantizedSource, QuantizedValues, Region, Result, Shape, Storage, Weight,
-    WeightSource,
+    Backend, Buffer, DType, Device, Error, Footprint, Kept, LookupSource, Mark, Op, OptimizerKind,
+    Parameter, Quantization, QuantizedSource, QuantizedValues, Region, Result, Shape, Storage,
+    Weight, WeightSource,
 };
 
 /// What was needed up to now.
@@ -26,10 +25,10 @@ pub struct Measured {
     /// The most bytes in allocations of their own, masters and moments of trained matrices among them, and what
     /// a step of the optimizer takes for itself.
     pub static_bytes: usize,
-    /// The most bytes of weights as the CPU backend keeps them: blocks as they are stored, all else as operands.
+    /// The most bytes of weights: blocks and codes as they are stored, all else as operands.
     pub weight_bytes: usize,
-    /// What kernels hold beside stack and weights: operands they pack, chunks of logits, what threads unpack
-    /// into. Known for a [device](Measure::of) only.
+    /// What kernels hold beside stack and weights, as the device's [`Footprint`] counts it. Known for a
+    /// [device](Measure::of) only.
     pub workspace_bytes: usize,
     /// Bytes of a row of the matrices that stay in their file, of which only looked-up rows come into memory.
     pub lookup_row_bytes: usize,
@@ -47,15 +46,13 @@ pub struct Measured {
 #[derive(Clone)]
 pub struct Measure {
     operand: DType,
-    workspace: Option<Workspace>,
+    footprint: Option<Box<dyn Footprint>>,
     height: usize,
     static_bytes: usize,
     weight_bytes: usize,
     /// Bytes of each static buffer, and of each weight with its static buffers.
     statics: BTreeMap<u32, usize>,
     weights: BTreeMap<u32, usize>,
-    /// How weights lie that are not plain operands.
-    forms: BTreeMap<u32, Form>,
     /// What was uploaded, by region and offset.
     uploads: BTreeMap<(u64, usize), Vec<u32>>,
     next: u32,
@@ -63,39 +60,31 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// Measures for a CPU backend that multiplies in `operand`.
+    /// Measures for a backend that multiplies in `operand`, without the workspace of its kernels.
     pub fn new(operand: DType) -> Self {
         Measure {
             operand,
-            workspace: None,
+            footprint: None,
             height: 0,
             static_bytes: 0,
             weight_bytes: 0,
             statics: BTreeMap::new(),
             weights: BTreeMap::new(),
-            forms: BTreeMap::new(),
             uploads: BTreeMap::new(),
             next: 0,
             measured: Measured::default(),
         }
     }
 
-    /// Measures what this CPU device, multiplying in `operand`, would take, its workspace included.
-    pub fn of(device: &Device, operand: DType) -> Self {
-        let isa = device.isa.parse::<Isa>().ok().filter(|_| device.kind == "cpu");
-        let workspace = isa.map(|isa| Workspace::new(isa, device.threads, operand));
-        Measure { workspace, ..Measure::new(operand) }
+    /// Measures what this device would take, the workspace of its kernels included.
+    pub fn of(backend: &dyn Backend) -> Self {
+        Measure { footprint: backend.footprint(), ..Measure::new(backend.operand()) }
     }
 
     /// What was needed up to now.
     pub fn report(&self) -> Measured {
-        let workspace_bytes = self.workspace.as_ref().map_or(0, Workspace::bytes);
+        let workspace_bytes = self.footprint.as_ref().map_or(0, |footprint| footprint.bytes());
         Measured { workspace_bytes, ..self.measured }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn workspace(&self) -> Option<&Workspace> {
-        self.workspace.as_ref()
     }
 
     fn number(&mut self) -> u32 {
@@ -103,12 +92,15 @@ impl Measure {
         self.next
     }
 
-    fn add_weight(&mut self, rows: usize, cols: usize, bytes: usize) -> Weight {
-        let id = self.number();
-        self.weights.insert(id, bytes);
+    fn add_weight(&mut self, rows: usize, cols: usize, bytes: usize, kept: Kept) -> Weight {
+        let weight = Weight { id: self.number(), rows, cols };
+        self.weights.insert(weight.id, bytes);
         self.weight_bytes += bytes;
         self.measured.weight_bytes = self.measured.weight_bytes.max(self.weight_bytes);
-        Weight { id, rows, cols }
+        if let Some(footprint) = &mut self.footprint {
+            footprint.load(weight, kept);
+        }
+        weight
     }
 
     /// What was uploaded to a buffer. A static buffer starts as zeros.
@@ -142,30 +134,20 @@ impl Measure {
     fn attention(&mut self, op: &Attention, flops_per_dim: u64) {
         let per_pair = flops_per_dim * (op.head_dim * op.heads) as u64;
         self.measured.flops_attention += self.visible_pairs(op) * per_pair;
-        if let Some(workspace) = &mut self.workspace {
-            workspace.attention(op);
-        }
     }
 
     fn linear(&mut self, list: &[Linear<'_>]) {
         for op in list {
+            op.assert_terms();
             for term in op.terms {
                 self.measured.flops_linear += product(op.rows, term.weight.rows, term.weight.cols);
             }
-        }
-        if let Some(workspace) = &mut self.workspace {
-            let forms = &self.forms;
-            let form = |weight: Weight| forms.get(&weight.id).copied().unwrap_or(Form::Panels);
-            workspace.linear(list, &form);
         }
     }
 
     fn weight_gradient(&mut self, list: &[WeightGradient]) {
         for op in list {
             self.measured.flops_weight_gradient += product(op.dy.len / op.n, op.n, op.k);
-        }
-        if let Some(workspace) = &mut self.workspace {
-            workspace.weight_gradient(list);
         }
     }
 
@@ -186,9 +168,6 @@ impl Measure {
         if let Some(d_weight) = op.d_weight {
             let elements = d_weight.gradient.len;
             self.measured.flops_weight_gradient += product(op.reads, elements, 1);
-        }
-        if let Some(workspace) = &mut self.workspace {
-            workspace.head(op);
         }
     }
 }
@@ -259,23 +238,23 @@ impl Backend for Measure {
             let actual = source.bytes.len();
             return Err(Error::WeightBytes { storage, rows, cols, expected: 0, actual });
         };
-        let bytes = match storage {
-            Storage::F32 | Storage::F16 | Storage::Bf16 => rows * cols * self.operand.size(),
-            _ => rows * row_bytes,
+        let (bytes, kept) = match storage {
+            Storage::F32 | Storage::F16 | Storage::Bf16 => {
+                (rows * cols * self.operand.size(), Kept::Operands)
+            }
+            _ => (rows * row_bytes, Kept::Blocks(storage)),
         };
-        let weight = self.add_weight(rows, cols, bytes);
-        if storage.block_len() > 1 {
-            self.forms.insert(weight.id, Form::of_blocks(storage));
-        }
-        Ok(weight)
+        Ok(self.add_weight(rows, cols, bytes, kept))
     }
 
     /// As [`load`](Backend::load).
     fn load_as(&mut self, source: WeightSource<'_>, to: Quantization) -> Result<Weight> {
         let WeightSource { rows, cols, .. } = source;
-        let weight = self.add_weight(rows, cols, to.resident_bytes(rows, cols));
-        self.forms.insert(weight.id, Form::of_codes(to == Quantization::Nf4));
-        Ok(weight)
+        let kept = match to {
+            Quantization::Nf4 => Kept::FourBit,
+            Quantization::Int8 => Kept::EightBit,
+        };
+        Ok(self.add_weight(rows, cols, to.resident_bytes(rows, cols), kept))
     }
 
     /// As [`load`](Backend::load).
@@ -298,16 +277,17 @@ impl Backend for Measure {
     /// Looks at the shape and the lengths of blocks: all else may be empty.
     fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
         let QuantizedSource { rows, cols, values } = source;
-        let weight = self.add_weight(rows, cols, values.resident_bytes(rows, cols));
-        let four_bit = matches!(values, QuantizedValues::FourBit { .. });
-        self.forms.insert(weight.id, Form::of_codes(four_bit));
-        Ok(weight)
+        let kept = match values {
+            QuantizedValues::FourBit { .. } => Kept::FourBit,
+            QuantizedValues::EightBit { .. } => Kept::EightBit,
+        };
+        Ok(self.add_weight(rows, cols, values.resident_bytes(rows, cols), kept))
     }
 
     /// Nothing is kept.
     fn load_lookup(&mut self, source: LookupSource) -> Result<Weight> {
         self.measured.lookup_row_bytes += source.storage.row_bytes(source.cols).unwrap_or(0);
-        Ok(self.add_weight(source.rows, source.cols, 0))
+        Ok(self.add_weight(source.rows, source.cols, 0, Kept::Operands))
     }
 
     /// Looks at the shape alone: `values` may be empty.
@@ -320,13 +300,16 @@ impl Backend for Measure {
     ) -> Result<Parameter> {
         let mut weights = Vec::with_capacity(parts.len());
         for (rows, cols, range) in shape.parts(parts) {
-            weights.push(self.add_weight(rows, cols, range.len() * self.operand.size()));
+            let bytes = range.len() * self.operand.size();
+            weights.push(self.add_weight(rows, cols, bytes, Kept::Operands));
         }
         Parameter::new(self, shape, &weights, optimizer)
     }
 
     fn unload(&mut self, weight: Weight) {
-        self.forms.remove(&weight.id);
+        if let Some(footprint) = &mut self.footprint {
+            footprint.unload(weight);
+        }
         self.weight_bytes -= self.weights.remove(&weight.id).expect("a loaded weight");
     }
 
@@ -368,6 +351,9 @@ impl Backend for Measure {
     }
 
     fn run(&mut self, op: Op<'_>) -> Result<()> {
+        if let Some(footprint) = &mut self.footprint {
+            footprint.run(&op);
+        }
         match op {
             Op::Linear(ops) => self.linear(ops),
             Op::WeightGradient(ops) => self.weight_gradient(ops),
@@ -383,6 +369,10 @@ impl Backend for Measure {
 
     fn sync(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+        self.footprint.clone()
     }
 }
 

@@ -274,7 +274,7 @@ pub struct Term {
 pub struct Linear<'a> {
     /// Rows of every input and of the output.
     pub rows: usize,
-    /// At least one; all with the same N.
+    /// At least one and at most [`TERMS_MAX`](Linear::TERMS_MAX); all with the same N.
     pub terms: &'a [Term],
     /// Factor on the sum of the products and the bias.
     pub scale: f32,
@@ -287,9 +287,20 @@ pub struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
+    /// The most terms. The input gradient of queries, keys and values has the most: three for the layers, three
+    /// for each adapter over them.
+    pub const TERMS_MAX: usize = 16;
+
     /// The sum of products alone: scale 1, no bias, no base.
     pub fn product(rows: usize, terms: &'a [Term], out: Buffer) -> Self {
         Linear { rows, terms, scale: 1.0, bias: None, base: None, out }
+    }
+
+    /// Panics where the number of terms is not what every device takes. Counting devices ask as well, so a plan
+    /// stops before a kernel does.
+    pub(crate) fn assert_terms(&self) {
+        let (count, most) = (self.terms.len(), Self::TERMS_MAX);
+        assert!((1..=most).contains(&count), "linear: {count} terms, a product takes 1 to {most}");
     }
 }
 

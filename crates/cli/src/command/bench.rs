@@ -9,7 +9,7 @@ mod subject;
 mod training;
 
 use clap::{Args, ValueEnum};
-use compute::cpu::Precision;
+use compute::Precision;
 use serde_json::json;
 
 use crate::context::Context;

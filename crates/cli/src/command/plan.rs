@@ -1,7 +1,6 @@
 //! `tunesmith plan`: what a recipe would take, before anything is loaded.
 
 use clap::Args;
-use compute::Backend as _;
 use keys::{Document, Settings as _};
 use train::trainer::{Planned, StandIn};
 
@@ -63,12 +62,12 @@ fn plan(
     subject: Subject,
     context: &Context,
 ) -> Result<Planned> {
-    let device = context.cpu(precision_of(document.get_str("precision")))?;
+    let device = context.device(precision_of(document.get_str("precision")))?;
     let memory = arguments.memory.map(|gigabytes| (gigabytes * 1e9) as usize);
     let job = subject.job(document, memory, context);
     let rows = arguments.rows as usize;
     let stand_in = arguments.tokens.map(|tokens| StandIn { rows, tokens: tokens as usize });
-    let planned = train::trainer::plan(job, &device.device(), device.operand(), stand_in);
+    let planned = train::trainer::plan(job, &*device, stand_in);
     planned.map_err(|error| {
         Failure::from(error).or_hint(stand_in.is_none().then_some(
             "`--tokens N` plans rows of N tokens where there is no tokenizer or no data yet",

@@ -210,7 +210,7 @@ impl Show<'_> {
         let seconds = 60.0 * self.arguments.minutes - self.begun.elapsed().as_secs_f64();
         let arms = [work.base[0], work.base[1], work.tuned];
         let plan = Plan::new(pace, &work.train, &arms, seconds);
-        let device = compute::Backend::device(&stage.backend);
+        let device = stage.backend.device();
         self.say(&format!(
             "speed  {} on {} threads: {} tokens/s trained, {} read, {} written",
             device.isa,

@@ -159,7 +159,7 @@ impl Order {
             _ => None,
         };
         let precision = precision.unwrap_or_else(|| document.get_str("precision").to_owned());
-        let mut backend = context.cpu(precision_of(&precision))?;
+        let backend = &mut *context.device(precision_of(&precision))?;
         let signals = Signals::install()?;
         let asked = signals.clone();
         let stop = data::Stop::when(move || asked.asked().is_some());
@@ -194,7 +194,7 @@ impl Order {
             guard.take();
             progress.event(event);
         };
-        let trained = train::trainer::train(job, folder, &mut backend, &mut observer, &mut control);
+        let trained = train::trainer::train(job, folder, backend, &mut observer, &mut control);
         drop(guard);
         let losses = progress.finish();
         let summary = match (trained, signals.asked()) {

@@ -17,22 +17,15 @@ use super::panel::{Format, Machine};
 use super::rope::{Rotation, rope, rope_table};
 use super::sample::{Drawn, Logits, sample};
 use super::weight::{Matrix, quantize};
+use super::workspace::Workspace;
 use super::{Isa, Pool, cast, embed, gated, norm, rows};
 use crate::backend::load_parts;
 use crate::op::{self, AttentionLayout, Linear};
 use crate::{
-    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
-    Quantization, QuantizedSource, Region, Result, Shape, Weight, WeightSource,
+    Backend, Buffer, DType, Device, Error, Footprint, LookupSource, Mark, Op, OptimizerKind,
+    Parameter, Precision, Quantization, QuantizedSource, Region, Result, Shape, Weight,
+    WeightSource,
 };
-
-/// What matrix products multiply in. Sums are f32 in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// bfloat16: half the memory, and the fastest where the processor multiplies it.
-    Bf16,
-    /// 32-bit floats.
-    F32,
-}
 
 /// How a [`Cpu`] is to work.
 #[derive(Clone, Copy, Debug)]
@@ -76,13 +69,7 @@ impl Cpu {
             let message = String::from("`threads` is 0; at least one is needed");
             return Err(Error::Device { device: "cpu", message });
         }
-        let format = Format::new(
-            isa,
-            match config.precision {
-                Precision::F32 => DType::F32,
-                Precision::Bf16 => DType::Bf16,
-            },
-        );
+        let format = Format::new(isa, config.precision.operand());
         Ok(Cpu {
             pool: Pool::new(config.threads),
             isa,
@@ -92,12 +79,6 @@ impl Cpu {
             packing: Packing::new(),
             head: HeadMemory::new(),
         })
-    }
-
-    /// Multiplies and additions in a second that the kernel of matrix products reaches on
-    /// all threads when operands lie in the first-level cache. Measured, in about 0.2 s.
-    pub fn peak_flops(&self) -> f64 {
-        peak_flops(&self.pool, self.isa, self.format)
     }
 
     /// Bytes taken for packed operands, and for each of the head's kinds of memory.
@@ -335,6 +316,15 @@ impl Backend for Cpu {
     fn sync(&mut self) -> Result<()> {
         self.pool.settle();
         Ok(())
+    }
+
+    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+        let threads = self.pool.threads();
+        Some(Box::new(Workspace::new(self.isa, threads, self.operand())))
+    }
+
+    fn peak_flops(&self) -> Option<f64> {
+        Some(peak_flops(&self.pool, self.isa, self.format))
     }
 }
 
@@ -645,7 +635,8 @@ fn product<'a>(places: &Places, linear: &Linear<'_>, terms: &'a [ProductTerm<'a>
     let outputs =
         |term: &ProductTerm<'_>| if term.transposed { term.matrix.cols } else { term.matrix.rows };
     let rows = linear.rows;
-    let n = terms.first().map(outputs).expect("linear: at least one term");
+    linear.assert_terms();
+    let n = outputs(&terms[0]);
     assert!(terms.iter().all(|term| outputs(term) == n), "linear: all terms have {n} outputs");
     assert_eq!(linear.out.len, rows * n, "linear: out is [{rows}, {n}]");
     let base = linear.base.map_or(std::ptr::null(), |base| {

@@ -13,7 +13,7 @@ const ROUND: f32 = 12_582_912.0;
 
 /// `e^x` to 2 units in the last place; 0 below -104, infinity above 89.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -33,37 +33,9 @@ pub fn exp(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(n - half)
 }
 
-/// The natural logarithm to 3 units in the last place.
-#[inline(always)]
-pub fn log(x: f32) -> f32 {
-    let subnormal = x < f32::MIN_POSITIVE;
-    let scaled = if subnormal { x * 8_388_608.0 } else { x };
-    let bias = if subnormal { 23 } else { 0 };
-    // The mantissa into [sqrt(1/2), sqrt(2)).
-    let bits = scaled.to_bits() as i32;
-    let exponent = (bits.wrapping_sub(0x3F35_04F3)) >> 23;
-    let m = f32::from_bits(bits.wrapping_sub(exponent << 23) as u32);
-    let n = (exponent - bias) as f32;
-    // ln m = 2 artanh s with s = (m - 1) / (m + 1), |s| < 0.172.
-    let f = m - 1.0;
-    let s = f / (m + 1.0);
-    let s2 = s * s;
-    let tail = s2 * (1.0 / 3.0 + s2 * (0.2 + s2 * (1.0 / 7.0 + s2 * (1.0 / 9.0))));
-    let value = (n * 0.693_359_4 + (n * -2.121_944_4e-4 + 2.0 * s * tail)) + 2.0 * s;
-    let value = if x == 0.0 { f32::NEG_INFINITY } else { value };
-    let value = if x == f32::INFINITY { x } else { value };
-    if x >= 0.0 { value } else { f32::NAN }
-}
-
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
 /// The hyperbolic tangent.
 #[inline(always)]
-pub fn tanh(x: f32) -> f32 {
+pub(crate) fn tanh(x: f32) -> f32 {
     // Near 0 the quotient below loses digits; there the series to x^11 is exact enough.
     let x2 = x * x;
     let series = -17.0 / 315.0 + x2 * (62.0 / 2835.0 + x2 * (-1382.0 / 155_925.0));
@@ -93,12 +65,8 @@ mod tests {
     #[test]
     fn functions_are_close_to_f64() {
         check(exp, f64::exp, (-87.0, 88.7), 1.6e-7);
-        check(log, f64::ln, (1e-6, 4.0), 2.5e-7);
-        check(log, f64::ln, (4.0, 3e38), 2.5e-7);
-        check(log, f64::ln, (1e-45, 1e-37), 2.5e-7);
         check(tanh, f64::tanh, (-12.0, 12.0), 3e-7);
         check(tanh, f64::tanh, (-0.4, 0.4), 3e-7);
-        check(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), (-80.0, 80.0), 3e-7);
     }
 
     #[test]
@@ -108,14 +76,9 @@ mod tests {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(100.0), f32::INFINITY);
         assert!((exp(-100.0) - 3.78e-44).abs() < 3e-45);
-        assert_eq!(log(1.0), 0.0);
-        assert_eq!(log(0.0), f32::NEG_INFINITY);
-        assert_eq!(log(f32::INFINITY), f32::INFINITY);
-        assert!(log(-1.0).is_nan());
         assert_eq!(tanh(50.0), 1.0);
         assert_eq!(tanh(-50.0), -1.0);
-        assert_eq!(sigmoid(-200.0), 0.0);
-        for f in [exp, log, tanh, sigmoid] {
+        for f in [exp, tanh] {
             assert!(f(f32::NAN).is_nan());
         }
     }

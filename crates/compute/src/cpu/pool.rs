@@ -15,7 +15,7 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// Memory of one thread that lasts from task to task. It only grows, and what
 /// it hands out has undefined contents.
-pub struct Scratch {
+pub(crate) struct Scratch {
     memory: Memory,
 }
 
@@ -32,13 +32,13 @@ impl Scratch {
     }
 
     /// `len` numbers, aligned to 64 bytes.
-    pub fn f32(&mut self, len: usize) -> &mut [f32] {
+    pub(crate) fn f32(&mut self, len: usize) -> &mut [f32] {
         let [slice] = self.split([len]);
         slice
     }
 
     /// Several slices at once, each aligned to 64 bytes.
-    pub fn split<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
+    pub(crate) fn split<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
         let padded = |len: usize| (len * size_of::<f32>()).next_multiple_of(ALIGN);
         let total: usize = lens.iter().map(|&len| padded(len)).sum();
         if total > self.memory.bytes() {
@@ -135,7 +135,7 @@ impl Shared {
 }
 
 /// A fixed set of threads that run the tasks of one job at a time.
-pub struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Of the thread that calls `run`, which takes part.
@@ -150,7 +150,7 @@ unsafe impl Sync for Pool {}
 
 impl Pool {
     /// Starts `threads - 1` threads; the caller of [`run`](Pool::run) is the last.
-    pub fn new(threads: usize) -> Self {
+    pub(crate) fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             claims: AtomicU64::new(0),
             body: UnsafeCell::new(None),
@@ -175,7 +175,7 @@ impl Pool {
     }
 
     /// Threads that take part in a job, the caller's among them.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
@@ -184,7 +184,7 @@ impl Pool {
     ///
     /// # Panics
     /// When a task panics, with its message, and from then on always; and when called from a task.
-    pub fn run(&self, tasks: usize, body: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+    pub(crate) fn run(&self, tasks: usize, body: &(dyn Fn(usize, &mut Scratch) + Sync)) {
         assert!(!self.busy.swap(true, Ordering::Acquire), "a task of the pool starts no other");
         // SAFETY: `busy` is held.
         let scratch = unsafe { &mut *self.scratch.get() };
@@ -198,7 +198,7 @@ impl Pool {
 
     /// Gives every thread as much scratch as any has needed so far: which thread takes which task is chance,
     /// and the same work again shall ask the system for no memory.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let largest = self.shared.largest.load(Ordering::Relaxed);
         if self.settled.swap(largest, Ordering::Relaxed) < largest {
             // Nobody takes a second task before everybody has one.

@@ -4,6 +4,8 @@
 //! when they are first needed, and kept. Pages that nothing touches cost nothing, so what counts is
 //! the largest use of each, not what was reserved for it.
 
+use std::collections::BTreeMap;
+
 use super::attention::backward_words;
 use super::gemm::{GRADIENT_STEPS, PASS_STEPS};
 use super::head::{chunk_reads, steps_at_a_time};
@@ -11,28 +13,7 @@ use super::panel::{Format, PANEL};
 use super::weight::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH, TEMPORARY};
 use super::{Isa, backend};
 use crate::op::{Attention, Head, Linear, WeightGradient};
-use crate::{Buffer, DType, Storage, Weight};
-
-/// How a weight lies in memory, as far as it decides what a product unpacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Panels that are multiplied where they lie, unless transposed.
-    Panels,
-    /// Blocks or codes, and how many panels of the transpose are unpacked together.
-    Packed(usize),
-}
-
-impl Form {
-    /// Blocks as their file has them.
-    pub(crate) fn of_blocks(storage: Storage) -> Self {
-        Form::Packed(storage.block_len() / PANEL)
-    }
-
-    /// Codes of a quantised matrix, of 4 or 8 bits.
-    pub(crate) fn of_codes(four_bit: bool) -> Self {
-        Form::Packed(if four_bit { FOUR_BIT_WIDTH } else { EIGHT_BIT_WIDTH })
-    }
-}
+use crate::{Buffer, DType, Footprint, Kept, Op, Weight};
 
 /// The largest use of each kind of memory, in bytes.
 #[derive(Clone, Debug)]
@@ -46,31 +27,40 @@ pub(crate) struct Workspace {
     head: [usize; 4],
     /// Of one thread.
     scratch: usize,
+    /// How weights are kept that are not operands.
+    kept: BTreeMap<u32, Kept>,
 }
 
 impl Workspace {
     /// Nothing used yet.
     pub(crate) fn new(isa: Isa, threads: usize, operand: DType) -> Self {
         let format = Format::new(isa, operand);
-        Workspace { isa, format, threads, packing: 0, head: [0; 4], scratch: 4 * TEMPORARY }
+        let (packing, head, scratch) = (0, [0; 4], 4 * TEMPORARY);
+        Workspace { isa, format, threads, packing, head, scratch, kept: BTreeMap::new() }
     }
 
-    /// All together.
-    pub(crate) fn bytes(&self) -> usize {
-        self.packing + self.head.iter().sum::<usize>() + self.threads * self.scratch
-    }
-
-    /// Products of one call; `form` says how their weights lie.
-    pub(crate) fn linear(&mut self, list: &[Linear<'_>], form: &dyn Fn(Weight) -> Form) {
+    /// Products of one call.
+    fn linear(&mut self, list: &[Linear<'_>]) {
         let mut rest = list;
         while !rest.is_empty() {
             let (together, later) = rest.split_at(backend::independent(rest));
-            self.products(together, form);
+            self.products(together);
             rest = later;
         }
     }
 
-    fn products(&mut self, list: &[Linear<'_>], form: &dyn Fn(Weight) -> Form) {
+    /// Panels of the transpose that are unpacked together; none where the matrix is multiplied where it lies, unless
+    /// transposed.
+    fn unpacked_width(&self, weight: Weight) -> Option<usize> {
+        match self.kept.get(&weight.id)? {
+            Kept::Operands => None,
+            Kept::Blocks(storage) => Some(storage.block_len() / PANEL),
+            Kept::FourBit => Some(FOUR_BIT_WIDTH),
+            Kept::EightBit => Some(EIGHT_BIT_WIDTH),
+        }
+    }
+
+    fn products(&mut self, list: &[Linear<'_>]) {
         let mut inputs: Vec<(Buffer, usize)> = Vec::new();
         let mut words = 0;
         for op in list {
@@ -78,9 +68,9 @@ impl Workspace {
             for term in op.terms {
                 let k = if term.transposed { term.weight.rows } else { term.weight.cols };
                 steps += self.format.steps(k);
-                match form(term.weight) {
-                    Form::Panels => unpacks |= term.transposed,
-                    Form::Packed(panels) => {
+                match self.unpacked_width(term.weight) {
+                    None => unpacks |= term.transposed,
+                    Some(panels) => {
                         unpacks = true;
                         width = width.max(if term.transposed { panels } else { 1 });
                     }
@@ -98,7 +88,7 @@ impl Workspace {
     }
 
     /// Gradients of one call.
-    pub(crate) fn weight_gradient(&mut self, list: &[WeightGradient]) {
+    fn weight_gradient(&mut self, list: &[WeightGradient]) {
         let words = |op: &WeightGradient| self.gradient_words(op.dy.len / op.n, op.n, op.k);
         let words = list.iter().map(words).sum::<usize>();
         self.packing = self.packing.max(4 * words);
@@ -111,7 +101,7 @@ impl Workspace {
     }
 
     /// The output layer.
-    pub(crate) fn head(&mut self, op: &Head) {
+    fn head(&mut self, op: &Head) {
         let (vocab, cols) = (op.weight.rows, op.weight.cols);
         let reads = chunk_reads(self.isa, vocab).min(op.reads);
         self.packing = self.packing.max(4 * reads * self.format.steps(cols));
@@ -135,7 +125,7 @@ impl Workspace {
     }
 
     /// Attention forward or backward, of which backward takes more.
-    pub(crate) fn attention(&mut self, op: &Attention) {
+    fn attention(&mut self, op: &Attention) {
         self.take_scratch(4 * backward_words(op.into()).iter().sum::<usize>());
     }
 
@@ -144,12 +134,49 @@ impl Workspace {
     }
 }
 
+impl Footprint for Workspace {
+    fn load(&mut self, weight: Weight, kept: Kept) {
+        if kept != Kept::Operands {
+            self.kept.insert(weight.id, kept);
+        }
+    }
+
+    fn unload(&mut self, weight: Weight) {
+        self.kept.remove(&weight.id);
+    }
+
+    fn run(&mut self, op: &Op<'_>) {
+        match op {
+            Op::Linear(list) => self.linear(list),
+            Op::WeightGradient(list) => self.weight_gradient(list),
+            Op::Attention(op) => self.attention(op),
+            Op::AttentionBackward(op) => self.attention(&op.forward),
+            Op::Head(op) => self.head(op),
+            // These work in their operands.
+            _ => {}
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.packing + self.head.iter().sum::<usize>() + self.threads * self.scratch
+    }
+
+    fn copy(&self) -> Box<dyn Footprint> {
+        Box::new(self.clone())
+    }
+
+    #[cfg(test)]
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::{Cpu, CpuConfig, Precision};
     use crate::op::{HeadGradients, HeadOutputs, HeadWeightGradient, Term};
-    use crate::{Backend, Op, OptimizerKind, Shape};
+    use crate::{Backend, OptimizerKind, Shape};
 
     const READS: usize = 30;
     const VOCAB: usize = 3000;
@@ -209,9 +236,10 @@ mod tests {
                 let mut cpu =
                     Cpu::new(CpuConfig { threads: 1, isa: Some(isa), precision }).unwrap();
                 work(&mut cpu);
-                let mut measure = crate::Measure::of(&cpu.device(), cpu.operand());
+                let mut measure = crate::Measure::of(&cpu);
                 work(&mut measure);
-                let counted = measure.workspace().expect("the device is a CPU");
+                let footprint = measure.footprint().expect("that of the device");
+                let counted: &Workspace = footprint.as_any().downcast_ref().expect("a CPU");
                 // Memory is taken in powers of two, for logits as of the longest chunk.
                 let rounded = counted.head.map(usize::next_power_of_two);
                 let (packing, head) = cpu.taken();

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use crate::op::{Linear, Term, WeightGradient};
 
 pub(super) fn forward(memory: &mut Memory, op: &Linear<'_>) {
-    assert!(!op.terms.is_empty(), "a linear op has terms");
+    op.assert_terms();
     let len = op.out.len;
     let mut out = match op.base {
         Some(base) if base == op.out => memory.present(base, len),

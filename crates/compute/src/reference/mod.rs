@@ -20,8 +20,8 @@ mod sample;
 
 use crate::quantize::Quantized;
 use crate::{
-    Backend, Buffer, DType, Device, Error, LookupSource, Mark, Op, OptimizerKind, Parameter,
-    Quantization, QuantizedSource, Region, Result, Shape, Weight, WeightSource,
+    Backend, Buffer, DType, Device, Error, Footprint, LookupSource, Mark, Op, OptimizerKind,
+    Parameter, Quantization, QuantizedSource, Region, Result, Shape, Weight, WeightSource,
 };
 use memory::Memory;
 
@@ -314,6 +314,11 @@ impl Backend for Reference {
     fn sync(&mut self) -> Result<()> {
         self.run_queue();
         Ok(())
+    }
+
+    /// What it works in is not counted: it is the oracle, not a device.
+    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+        None
     }
 }
 

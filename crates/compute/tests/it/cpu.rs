@@ -1,7 +1,10 @@
 //! The CPU backend at every level of the instruction set that this machine has.
 
-use compute::conformance;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
+use compute::op::{Linear, Term};
+use compute::{Backend, DType, Measure, Op, OptimizerKind, Reference, Shape, conformance};
 
 /// A test at every level and in both precisions, with these numbers of threads.
 fn on_every_cpu<const N: usize>(threads: [usize; N], test: impl Fn([Cpu; N])) {
@@ -31,4 +34,28 @@ fn results_do_not_depend_on_company() {
             conformance::invariance::check(&mut cpu);
         }
     });
+}
+
+/// One more is refused by name, on every device and in a plan.
+#[test]
+fn a_product_of_too_many_terms_says_so() {
+    let config = CpuConfig { threads: 1, isa: None, precision: Precision::F32 };
+    let mut cpu = Cpu::new(config).expect("a CPU");
+    let mut measure = Measure::of(&cpu);
+    let backends: [&mut dyn Backend; 3] = [&mut cpu, &mut measure, &mut Reference::new()];
+    for backend in backends {
+        backend.reserve(1 << 12).unwrap();
+        let values = [0.0; 4];
+        let parameter = backend.load_trained(Shape::Matrix(2, 2), &values, OptimizerKind::Sgd);
+        let [x, out] = [(); 2].map(|()| backend.alloc(2, DType::F32).unwrap());
+        backend.upload(&values[..2], x).unwrap();
+        let term = Term { input: x, weight: parameter.unwrap().matrix(), transposed: false };
+        let terms = [term; Linear::TERMS_MAX + 1];
+        let linear = [Linear::product(1, &terms, out)];
+        let run =
+            AssertUnwindSafe(|| backend.run(Op::Linear(&linear)).and_then(|()| backend.sync()));
+        let payload = catch_unwind(run).expect_err("too many terms");
+        let message = payload.downcast_ref::<String>().expect("a message");
+        assert_eq!(message, "linear: 17 terms, a product takes 1 to 16");
+    }
 }

@@ -1,6 +1,6 @@
 //! What answering takes, found by running its largest step on a device that only counts.
 
-use compute::{DType, Device, Measure, Quantization};
+use compute::{Backend, Measure, Quantization};
 
 use super::{Cache, GenerateConfig, Lanes, PREFILL_TOKENS, Prompt, step};
 use crate::adapter::LoadedAdapter;
@@ -32,9 +32,9 @@ impl Counted {
         base: &Base,
         adapter: Option<&LoadedAdapter>,
         quantization: Option<Quantization>,
-        (device, operand): (&Device, DType),
+        backend: &dyn Backend,
     ) -> Result<Self> {
-        let mut measure = Measure::of(device, operand);
+        let mut measure = Measure::of(backend);
         let (decoder, adapter) = match adapter {
             Some(adapter) => {
                 let (decoder, adapter) = adapter.load_counted(base, &mut measure, quantization)?;

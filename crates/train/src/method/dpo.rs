@@ -4,11 +4,11 @@ use data::Wanted;
 use keys::{Document, Key, Resume, Settings as _};
 
 use super::{Figure, Method, Usual};
+use crate::models::PartName;
 use crate::objective::{
     Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sequence_logprobs,
     sigmoid, softplus,
 };
-use crate::models::PartName;
 use crate::step::{StepPlan, Totals};
 
 /// Share of pairs in which the policy prefers the chosen answer more than the reference does.

@@ -1,6 +1,6 @@
 //! What a run's steps take, found by running them on a device that only counts.
 
-use compute::{DType, Device, Measure};
+use compute::{Backend, Measure};
 use data::{Micro, Packing, Unit};
 use model::{Base, TrainedTensor};
 use text::{Batch, LastRead, Segment, Target};
@@ -54,10 +54,9 @@ impl Demand {
         setup: &TrainingSetup,
         optimizer: &OptimizerConfig,
         objective: Box<dyn Objective>,
-        device: &Device,
-        operand: DType,
+        device: &dyn Backend,
     ) -> Result<Self> {
-        let mut measure = Measure::of(device, operand);
+        let mut measure = Measure::of(device);
         let models = setup.load(base, &mut measure)?;
         let trained = models.trained();
         let loaded = measure.report();

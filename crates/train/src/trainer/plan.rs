@@ -1,6 +1,6 @@
 //! How a run fits into memory, and what would help where it does not.
 
-use compute::OptimizerKind;
+use compute::{MemoryLimits, OptimizerKind};
 use keys::{Document, Settings as _};
 use serde::Serialize;
 
@@ -32,13 +32,13 @@ pub(super) struct Plan {
     /// The same where micro-batches are full and every token is read: what is reserved, and what has to fit.
     pub(super) worst: Memory,
     /// Bytes that the run may take.
-    pub(super) limit: usize,
+    pub(super) limits: MemoryLimits,
 }
 
 impl Plan {
     /// Whether the worst case fits.
     pub(super) fn fits(&self) -> bool {
-        self.worst.total() <= self.limit
+        self.worst.exceeded(&self.limits).is_none()
     }
 }
 
@@ -82,6 +82,12 @@ impl Memory {
     pub fn total(&self) -> usize {
         self.kinds().iter().map(|(_, bytes)| bytes).sum()
     }
+
+    /// The limit that it exceeds; none where it fits. What is saved and the process itself lie on the host.
+    pub(super) fn exceeded(&self, limits: &MemoryLimits) -> Option<usize> {
+        let host = self.saving + self.process;
+        limits.exceeded(host, self.total() - host)
+    }
 }
 
 /// What the recipe says about memory, and what the data needs.
@@ -98,7 +104,7 @@ pub(super) struct Wishes {
     /// Most tokens of a step.
     pub(super) of_step: usize,
     /// Bytes that the run may take.
-    pub(super) limit: usize,
+    pub(super) limits: MemoryLimits,
     /// Bytes of the program itself with its rows.
     pub(super) process: usize,
 }
@@ -116,7 +122,7 @@ impl Wishes {
             longest: 1,
             sequences: 1,
             of_step: 1,
-            limit: usize::MAX,
+            limits: MemoryLimits { host: usize::MAX, device: None },
             process: 0,
         }
     }
@@ -165,13 +171,14 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows, wishes: &Wishes) -> Resul
     };
     let weights = demand.resident.weights + demand.looked_up(rows)?;
     let resident = Memory { weights, process: wishes.process, ..demand.resident };
-    let limit = wishes.limit;
+    let limits = wishes.limits;
     let mut smallest: Option<Plan> = None;
     for &checkpoint in modes {
         for &tokens in &sizes {
             let (sequences, of_step) = (wishes.sequences, wishes.of_step);
             let worst = demand.worst(tokens, sequences, of_step, checkpoint)?.over(resident);
-            let plan = Plan { micro_batch_tokens: tokens, checkpoint, memory: worst, worst, limit };
+            let plan =
+                Plan { micro_batch_tokens: tokens, checkpoint, memory: worst, worst, limits };
             if smallest.is_none_or(|other| plan.fits() || worst.total() < other.worst.total()) {
                 smallest = Some(plan);
             }
@@ -198,16 +205,12 @@ pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, setup: &TrainingSetup) -
     }
     let cures = cures(plan, setup).join("; ");
     let hint = format!("what helps most, in this order: {cures}");
-    Err(Error::refused(does_not_fit(&plan.worst, wishes), hint))
-}
-
-fn does_not_fit(memory: &Memory, wishes: &Wishes) -> String {
     let what = format!("the run does not fit: over rows of {} tokens it", wishes.longest);
-    too_large(&what, memory, wishes.limit)
+    Err(Error::refused(too_large(&what, &plan.worst, &plan.limits), hint))
 }
 
 /// What takes more than there is, by kind.
-pub(super) fn too_large(what: &str, memory: &Memory, limit: usize) -> String {
+pub(super) fn too_large(what: &str, memory: &Memory, limits: &MemoryLimits) -> String {
     let kinds: Vec<String> = memory
         .kinds()
         .iter()
@@ -218,7 +221,7 @@ pub(super) fn too_large(what: &str, memory: &Memory, limit: usize) -> String {
         "{what} takes {} MB ({}), of {} MB",
         memory.total().div_ceil(1 << 20),
         kinds.join(", "),
-        limit >> 20
+        memory.exceeded(limits).unwrap_or(limits.host) >> 20
     )
 }
 

@@ -1,6 +1,6 @@
 //! What a recipe would take, before anything is loaded.
 
-use compute::{DType, Device};
+use compute::Backend;
 use data::{Cursor, Order};
 use keys::Value;
 use serde::Serialize;
@@ -70,13 +70,8 @@ pub struct Resolved {
 /// Plans a recipe for a device: reads headers, config and data, and no weight.
 ///
 /// `stand_in` takes the place of the recipe's rows. The job's output is not looked at.
-pub fn plan(
-    job: Job<'_>,
-    device: &Device,
-    operand: DType,
-    stand_in: Option<StandIn>,
-) -> Result<Planned> {
-    let mut prepared = decide(job, device, operand, Purpose::Plan(stand_in))?;
+pub fn plan(job: Job<'_>, device: &dyn Backend, stand_in: Option<StandIn>) -> Result<Planned> {
+    let mut prepared = decide(job, device, Purpose::Plan(stand_in))?;
     let mut notes: Vec<String> = prepared
         .findings
         .iter()
@@ -102,7 +97,7 @@ pub fn plan(
         memory: plan.memory,
         memory_bytes: plan.memory.total(),
         worst_bytes: plan.worst.total(),
-        limit_bytes: plan.limit,
+        limit_bytes: plan.limits.host,
         fits: plan.fits(),
         cures: if plan.fits() { Vec::new() } else { cures(plan, setup) },
         steps,

@@ -12,6 +12,7 @@ use super::setup::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::{Best, Contents};
 use crate::events::{Event, StepEvent};
+use crate::models::PartName;
 use crate::recipe::Every;
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use compute::{Backend, DType, Device};
+use compute::{Backend, MemoryLimits};
 use data::prepare::FileSummary;
 use data::supervision::Supervisor;
 use data::{
@@ -112,12 +112,7 @@ pub(super) struct Prepared {
 }
 
 /// Reads data and recipe and decides what is trained, in how much memory. Nothing is written.
-pub(super) fn decide(
-    job: Job<'_>,
-    device: &Device,
-    operand: DType,
-    purpose: Purpose<'_>,
-) -> Result<Prepared> {
+pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -> Result<Prepared> {
     let Job { mut document, mut base, start, base_name, revision, date, threads, data: at, .. } =
         job;
     let mut notes = Vec::new();
@@ -176,7 +171,7 @@ pub(super) fn decide(
         true => Value::Null,
         false => {
             let rows = (&data.files[..], data.split.as_ref(), data.context.as_deref());
-            manifest(&document, &base, &metadata, &peft, rows, date, device, operand)?
+            manifest(&document, &base, &metadata, &peft, rows, date, device)?
         }
     };
     if let Some(before) = &before {
@@ -228,12 +223,12 @@ pub(super) fn decide(
             data::StepSize::Tokens(tokens) => tokens.max(of_a_row).max(longest),
         },
         longest,
-        limit: job.memory_limit,
+        limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
         process: process + setup.kept_bytes(),
         ..Wishes::of(&document)
     };
     let objective = method.objective(&document);
-    let demand = Demand::new(&base, &setup, &recipe.optimizer, objective, device, operand)?;
+    let demand = Demand::new(&base, &setup, &recipe.optimizer, objective, device)?;
     let plan = plan::choose(&demand, &mut rows, &wishes)?;
     plan::write_choices(&mut document, &wishes, &plan);
     Ok(Prepared {
@@ -264,9 +259,8 @@ pub(super) fn prepare(
 ) -> Result<Run> {
     let threads = job.threads;
     let resumed = folder.occupied() == Occupied::Resume;
-    let (device, operand) = (backend.device(), backend.operand());
     let purpose = Purpose::Train(resumed.then_some(&folder));
-    let mut prepared = decide(job, &device, operand, purpose)?;
+    let mut prepared = decide(job, &*backend, purpose)?;
     plan::require_fit(&prepared.plan, &prepared.wishes, &prepared.setup)?;
     let models = prepared.setup.load(&prepared.base, backend)?;
     let (state, best) = match &prepared.latest {
@@ -622,9 +616,9 @@ fn manifest(
     peft: &PeftMetadata,
     (files, split, context): (&[FileSummary], Option<&Division>, Option<&str>),
     date: Date,
-    device: &Device,
-    operand: DType,
+    device: &dyn Backend,
 ) -> Result<Value> {
+    let (machine, operand) = (device.device(), device.operand());
     let template = metadata.chat_template.as_ref().map(ChatTemplate::hash);
     let path = std::path::absolute(&base.path).unwrap_or_else(|_| PathBuf::from(&base.path));
     Ok(json!({
@@ -642,6 +636,6 @@ fn manifest(
         "seed": document.get_i64("seed"),
         "date": date.to_string(),
         // Bits are the same within one instruction set, whatever the number of threads.
-        "machine": {"device": device.kind, "isa": device.isa, "operand": format!("{operand:?}")},
+        "machine": {"device": machine.kind, "isa": machine.isa, "operand": format!("{operand:?}")},
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use compute::{Backend, Optimizer, Quantization};
+use compute::{Backend, MemoryLimits, Optimizer, Quantization};
 use data::{Sequence, Unit};
 use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
@@ -71,21 +71,14 @@ impl Trial {
         let packing =
             packing(&base.config, &Sft, config.micro_batch_tokens, config.shares_prefixes);
         let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
-        let counted = Demand::new(
-            base,
-            &setup,
-            &optimizer,
-            Box::new(Sft),
-            &backend.device(),
-            backend.operand(),
-        )?;
+        let counted = Demand::new(base, &setup, &optimizer, Box::new(Sft), &*backend)?;
         let used = counted.most(&plan, config.checkpoint)?;
         let flops = counted.work(&plan)?;
         let parameters = counted.parameters();
         let memory = used.over(Memory { saving: 0, ..counted.resident });
-        if memory.total() > config.memory_limit {
-            let message =
-                plan::too_large("the step does not fit: it", &memory, config.memory_limit);
+        let limits = MemoryLimits { host: config.memory_limit, device: backend.memory_bytes() };
+        if memory.exceeded(&limits).is_some() {
+            let message = plan::too_large("the step does not fit: it", &memory, &limits);
             let hint = "measure fewer `--sequences` or `--tokens`, an adapter or a smaller model";
             return Err(Error::refused(message, hint));
         }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use compute::Backend as _;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use train::run::Occupied;
@@ -94,7 +93,7 @@ fn less_memory_takes_smaller_micro_batches_and_changes_no_loss() {
     let how = How { overrides: &["micro_batch_tokens=256"], ..How::default() };
     let device = cpu(how.threads, how.precision);
     let job = fixture.job(&how);
-    let plan = train::trainer::plan(job, &device.device(), device.operand(), None).unwrap();
+    let plan = train::trainer::plan(job, &device, None).unwrap();
     let tight = plan.worst_bytes;
     let (large, small) = (run("large", 1 << 30), run("small", tight));
     assert!(large.contains("micro_batch_tokens: 1024"), "{large}");

@@ -1,6 +1,5 @@
 //! A plan says what the run then says, whether or not there are weights.
 
-use compute::Backend as _;
 use compute::cpu::Precision;
 use model::Base;
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use crate::support::{Fixture, How, cpu, read_json};
 fn planned(fixture: &Fixture, how: &How<'_>, base: Base, stand_in: Option<StandIn>) -> Planned {
     let device = cpu(how.threads, how.precision);
     let job = Job { base, ..fixture.job(how) };
-    plan(job, &device.device(), device.operand(), stand_in).unwrap()
+    plan(job, &device, stand_in).unwrap()
 }
 
 /// The same model without its numbers.

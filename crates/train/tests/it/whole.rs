@@ -225,14 +225,14 @@ fn a_model_that_cannot_be_written_is_not_trained() {
     assert!(error.to_string().ends_with(expected), "{error}");
     assert!(!fixture.path("run").exists());
     let job = Job { base: base(), ..fixture.job(&how) };
-    let error = plan(job, &backend.device(), backend.operand(), None).unwrap_err();
+    let error = plan(job, &backend, None).unwrap_err();
     assert!(error.to_string().ends_with(expected), "{error}");
     // An adapter can be written over anything; that it cannot be merged is said.
     let adapter = Fixture::with_validation();
     let mut base = adapter.base();
     base.config.rms_norm_eps *= 2.0;
     let job = Job { base, ..adapter.job(&How::default()) };
-    let planned = plan(job, &backend.device(), backend.operand(), None).unwrap();
+    let planned = plan(job, &backend, None).unwrap();
     let is_said = |note: &String| note.starts_with("the adapter cannot be merged into this base: ");
     assert!(planned.notes.iter().any(is_said), "{:?}", planned.notes);
 }
@@ -247,6 +247,6 @@ fn a_model_out_of_a_gemma_file_can_be_written() {
         let base = Base::open(&model_golden(&format!("gguf/{case}.gguf"))).unwrap();
         let job = Job { base, ..fixture.job(&how) };
         let device = cpu(1, Precision::F32);
-        plan(job, &device.device(), device.operand(), stand_in).unwrap();
+        plan(job, &device, stand_in).unwrap();
     }
 }

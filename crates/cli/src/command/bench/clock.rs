@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use compute::{
-    Backend, Buffer, DType, Device, LookupSource, Mark, Op, OptimizerKind, Parameter, Quantization,
-    QuantizedSource, Result, Shape, Weight, WeightSource,
+    Backend, Buffer, DType, Device, Footprint, LookupSource, Mark, Op, OptimizerKind, Parameter,
+    Quantization, QuantizedSource, Result, Shape, Weight, WeightSource,
 };
 
 use super::row::Row;
@@ -222,6 +222,10 @@ impl Backend for Clocked<'_> {
 
     fn sync(&mut self) -> Result<()> {
         self.backend.sync()
+    }
+
+    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+        self.backend.footprint()
     }
 }
 

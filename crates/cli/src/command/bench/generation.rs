@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use compute::{Backend as _, random};
+use compute::{Backend, random};
 use model::Decoder;
 use model::generate::{Counted, Flow, GenerateConfig, Prompt, generate};
 
@@ -82,9 +82,9 @@ pub(super) fn answers(
             ..Row::default()
         });
         if arguments.profile {
-            let Loaded { cpu, decoder, .. } = &mut model;
+            let Loaded { backend, decoder, .. } = &mut model;
             let (prompts, asked) = prompts(decoder.config.vocab_size, sequences, lengths);
-            rows.extend(profile(cpu, |backend| {
+            rows.extend(profile(&mut **backend, |backend| {
                 let mut go_on = |_, _| Flow::Continue;
                 generate(decoder, backend, None, &prompts, &asked, &mut go_on)?;
                 Ok(())
@@ -107,7 +107,7 @@ struct Lengths {
 
 /// A model that answers.
 struct Loaded {
-    cpu: compute::cpu::Cpu,
+    backend: Box<dyn Backend>,
     decoder: Decoder,
     /// Bytes of the weights that every step reads.
     weight_bytes: usize,
@@ -128,13 +128,12 @@ impl Loaded {
         (sequences, lengths): (&[usize], Lengths),
     ) -> Result<Self> {
         reset_peak_memory();
-        let mut cpu = context.cpu(PRECISION)?;
+        let mut backend = context.device(PRECISION)?;
         let options = model::LoadOptions {
             quantization: arguments.quantization.quantization(),
             ..model::LoadOptions::default()
         };
-        let device = (&cpu.device(), cpu.operand());
-        let counted = Counted::new(&subject.base, None, options.quantization, device)?;
+        let counted = Counted::new(&subject.base, None, options.quantization, &*backend)?;
         let mut weight_bytes = 0;
         for &sequences in sequences {
             let (prompts, config) = prompts(counted.config().vocab_size, sequences, lengths);
@@ -148,9 +147,9 @@ impl Loaded {
             };
             Needed { what, kinds: &demand.kinds() }.require(free_memory(), cures)?;
         }
-        let decoder = Decoder::load_with(&subject.base, &mut cpu, &options)?;
+        let decoder = Decoder::load_with(&subject.base, &mut *backend, &options)?;
         subject.base.release();
-        Ok(Loaded { cpu, decoder, weight_bytes })
+        Ok(Loaded { backend, decoder, weight_bytes })
     }
 
     fn measure(&mut self, seconds: f64, sequences: usize, lengths: Lengths) -> Result<Vec<Times>> {
@@ -174,7 +173,7 @@ impl Loaded {
             }
             Flow::Continue
         };
-        generate(&self.decoder, &mut self.cpu, None, prompts, config, &mut on_token)?;
+        generate(&self.decoder, &mut *self.backend, None, prompts, config, &mut on_token)?;
         Ok(Times { first, total: begun.elapsed().as_secs_f64() })
     }
 }

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use compute::cpu::Cpu;
 use compute::op::{
     Attention, AttentionBackward, AttentionLayout, Head, HeadGradients, HeadOutputs, Linear, Term,
 };
-use compute::{
-    Backend as _, Buffer, DType, Op, Quantization, Storage, Weight, WeightSource, random,
-};
+use compute::{Backend, Buffer, DType, Op, Quantization, Storage, Weight, WeightSource, random};
 use serde_json::json;
 
 use super::clock::median;
@@ -38,22 +35,22 @@ pub(super) fn products(
         *shapes.entry(config.shape(*module)).or_default() += 1;
     }
     let seconds = 0.25 * arguments.seconds;
-    let mut cpu = context.cpu(PRECISION)?;
+    let backend = &mut *context.device(PRECISION)?;
     let mut rows = Vec::new();
     let (mut work, mut time) = (0.0, 0.0);
     for (&(n, k), &count) in &shapes {
-        let weight = made_up_weight(&mut cpu, n, k, arguments.quantization.quantization())?;
+        let weight = made_up_weight(backend, n, k, arguments.quantization.quantization())?;
         for m in ROWS {
             for transposed in [false, true] {
                 let (inputs, outputs) = if transposed { (n, k) } else { (k, n) };
-                let input = operands(&mut cpu, m * inputs)?;
-                let operand = cpu.operand();
-                let out = cpu.alloc_static(m * outputs, operand)?;
+                let input = operands(backend, m * inputs)?;
+                let operand = backend.operand();
+                let out = backend.alloc_static(m * outputs, operand)?;
                 let terms = [Term { input, weight, transposed }];
                 let linear = Linear::product(m, &terms, out);
-                let took = median(seconds, LEAST, || cpu.run(Op::Linear(&[linear])))?;
-                cpu.free_static(input);
-                cpu.free_static(out);
+                let took = median(seconds, LEAST, || backend.run(Op::Linear(&[linear])))?;
+                backend.free_static(input);
+                backend.free_static(out);
                 let flops = 2.0 * (m * n * k) as f64;
                 work += count as f64 * flops;
                 time += count as f64 * took;
@@ -73,7 +70,7 @@ pub(super) fn products(
                 });
             }
         }
-        cpu.unload(weight);
+        backend.unload(weight);
     }
     rows.push(Row {
         name: "all products of a layer".into(),
@@ -95,23 +92,23 @@ pub(super) fn attention(
     let config = &subject.base.config;
     let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
     let head_dim = config.head_dim;
-    let mut cpu = context.cpu(PRECISION)?;
+    let backend = &mut *context.device(PRECISION)?;
     let queries = sequences * tokens;
     let spans = (0..sequences).flat_map(|s| [s * tokens, tokens, s, 1]);
     let runs = (0..sequences).flat_map(|s| [s * tokens, tokens]);
     let layout = AttentionLayout {
-        query_positions: indices(&mut cpu, (0..queries).map(|query| query % tokens))?,
-        spans: indices(&mut cpu, spans)?,
-        runs: indices(&mut cpu, runs)?,
-        trees: indices(&mut cpu, 0..=sequences)?,
+        query_positions: indices(backend, (0..queries).map(|query| query % tokens))?,
+        spans: indices(backend, spans)?,
+        runs: indices(backend, runs)?,
+        trees: indices(backend, 0..=sequences)?,
         keys_max: tokens,
     };
     let (q_len, k_len) = (queries * heads * head_dim, queries * kv_heads * head_dim);
-    let operand = cpu.operand();
+    let operand = backend.operand();
     let forward = Attention {
-        q: operands(&mut cpu, q_len)?,
-        k: operands(&mut cpu, k_len)?,
-        v: operands(&mut cpu, k_len)?,
+        q: operands(backend, q_len)?,
+        k: operands(backend, k_len)?,
+        v: operands(backend, k_len)?,
         layout,
         heads,
         kv_heads,
@@ -119,19 +116,19 @@ pub(super) fn attention(
         scale: config.attention_scale,
         window: None,
         softcap: None,
-        out: cpu.alloc_static(q_len, operand)?,
-        lse: cpu.alloc_static(queries * heads, DType::F32)?,
+        out: backend.alloc_static(q_len, operand)?,
+        lse: backend.alloc_static(queries * heads, DType::F32)?,
     };
     let backward = AttentionBackward {
         forward,
-        dout: operands(&mut cpu, q_len)?,
-        dq: cpu.alloc_static(q_len, DType::F32)?,
-        dk: cpu.alloc_static(k_len, DType::F32)?,
-        dv: cpu.alloc_static(k_len, DType::F32)?,
+        dout: operands(backend, q_len)?,
+        dq: backend.alloc_static(q_len, DType::F32)?,
+        dk: backend.alloc_static(k_len, DType::F32)?,
+        dv: backend.alloc_static(k_len, DType::F32)?,
     };
     let seconds = 0.25 * arguments.seconds;
-    let there = median(seconds, LEAST, || cpu.run(Op::Attention(forward)))?;
-    let back = median(seconds, LEAST, || cpu.run(Op::AttentionBackward(backward)))?;
+    let there = median(seconds, LEAST, || backend.run(Op::Attention(forward)))?;
+    let back = median(seconds, LEAST, || backend.run(Op::AttentionBackward(backward)))?;
     // Visible pairs of a query and a key: 4 D forward and 8 D backward for each head.
     let pairs = (sequences * (tokens * (tokens + 1) / 2)) as f64;
     Ok(Row {
@@ -153,14 +150,16 @@ pub(super) fn attention(
 pub(super) fn head(arguments: &Arguments, subject: &Subject, context: &Context) -> Result<Row> {
     let reads = 1024;
     let (vocab, size) = (subject.base.config.vocab_size, subject.base.config.hidden_size);
-    let mut cpu = context.cpu(PRECISION)?;
-    let weight = made_up_weight(&mut cpu, vocab, size, None)?;
-    let hidden = operands(&mut cpu, reads * size)?;
+    let backend = &mut *context.device(PRECISION)?;
+    let weight = made_up_weight(backend, vocab, size, None)?;
+    let hidden = operands(backend, reads * size)?;
     let tokens = (0..reads).map(|read| 7 * read % vocab);
-    let gradient = cpu.alloc_static(reads, DType::F32)?;
-    cpu.upload(&vec![-1.0 / reads as f32; reads], gradient)?;
-    let outputs =
-        HeadOutputs { logprob: Some(cpu.alloc_static(reads, DType::F32)?), ..Default::default() };
+    let gradient = backend.alloc_static(reads, DType::F32)?;
+    backend.upload(&vec![-1.0 / reads as f32; reads], gradient)?;
+    let outputs = HeadOutputs {
+        logprob: Some(backend.alloc_static(reads, DType::F32)?),
+        ..Default::default()
+    };
     let head = Head {
         reads,
         hidden,
@@ -168,14 +167,14 @@ pub(super) fn head(arguments: &Arguments, subject: &Subject, context: &Context) 
         scale: 0.05,
         softcap: None,
         temperature: 1.0,
-        target_reads: indices(&mut cpu, 0..reads)?,
-        target_tokens: indices(&mut cpu, tokens)?,
+        target_reads: indices(backend, 0..reads)?,
+        target_tokens: indices(backend, tokens)?,
         outputs,
         gradients: HeadGradients { logprob: Some(gradient), ..Default::default() },
-        d_hidden: Some(cpu.alloc_static(reads * size, DType::F32)?),
+        d_hidden: Some(backend.alloc_static(reads * size, DType::F32)?),
         d_weight: None,
     };
-    let seconds = median(0.25 * arguments.seconds, LEAST, || cpu.run(Op::Head(head)))?;
+    let seconds = median(0.25 * arguments.seconds, LEAST, || backend.run(Op::Head(head)))?;
     Ok(Row {
         name: format!("head over {reads} reads, loss and gradient"),
         seconds,
@@ -187,7 +186,7 @@ pub(super) fn head(arguments: &Arguments, subject: &Subject, context: &Context) 
 }
 
 fn made_up_weight(
-    cpu: &mut Cpu,
+    backend: &mut dyn Backend,
     rows: usize,
     cols: usize,
     quantization: Option<Quantization>,
@@ -202,23 +201,26 @@ fn made_up_weight(
     bytes.extend((0..rows * cols).flat_map(|i| number(i).to_le_bytes()));
     let source = WeightSource { rows, cols, storage: Storage::F32, bytes: &bytes, row_order: None };
     Ok(match quantization {
-        Some(quantization) => cpu.load_as(source, quantization)?,
-        None => cpu.load(source)?,
+        Some(quantization) => backend.load_as(source, quantization)?,
+        None => backend.load(source)?,
     })
 }
 
 /// Operands spread evenly over `[-1, 1)`.
-fn operands(cpu: &mut Cpu, len: usize) -> compute::Result<Buffer> {
-    let operand = cpu.operand();
-    let buffer = cpu.alloc_static(len, operand)?;
+fn operands(backend: &mut dyn Backend, len: usize) -> compute::Result<Buffer> {
+    let operand = backend.operand();
+    let buffer = backend.alloc_static(len, operand)?;
     let value = |i: usize| 2.0 * random::uniform(random::mix(i as u64)) - 1.0;
-    cpu.upload(&(0..len).map(value).collect::<Vec<f32>>(), buffer)?;
+    backend.upload(&(0..len).map(value).collect::<Vec<f32>>(), buffer)?;
     Ok(buffer)
 }
 
-fn indices(cpu: &mut Cpu, values: impl Iterator<Item = usize>) -> compute::Result<Buffer> {
+fn indices(
+    backend: &mut dyn Backend,
+    values: impl Iterator<Item = usize>,
+) -> compute::Result<Buffer> {
     let values: Vec<u32> = values.map(|value| value as u32).collect();
-    let buffer = cpu.alloc_static(values.len(), DType::U32)?;
-    cpu.upload_u32(&values, buffer)?;
+    let buffer = backend.alloc_static(values.len(), DType::U32)?;
+    backend.upload_u32(&values, buffer)?;
     Ok(buffer)
 }

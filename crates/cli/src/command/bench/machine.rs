@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use compute::Backend as _;
 use compute::Device;
 use serde_json::{Value, json};
 
@@ -31,8 +30,8 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn measure(context: &Context) -> Result<Self> {
-        let cpu = context.cpu(PRECISION)?;
-        let device = cpu.device();
+        let backend = context.device(PRECISION)?;
+        let device = backend.device();
         let threads = device.threads;
         // What is read, and what it is copied to.
         let what = "measuring the machine".to_owned();
@@ -43,13 +42,14 @@ impl Machine {
         let source: Vec<u64> = (0..words as u64).collect();
         let read_bytes_per_s = read(&source, threads);
         let copy_bytes_per_s = copy(&source, threads);
-        let peak_flops = cpu.peak_flops();
+        let peak_flops = backend.peak_flops().expect("the CPU measures itself");
         Ok(Machine { device, peak_flops, read_bytes_per_s, copy_bytes_per_s })
     }
 
     /// Clocks change with heat and neighbours: what was seen at best counts.
     pub(super) fn look_again(&mut self, context: &Context) -> Result<()> {
-        self.peak_flops = self.peak_flops.max(context.cpu(PRECISION)?.peak_flops());
+        let again = context.device(PRECISION)?.peak_flops().expect("the CPU measures itself");
+        self.peak_flops = self.peak_flops.max(again);
         Ok(())
     }
 

@@ -55,11 +55,11 @@ fn step(
         shares_prefixes: !arguments.unshared,
         memory_limit: free_memory(),
     };
-    let mut cpu = context.cpu(PRECISION)?;
-    let mut trial = Trial::new(&subject.base, &mut cpu, &config, &rows)?;
+    let backend = &mut *context.device(PRECISION)?;
+    let mut trial = Trial::new(&subject.base, backend, &config, &rows)?;
     subject.base.release();
     let mut loss = 0.0;
-    let seconds = median(arguments.seconds, LEAST, || trial.step(&mut cpu).map(|now| loss = now))?;
+    let seconds = median(arguments.seconds, LEAST, || trial.step(backend).map(|now| loss = now))?;
     let what = match config.rank {
         Some(rank) => format!("LoRA rank {rank}"),
         None => "whole model".to_owned(),
@@ -88,7 +88,7 @@ fn step(
         ..Row::default()
     }];
     if arguments.profile {
-        measured.extend(profile(&mut cpu, |backend| Ok(trial.step(backend).map(drop)?))?);
+        measured.extend(profile(backend, |backend| Ok(trial.step(backend).map(drop)?))?);
     }
     Ok(measured)
 }

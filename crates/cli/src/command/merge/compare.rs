@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use compute::cpu::Precision;
-use compute::{Backend, DType, Quantization};
+use compute::{Backend, DType, Precision, Quantization};
 use model::adapter::LoadedAdapter;
 use model::divergence::{Divergence, Recording};
 use model::generate::{Counted, Prompt};
@@ -28,9 +27,8 @@ pub(super) fn require_room(
     adapter: &LoadedAdapter,
     dtype: &str,
 ) -> Result<()> {
-    let backend = context.cpu(Arithmetic::of(dtype).precision)?;
-    let device = (&backend.device(), backend.operand());
-    let counted = Counted::new(&origin.base, Some(adapter), None, device)?;
+    let backend = context.device(Arithmetic::of(dtype).precision)?;
+    let counted = Counted::new(&origin.base, Some(adapter), None, &*backend)?;
     let tokens = ROOM_TOKENS.min(counted.config().max_position_embeddings);
     let prompt = Prompt { tokens: vec![0; tokens], ..Prompt::default() };
     let demand = counted.demand(&[prompt], 1)?;
@@ -108,17 +106,17 @@ impl Comparison {
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let precision = arithmetic.precision;
-        let mut backend = context.cpu(precision)?;
-        let rounding = arithmetic.rounding_on(&backend);
-        let decoder = Decoder::load(&Base::open(merged)?, &mut backend)?;
-        let recording = Recording::new(kept, &decoder, &mut backend, None, &rows.tokens)?;
+        let mut backend = context.device(precision)?;
+        let rounding = arithmetic.rounding_on(&*backend);
+        let decoder = Decoder::load(&Base::open(merged)?, &mut *backend)?;
+        let recording = Recording::new(kept, &decoder, &mut *backend, None, &rows.tokens)?;
         drop((decoder, backend));
         let against = |base: &Base, quantization: Option<Quantization>| -> Result<Divergence> {
-            let mut backend = context.cpu(precision)?;
+            let mut backend = context.device(precision)?;
             let adapter = LoadedAdapter::read(&origin.adapter, &base.config)?;
-            let (decoder, adapter) = adapter.load(base, &mut backend, quantization, None)?;
+            let (decoder, adapter) = adapter.load(base, &mut *backend, quantization, None)?;
             let rows = &rows.tokens;
-            Ok(recording.divergence(&decoder, &mut backend, Some(&adapter), rows, rounding)?)
+            Ok(recording.divergence(&decoder, &mut *backend, Some(&adapter), rows, rounding)?)
         };
         let merged_vs_adapter = against(&origin.base, None)?;
         let merged_vs_trained = match &origin.trained {

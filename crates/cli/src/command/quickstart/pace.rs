@@ -58,9 +58,9 @@ pub(super) fn train_pace(stage: &mut Stage, rows: &[Example]) -> Result<f64> {
     let lora = LoraConfig::uniform(config, LoraKind::Lora, RANK, ALPHA, 0.0, &Module::ALL);
     let values = lora.initial_values(config, 1);
     let adapter =
-        Adapter::new(&mut stage.backend, &stage.decoder, lora, &values, Some(Optimizers::ADAMW))?;
+        Adapter::new(&mut *stage.backend, &stage.decoder, lora, &values, Some(Optimizers::ADAMW))?;
     let timed = train_pace_of(stage, &adapter, rows);
-    adapter.unload(&mut stage.backend);
+    adapter.unload(&mut *stage.backend);
     timed
 }
 
@@ -75,7 +75,7 @@ fn train_pace_of(stage: &mut Stage, adapter: &Adapter, rows: Vec<Sequence>) -> R
         let begun = Instant::now();
         // The model and the device that runs it are parts of the same stage.
         let Stage { backend, decoder, .. } = stage;
-        step(backend, decoder, adapter, plan)?;
+        step(&mut **backend, decoder, adapter, plan)?;
         Ok(plan.totals.tokens_computed as f64 / begun.elapsed().as_secs_f64())
     };
     let first = pace(&plan(FIRST_TOKENS))?;
@@ -152,7 +152,7 @@ fn answer_pace(stage: &mut Stage, rows: &[Example], train: f64) -> Result<(f64, 
     };
     let config = GenerateConfig { max_active: LANES, ..GenerateConfig::default() };
     let Stage { backend, decoder, .. } = stage;
-    generate(decoder, backend, None, &prompts, &config, &mut on_token)?;
+    generate(decoder, &mut **backend, None, &prompts, &config, &mut on_token)?;
     let decode = generated as f64 / (last - all_begun).max(1e-6);
     Ok((taken_in as f64 / all_begun.max(1e-6), decode))
 }

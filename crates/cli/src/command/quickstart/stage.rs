@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use compute::cpu::{Cpu, Precision};
+use compute::{Backend, Precision};
 use eval::answer::{Answer, Language, Progress, Settings, answers};
 use eval::grader::read_object;
 use model::adapter::LoadedAdapter;
@@ -22,7 +22,7 @@ pub(super) const LANES: usize = 64;
 
 /// A base, perhaps with an adapter.
 pub(super) struct Stage {
-    pub(super) backend: Cpu,
+    pub(super) backend: Box<dyn Backend>,
     pub(super) decoder: Decoder,
     pub(super) metadata: Metadata,
     adapter: Option<Adapter>,
@@ -46,12 +46,12 @@ impl Stage {
             return Err(Failure::new("chat_template", message)
                 .hint("the quickstart needs a chat model; without `TUNESMITH_MODEL` it gets one"));
         };
-        let mut backend = context.cpu(Precision::Bf16)?;
+        let mut backend = context.device(Precision::Bf16)?;
         let (decoder, adapter) = match adapter {
-            None => (Decoder::load(&base, &mut backend)?, None),
+            None => (Decoder::load(&base, &mut *backend)?, None),
             Some(folder) => {
                 let loaded = LoadedAdapter::read(folder, &base.config)?;
-                let (decoder, adapter) = loaded.load(&base, &mut backend, None, None)?;
+                let (decoder, adapter) = loaded.load(&base, &mut *backend, None, None)?;
                 (decoder, Some(adapter))
             }
         };
@@ -80,7 +80,7 @@ impl Stage {
         };
         let language = Language { tokenizer: &self.metadata.tokenizer, template: &self.template };
         let adapter = self.adapter.as_ref();
-        let backend = &mut self.backend;
+        let backend = &mut *self.backend;
         Ok(answers(&self.decoder, backend, adapter, language, prompts, &settings, progress)?)
     }
 }

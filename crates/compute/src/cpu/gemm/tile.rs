@@ -9,12 +9,13 @@ use crate::cpu::panel::{Format, PANEL};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::weight::Matrix;
 use crate::cpu::{Isa, Pool};
+use crate::op::Linear;
 
 /// The most rows of a tile on any instruction set.
 const ROWS_MAX: usize = 12;
 
-/// The most pieces of one pass.
-pub(crate) const PIECES: usize = 16;
+/// The most pieces of one pass: a part of every term.
+pub(crate) const PIECES: usize = Linear::TERMS_MAX;
 
 /// A run of steps of one term, with the part of the panel that belongs to it.
 #[derive(Clone, Copy)]

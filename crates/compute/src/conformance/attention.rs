@@ -43,10 +43,12 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         ("softcap", Shape { softcap: Some(2.0), ..plain }),
         ("window and softcap", Shape { window: Some(9), softcap: Some(5.0), ..plain }),
     ];
-    let forests: [(&str, &'static Forest); 5] = [
+    let forests: [(&str, &'static Forest); 6] = [
         ("one token", &[(1, None)]),
         ("one row", &[(37, None)]),
         ("packed rows", &[(3, None), (64, None), (129, None)]),
+        // Tiles have 64 keys, counted from the start of a sequence.
+        ("ends of tiles", &[(63, None), (1, Some(0)), (2, Some(0)), (128, None), (127, None)]),
         ("prefix", &[(64, None), (7, Some(0)), (65, Some(0))]),
         ("forest", FOREST),
     ];

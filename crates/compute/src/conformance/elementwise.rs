@@ -7,7 +7,8 @@ use crate::op::{
 use crate::{Buffer, DType, Op};
 
 pub(super) fn add(rows: &mut Vec<Row>) {
-    for (count, cols) in [(1, 1), (1, 64), (3, 5), (17, 576), (130, 33)] {
+    for (count, cols) in [(1, 1), (1, 64), (3, 5), (17, 576), (130, 33), (2, 15), (2, 16), (2, 17)]
+    {
         rows.push(Row::new(format!("rms_norm {count}x{cols}"), move |t| norm(t, count, cols)));
     }
     rows.push(Row::new("slices", on_slices));
@@ -22,7 +23,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(name, move |t| rope(t, count, heads, head_dim, rotary_dim)));
     }
     for activation in [Activation::Silu, Activation::GeluTanh] {
-        for len in [1, 7, 1000] {
+        for len in [1, 7, 15, 16, 17, 1000] {
             let name = format!("gated {activation:?} {len}");
             rows.push(Row::new(name, move |t| gated(t, activation, len)));
         }

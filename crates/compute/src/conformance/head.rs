@@ -31,6 +31,10 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         ("1x7x5", plain(1, 7, 5)),
         ("5x100x64", plain(5, 100, 64)),
         ("37x1003x40", plain(37, 1003, 40)),
+        // Ends of blocks and panels.
+        ("12x64x32", plain(12, 64, 32)),
+        ("11x65x31", plain(11, 65, 31)),
+        ("25x127x33", plain(25, 127, 33)),
         ("with softcap", Shape { softcap: Some(3.0), ..plain(4, 65, 33) }),
         ("with temperature", Shape { temperature: 0.7, ..plain(4, 65, 33) }),
         (
@@ -57,7 +61,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         };
         rows.push(Row::new(format!("head {storage:?}"), body));
     }
-    for (vocab, count) in [(1, 1), (7, 3), (100, 40), (1003, 20)] {
+    for (vocab, count) in [(1, 1), (7, 3), (15, 2), (16, 2), (17, 2), (100, 40), (1003, 20)] {
         rows.push(Row::new(format!("sample {count}x{vocab}"), move |t| sample(t, vocab, count)));
     }
     rows.push(Row::new("sample among equals", sample_among_equals));

@@ -6,6 +6,8 @@ use crate::op::{Linear, Term, WeightGradient};
 use crate::{Buffer, DType, Op, Storage, Weight};
 
 pub(super) fn add(rows: &mut Vec<Row>) {
+    // Rows, K and N. The second half lies at the edges of tiles: blocks of 6 and 12 rows, panels of 16 and 32
+    // columns, passes of 2,048 steps of one or two numbers.
     let shapes = [
         (1, 1, 1),
         (1, 64, 48),
@@ -14,6 +16,12 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         (13, 96, 33),
         (100, 16, 70),
         (30, 576, 200),
+        (12, 32, 32),
+        (11, 31, 15),
+        (25, 33, 65),
+        (6, 64, 17),
+        (7, 2049, 33),
+        (3, 4161, 16),
     ];
     for (count, k, n) in shapes {
         for base in [Base::None, Base::Other, Base::Out] {
@@ -27,11 +35,18 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         let name = format!("weight_gradient {count}x{n}x{k}");
         rows.push(Row::new(name, move |t| weight_gradient(t, count, n, k)));
     }
+    // The edges of what is packed of a gradient at a time: 1,024 steps of one or two rows.
+    for (count, n, k) in [(1025, 33, 31), (2050, 12, 32)] {
+        let name = format!("weight_gradient {count}x{n}x{k}");
+        rows.push(Row::new(name, move |t| weight_gradient(t, count, n, k)));
+    }
+    rows.push(Row::new("linear of as many terms as there may be", most_terms));
     rows.push(Row::new("linears of one input", linears_of_one_input));
     rows.push(Row::new("weight_gradient shared by entries", shared_gradient));
     rows.push(Row::new("linear on slices", on_slices));
     for storage in Storage::ALL {
-        for (count, n) in [(1, 35), (14, 70)] {
+        // Four rows are the most that some kernels multiply without unpacking.
+        for (count, n) in [(1, 35), (4, 32), (5, 64), (14, 70)] {
             let name = format!("linear {storage:?} {count} rows");
             rows.push(Row::new(name, move |t| stored(t, storage, count, n)));
         }
@@ -90,6 +105,21 @@ fn several_terms(t: &mut Trial<'_>, rows: usize, k: usize, n: usize) {
         t.run(Op::Linear(&[Linear { rows, terms: &terms, scale: 2.0, bias, base, out }]));
         t.keep(format!("{dtype:?}"), out);
     }
+}
+
+/// Terms of different K, every other one transposed.
+fn most_terms(t: &mut Trial<'_>) {
+    let (rows, n) = (13, 35);
+    let terms: Vec<Term> = (0..Linear::TERMS_MAX)
+        .map(|index| {
+            let (k, transposed) = (1 + 5 * index, index % 2 == 1);
+            let (outputs, inputs) = if transposed { (k, n) } else { (n, k) };
+            term(t.operands(rows * k), t.weight(outputs, inputs, Storage::Bf16), transposed)
+        })
+        .collect();
+    let out = t.out(rows * n, DType::F32);
+    t.run(Op::Linear(&[Linear::product(rows, &terms, out)]));
+    t.keep("out", out);
 }
 
 /// As queries, keys and values with their adapters.

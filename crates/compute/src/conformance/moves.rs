@@ -5,7 +5,7 @@ use crate::op::{Embed, Rows};
 use crate::{DType, Op, Storage};
 
 pub(super) fn add(rows: &mut Vec<Row>) {
-    for len in [1, 7, 64, 1000] {
+    for len in [1, 7, 15, 16, 17, 64, 1000] {
         rows.push(Row::new(format!("fill {len}"), move |t| fill(t, len)));
         rows.push(Row::new(format!("accumulate {len}"), move |t| accumulate(t, len)));
         rows.push(Row::new(format!("cast {len}"), move |t| cast(t, len)));

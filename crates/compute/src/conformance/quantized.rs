@@ -41,7 +41,7 @@ pub(super) fn add(rows: &mut Vec<Row>) {
     let shapes = [(35, 64), (70, 512), (16, 96), (40, 130), (3, 43), (64, 1)];
     for form in FORMS {
         for (n, k) in shapes {
-            for count in [1, 14] {
+            for count in [1, 4, 5, 14] {
                 let name = format!("linear {form:?} {count}x{k}x{n}");
                 rows.push(Row::new(name, move |t| linear(t, form, count, n, k)));
             }

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::Tolerance;
 use super::stored::stored;
 use crate::optimizer::MOMENT_BLOCK;
 use crate::random::{key, uniform};
@@ -37,13 +38,16 @@ pub enum Values {
 
 impl Output {
     /// Says how it differs from what was expected, where it does.
-    pub fn compare(&self, expected: &Output, tolerance: f64) -> Result<(), String> {
+    pub fn compare(&self, expected: &Output, tolerance: Tolerance) -> Result<(), String> {
         match (&self.values, &expected.values) {
             (Values::Integers(a), Values::Integers(b)) if a == b => Ok(()),
             (Values::Numbers(a), Values::Numbers(b)) => {
                 let error = relative_error(a, b);
                 // Not `error > tolerance`: NaN is an error too.
-                if error <= tolerance { Ok(()) } else { Err(format!("relative error {error:.2e}")) }
+                if error <= tolerance.norm {
+                    return compare_elements(a, b, tolerance.element);
+                }
+                Err(format!("relative error {error:.2e}"))
             }
             (Values::Integers(a), Values::Integers(b)) => {
                 let first = a.iter().zip(b).position(|(a, b)| a != b);
@@ -82,6 +86,21 @@ fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let difference = norm(&mut pairs.clone().map(|(a, b)| a - b));
     let size = norm(&mut pairs.map(|(_, b)| b));
     if size == 0.0 { difference } else { difference / size }
+}
+
+/// Names the first element that is farther off than [`Tolerance::element`] allows. Zeros alone have the size 1, as in
+/// [`relative_error`].
+fn compare_elements(a: &[f32], b: &[f32], tolerance: f64) -> Result<(), String> {
+    let squares: f64 = b.iter().map(|&b| f64::from(b).powi(2)).sum();
+    let rms = if squares == 0.0 { 1.0 } else { (squares / b.len() as f64).sqrt() };
+    let near = |(a, b): (&f32, &f32)| {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        (a - b).abs() <= tolerance * (b.abs() + rms)
+    };
+    match a.iter().zip(b).position(|pair| !near(pair)) {
+        Some(at) => Err(format!("element {at} is {}, not {}", a[at], b[at])),
+        None => Ok(()),
+    }
 }
 
 /// A backend on which a row runs. Inputs are uniform in `[-1, 1)`, exact in
@@ -316,8 +335,23 @@ mod tests {
     #[track_caller]
     fn check(a: Values, b: Values, expected: Result<(), &str>) {
         let output = |values| Output { name: "out".into(), values };
-        let result = output(a).compare(&output(b), 1e-2);
+        let result = output(a).compare(&output(b), Tolerance::of(DType::Bf16));
         assert_eq!(result, expected.map_err(String::from));
+    }
+
+    /// Among ten thousand elements, one may be as wrong as an element is large before the norm says so.
+    #[test]
+    fn a_wrong_element_among_many_is_found() {
+        let right: Vec<f32> =
+            (0..10_000).map(|i| ((i * 37 % 201) as f32 - 100.0) / 100.0).collect();
+        let mut wrong = right.clone();
+        wrong[4321] += 0.3;
+        assert!(relative_error(&wrong, &right) < 6e-3);
+        let message = format!("element 4321 is {}, not {}", wrong[4321], right[4321]);
+        check(Values::Numbers(wrong), Values::Numbers(right.clone()), Err(&message));
+        // Rounding to bfloat16 stays within.
+        let rounded = right.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        check(Values::Numbers(rounded), Values::Numbers(right), Ok(()));
     }
 
     #[test]

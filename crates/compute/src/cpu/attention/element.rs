@@ -1,8 +1,7 @@
 //! What products multiply: a word of 32 bits is one f32, or two neighbours along K as bf16.
 
 use super::TILE;
-use super::pack::load_columns;
-use crate::cpu::operand::{LANES, Operand};
+use crate::cpu::operand::{LANES, Operand, load_chunk};
 use crate::cpu::simd::{Dot, Simd};
 
 /// Numbers that are brought into words together.
@@ -138,6 +137,15 @@ fn load_pairs<S: Dot, T: Operand>(simd: S, row: &[T], at: usize) -> S::V {
     let mut padded = [0; RUN];
     padded[..rest.len()].copy_from_slice(rest);
     simd.load_pairs(&padded)
+}
+
+/// 16 numbers of a row from column `column` on, with zeros from its end on.
+#[inline(always)]
+pub(super) fn load_columns<S: Simd, T: Operand>(simd: S, row: &[T], column: usize) -> S::V {
+    match row.get(column..) {
+        Some(rest) => load_chunk(simd, rest),
+        None => simd.zero(),
+    }
 }
 
 /// Writes a row as words, with zeros behind it.

@@ -1,18 +1,9 @@
 //! Rows of heads to packed words and back.
 
 use super::TILE;
-use super::element::{PackedElement, pack_joined};
-use crate::cpu::operand::{LANES, Operand, load_chunk, store_chunk};
+use super::element::{PackedElement, load_columns, pack_joined};
+use crate::cpu::operand::{LANES, Operand, store_chunk};
 use crate::cpu::simd::Simd;
-
-/// 16 numbers of a row from column `column` on, with zeros from its end on.
-#[inline(always)]
-pub(super) fn load_columns<S: Simd, T: Operand>(simd: S, row: &[T], column: usize) -> S::V {
-    match row.get(column..) {
-        Some(rest) => load_chunk(simd, rest),
-        None => simd.zero(),
-    }
-}
 
 /// Writes a row to a packed row of f32, with zeros behind it.
 #[inline(always)]

@@ -151,11 +151,13 @@ impl<'a> Job<'a> {
         let width = terms.clone().map(|t| t.matrix.width(t.transposed)).max().unwrap_or(1);
         let direct = terms.clone().all(|t| t.matrix.direct(t.transposed).is_some());
         let k: usize = terms.clone().map(ProductTerm::k).sum();
+
         let groups = product.n.div_ceil(PANEL * width);
         let blocks = product.rows.div_ceil(block_rows(machine.isa));
         let flops = 2 * product.rows * product.n * k;
         let few =
             terms.clone().any(|t| t.matrix.multiplies_few(machine.isa, t.transposed, product.rows));
+
         // Small tasks even out the threads; but each unpacks its panels anew, and what is fetched ahead of few rows
         // helps the same task only.
         let wanted = machine.pool.threads()
@@ -166,8 +168,12 @@ impl<'a> Job<'a> {
             } else {
                 6
             };
+
+        // Waking a thread costs some microseconds, so a task must be worth that.
         let worth = (flops / TASK_FLOPS).max(product.n * k / TASK_WEIGHTS);
         let wanted = wanted.min(worth).max(1);
+
+        // Columns are cut first: a task that has all rows unpacks its panels once.
         let panels_per_task = (groups / wanted).max(1) * width;
         let panel_tasks = product.n.div_ceil(PANEL * panels_per_task);
         let row_tasks = (wanted / panel_tasks).clamp(1, blocks.div_ceil(4).max(1));
@@ -208,6 +214,8 @@ impl<'a> Job<'a> {
         let total: usize = terms.iter().map(|term| format.steps(term.k())).sum();
         let mut cuts = Cuts { format, terms, term: 0, start: 0 };
         let block = self.packed[0].map_or(0, |packed| packed.block);
+
+        // Scratch holds the panels of a pass, and sums that another pass goes on with.
         let tile_words = (blocks.1 - blocks.0) * block * PANEL;
         let stored = |term: &ProductTerm<'_>| {
             term.matrix.multiplies_few(isa, term.transposed, self.product.rows)
@@ -219,11 +227,14 @@ impl<'a> Job<'a> {
         let panel_words = if unpacks { total.min(PASS_STEPS) * width * words } else { 0 };
         let partial_words = if total > PASS_STEPS { tile_words * width } else { 0 };
         let [unpacked, partial, temporary] = scratch.split([panel_words, partial_words, TEMPORARY]);
+
         let mut begun = false;
         loop {
             let (pieces, count) = cuts.next_pass();
             let pieces = &pieces[..count];
             let finished = cuts.term == terms.len();
+
+            // Stored weights become panels once for all neighbouring panels: their blocks span several.
             let mut offset = 0;
             for piece in pieces {
                 let term = &terms[piece.term];
@@ -234,7 +245,9 @@ impl<'a> Job<'a> {
                     offset += piece.steps * width * words;
                 }
             }
+
             for panel in 0..width {
+                // Where each piece's panel lies, and the largest of those that follow, to be fetched on the way.
                 let mut offset = 0;
                 let mut next = (std::ptr::null(), 0);
                 for (piece, listed) in pieces.iter().zip(list.iter_mut()) {
@@ -262,6 +275,7 @@ impl<'a> Job<'a> {
                     let &Cut { start, steps, .. } = piece;
                     *listed = Piece { rows, start, steps, panel: source, stored };
                 }
+
                 let tiles = partial.as_mut_ptr().wrapping_add(partial_words / width * panel);
                 let column = (first + panel) * PANEL;
                 let pass = Pass {
@@ -277,6 +291,7 @@ impl<'a> Job<'a> {
                 // SAFETY: the caller's duty; panels and tiles were laid out above.
                 unsafe { pass.run(isa) };
             }
+
             if finished {
                 break;
             }

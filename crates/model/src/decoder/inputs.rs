@@ -167,30 +167,40 @@ impl Uploaded {
             .iter()
             .flat_map(|&read| inputs.row_keys[3 * read as usize..][..3].iter().copied())
             .collect();
-        let slots = match &inputs.cache {
-            Some(cache) => Some(upload(backend, &cache.slots)?),
-            None => None,
-        };
         let read_lengths: Vec<u32> =
             inputs.reads.iter().map(|&read| inputs.lengths[read as usize]).collect();
-        let mut queries = |positions: &[u32], lengths: &[u32], spans: &Spans| {
-            Queries::new(backend, positions, lengths, spans, config, ropes)
+
+        let mut staged = Staged::default();
+        let tokens = staged.add(&inputs.tokens);
+        let row_keys = staged.add(&inputs.row_keys);
+        let reads = staged.add(&inputs.reads);
+        let groups = staged.add(&inputs.groups);
+        let read_keys = staged.add(&read_keys);
+        let read_groups = staged.add(&inputs.read_groups);
+        let slots = inputs.cache.as_ref().map(|cache| staged.add(&cache.slots));
+        let all = staged.add_queries(&inputs.positions, &inputs.spans);
+        let last = staged.add_queries(&read_positions, &inputs.read_spans);
+
+        let words = upload(backend, &staged.0)?;
+        let at = |part: Range<usize>| words.slice(part.start, part.len());
+        let mut queries = |parts: [Range<usize>; 4], keys_max: usize, lengths: &[u32]| {
+            let [query_positions, spans, runs, trees] = parts.map(at);
+            let layout = AttentionLayout { query_positions, spans, runs, trees, keys_max };
+            Queries::new(backend, layout, lengths, config, ropes)
         };
-        let all = queries(&inputs.positions, &inputs.lengths, &inputs.spans)?;
-        let last = queries(&read_positions, &read_lengths, &inputs.read_spans)?;
         Ok(Uploaded {
             rows: inputs.tokens.len(),
             read_count: inputs.reads.len(),
-            tokens: upload(backend, &inputs.tokens)?,
-            row_keys: upload(backend, &inputs.row_keys)?,
-            reads: upload(backend, &inputs.reads)?,
-            groups: upload(backend, &inputs.groups)?,
-            slots,
+            tokens: at(tokens),
+            row_keys: at(row_keys),
+            reads: at(reads),
+            groups: at(groups),
+            slots: slots.map(at),
             cache: inputs.cache.as_ref().map_or_else(Vec::new, |cache| cache.layers.clone()),
-            all,
-            last,
-            read_keys: upload(backend, &read_keys)?,
-            read_groups: upload(backend, &inputs.read_groups)?,
+            all: queries(all, inputs.spans.keys_max, &inputs.lengths)?,
+            last: queries(last, inputs.read_spans.keys_max, &read_lengths)?,
+            read_keys: at(read_keys),
+            read_groups: at(read_groups),
         })
     }
 
@@ -210,22 +220,21 @@ impl Uploaded {
 impl Queries {
     fn new(
         backend: &mut dyn Backend,
-        positions: &[u32],
+        layout: AttentionLayout,
         lengths: &[u32],
-        spans: &Spans,
         config: &Config,
         ropes: &[RopeBuffers],
     ) -> Result<Self> {
-        let uploaded = upload(backend, positions)?;
+        let positions = layout.query_positions;
         let mut tables = Vec::with_capacity(ropes.len());
         for (rope, frequencies) in config.ropes.iter().zip(ropes) {
             let half = frequencies.short.len;
-            let cos = backend.alloc(positions.len() * half, DType::F32)?;
-            let sin = backend.alloc(positions.len() * half, DType::F32)?;
+            let cos = backend.alloc(positions.len * half, DType::F32)?;
+            let sin = backend.alloc(positions.len * half, DType::F32)?;
             for (rows, inv_freq) in frequencies.runs(lengths) {
                 let (start, len) = (rows.start * half, rows.len() * half);
                 backend.run(Op::RopeTable(compute::op::RopeTable {
-                    positions: uploaded.slice(rows.start, rows.len()),
+                    positions: positions.slice(rows.start, rows.len()),
                     inv_freq,
                     scale: rope.attention_scale,
                     cos: cos.slice(start, len),
@@ -234,15 +243,29 @@ impl Queries {
             }
             tables.push((cos, sin));
         }
-        let positions = uploaded;
-        let layout = AttentionLayout {
-            query_positions: positions,
-            spans: upload(backend, &spans.spans)?,
-            runs: upload(backend, &spans.runs)?,
-            trees: upload(backend, &spans.trees)?,
-            keys_max: spans.keys_max,
-        };
         Ok(Queries { layout, tables })
+    }
+}
+
+/// Integers that are copied to the device together: where that has memory of its own, every copy costs a trip.
+#[derive(Default)]
+struct Staged(Vec<u32>);
+
+impl Staged {
+    /// Words of a cache line, at whose multiples allocations begin.
+    const ALIGN: usize = 16;
+
+    /// Where a part will lie. Each begins as an allocation of its own would, so kernels find the alignment they know.
+    fn add(&mut self, part: &[u32]) -> Range<usize> {
+        self.0.resize(self.0.len().next_multiple_of(Self::ALIGN), 0);
+        let start = self.0.len();
+        self.0.extend(part);
+        start..self.0.len()
+    }
+
+    /// Positions, spans, runs and trees.
+    fn add_queries(&mut self, positions: &[u32], spans: &Spans) -> [Range<usize>; 4] {
+        [positions, &spans.spans, &spans.runs, &spans.trees].map(|part| self.add(part))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use compute::{Backend, DType, Op, Parameter};
 use data::Micro;
-use model::{Decoder, HeadGradients, HeadOutputs, Hidden, Pass};
+use model::{Decoder, HeadGradients, HeadOutputs, Hidden, Keep, Pass};
 
 use crate::Result;
 use crate::models::{Part, PartName, activate, part};
@@ -232,7 +232,8 @@ impl<'a> Engine<'a> {
 
     fn pass(&self, part: &'a Part, keep: bool, dropout_key: Option<u64>) -> Pass<'a> {
         let adapter = part.adapter.as_deref();
-        Pass { adapter, keep, checkpoint: self.checkpoint, dropout_key, lookups: None }
+        let keep = if keep { Keep::for_backward(self.checkpoint) } else { Keep::Nothing };
+        Pass { adapter, keep, dropout_key, lookups: None }
     }
 }
 

@@ -4,7 +4,7 @@ use compute::op::{Op, ScatterAdd};
 use compute::{Backend, Buffer, DType};
 
 use super::Decoder;
-use super::forward::{Hidden, Kept, Pass};
+use super::forward::{Hidden, Keep, Kept, Pass};
 use super::head::HeadGradients;
 use super::inputs::upload;
 use super::layer::LayerContext;
@@ -20,7 +20,7 @@ impl Decoder {
     /// out where [`Decoder::head`] was already given them.
     ///
     /// # Panics
-    /// If the pass was not run with `keep`.
+    /// If the pass kept nothing.
     pub fn backward(
         &self,
         backend: &mut dyn Backend,
@@ -29,11 +29,12 @@ impl Decoder {
         scalar: Option<&ScalarHead>,
         pass: &Pass<'_>,
     ) -> Result<()> {
-        assert!(pass.keep, "backward of a pass that kept nothing");
+        assert!(pass.keep != Keep::Nothing, "backward of a pass that kept nothing");
         if hidden.reads() == 0 {
             hidden.release(backend);
             return Ok(());
         }
+
         let d_normed = self.head_backward(backend, &mut hidden, gradients, scalar, pass)?;
         let size = self.config.hidden_size;
         let mut d_out = backend.alloc(hidden.reads() * size, DType::F32)?;
@@ -46,6 +47,7 @@ impl Decoder {
             rows_each: 1,
         };
         self.backward_norm(backend, &site, d_normed, d_out)?;
+
         // The last layer turns a gradient at the reads into one of the whole stream; below it is changed in place.
         let d_stream = backend.alloc(hidden.uploaded.rows * size, DType::F32)?;
         let lowest = self.layers.len() - hidden.layers.len();
@@ -64,6 +66,7 @@ impl Decoder {
             backend.release(mark);
             d_out = d_stream;
         }
+
         if wants_embedding {
             self.backward_embedding(backend, &hidden, d_stream, pass)?;
         }

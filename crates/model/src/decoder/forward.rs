@@ -14,15 +14,32 @@ use crate::{Adapter, Result};
 pub struct Pass<'a> {
     /// The adapter over the base; none is the base itself.
     pub adapter: Option<&'a Adapter>,
-    /// Keep what `backward` needs.
-    pub keep: bool,
-    /// Keep only the residual stream between layers, and compute the rest again in `backward`.
-    pub checkpoint: bool,
+    /// What it keeps for `backward`.
+    pub keep: Keep,
     /// Dropout on the adapter's inputs: the key of this step's masks. None means no dropout.
     pub dropout_key: Option<u64>,
     /// Where lookups are added up, from [`Decoder::begin_step`]; needed where embedding and head are one
     /// matrix that is trained.
     pub lookups: Option<&'a LookupSums>,
+}
+
+/// What a forward pass keeps for [`Decoder::backward`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: there is no backward pass.
+    #[default]
+    Nothing,
+    /// All activations.
+    All,
+    /// The residual stream between blocks; what lies within one is recomputed when its gradient is.
+    Blocks,
+}
+
+impl Keep {
+    /// For a pass that goes backward, with blocks recomputed or not.
+    pub fn for_backward(recompute: bool) -> Self {
+        if recompute { Keep::Blocks } else { Keep::All }
+    }
 }
 
 /// What a forward pass leaves on the backend's stack.
@@ -148,10 +165,12 @@ impl Decoder {
             scale: self.config.embedding_scale,
             out: stream,
         }))?;
+
         // Two buffers take turns where nothing is kept.
         let mut spare = None;
-        let wants_tokens = pass.keep && self.wants_embedding_gradient(pass);
-        let lowest = pass.keep.then(|| self.lowest_layer(pass));
+        let goes_back = pass.keep != Keep::Nothing;
+        let wants_tokens = goes_back && self.wants_embedding_gradient(pass);
+        let lowest = goes_back.then(|| self.lowest_layer(pass));
         let mut kept = Vec::new();
         let last = self.layers.len() - 1;
         for index in 0..self.layers.len() {
@@ -161,20 +180,23 @@ impl Decoder {
                 Some(buffer) if !keep => buffer,
                 _ => backend.alloc(rows * hidden_size, DType::F32)?,
             };
+
             let context = LayerContext::new(self, index, &uploaded, pass);
             let mark = backend.mark();
             let saved = context.forward(backend, stream, out)?;
-            if !keep || pass.checkpoint {
+
+            let keeps_all = keep && pass.keep == Keep::All;
+            if !keeps_all {
                 backend.release(mark);
             }
             if keep {
-                let saved = (!pass.checkpoint).then_some(saved);
-                kept.push(Kept { input: stream, saved });
+                kept.push(Kept { input: stream, saved: keeps_all.then_some(saved) });
             } else {
                 spare = Some(stream);
             }
             stream = out;
         }
+
         if reads > 0 {
             self.norm(backend, self.final_norm, residual, rstd, normed)?;
         }

@@ -8,7 +8,7 @@ use compute::{Backend, Buffer, DType};
 use text::Target;
 
 use super::inputs::upload;
-use super::{Decoder, Hidden, Pass};
+use super::{Decoder, Hidden, Keep, Pass};
 use crate::{Result, ScalarHead};
 
 /// What an objective asks of the head.
@@ -235,7 +235,7 @@ impl Decoder {
         hidden: &Hidden,
         pass: &Pass<'_>,
     ) -> Result<Option<op::HeadWeightGradient>> {
-        if !pass.keep {
+        if pass.keep == Keep::Nothing {
             return Ok(None);
         }
         let groups = hidden.uploaded.read_groups;

@@ -17,7 +17,7 @@ mod norm;
 
 use compute::Buffer;
 
-pub use forward::{Hidden, Pass};
+pub use forward::{Hidden, Keep, Pass};
 pub use head::{HeadGradients, HeadOutputs, HeadRequest, Want};
 pub(crate) use inputs::{CacheView, Inputs, Spans};
 pub use load::{LoadOptions, Selection, Training};

@@ -7,7 +7,7 @@ use compute::{Backend as _, Op, Parameter, Reference};
 use model::adapter::LoadedAdapter;
 use model::config::{Biases, LayerConfig, Norms, QkNorm, Rope};
 use model::{
-    Adapter, Base, Config, Decoder, HeadGradients, HeadOutputs, HeadRequest, LoadOptions,
+    Adapter, Base, Config, Decoder, HeadGradients, HeadOutputs, HeadRequest, Keep, LoadOptions,
     LoraConfig, Module, Optimizers, Pass, Role, ScalarHead, Selection, Training, Want,
 };
 use serde_json::json;
@@ -116,8 +116,7 @@ impl Probe {
         let lookups = self.decoder.begin_step(backend, adapter, tokens).unwrap();
         let pass = Pass {
             adapter,
-            keep: kind.is_some(),
-            checkpoint: false,
+            keep: if kind.is_some() { Keep::All } else { Keep::Nothing },
             dropout_key: self.dropout_key,
             lookups: Some(&lookups),
         };

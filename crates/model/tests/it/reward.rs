@@ -5,7 +5,7 @@ use std::path::Path;
 use compute::cpu::Precision;
 use compute::{Backend, Reference};
 use model::adapter::{LoadedAdapter, PeftMetadata};
-use model::{Base, Decoder, HeadRequest, Optimizers, Pass, ScalarHead, Want};
+use model::{Base, Decoder, HeadRequest, Keep, Optimizers, Pass, ScalarHead, Want};
 use serde_json::Value;
 use text::{Batch, Segment};
 
@@ -191,7 +191,7 @@ fn a_frozen_head_is_not_trained() {
     assert!(head.trained().is_none());
     let decoder = Decoder::load(&base, &mut backend).unwrap();
     let batch = batch(&json("reward/gqa/golden.json")["sequences"]);
-    let pass = Pass { keep: true, ..Pass::default() };
+    let pass = Pass { keep: Keep::All, ..Pass::default() };
     let want = Want { value: true, ..Want::default() };
     let request = HeadRequest { want, ..HeadRequest::logprobs() };
     let mut hidden = decoder.forward(&mut backend, &batch, &pass).unwrap();

@@ -91,7 +91,7 @@ impl Subject {
         let tokens = micros.iter().flat_map(|batch| batch.tokens.iter().copied());
         let lookups = decoder.begin_step(&mut *self.backend, adapter, tokens).unwrap();
         let backend = &mut *self.backend;
-        let pass = &Pass { adapter, keep: true, lookups: Some(&lookups), ..how.pass() };
+        let pass = &Pass { adapter, keep: how.keep(), lookups: Some(&lookups), ..how.pass() };
         let logprobs = micros.iter().map(|batch| one(backend, decoder, batch, pass, total, how));
         let logprobs = logprobs.collect::<Vec<_>>().concat();
         lookups.finish(backend).unwrap();

@@ -9,8 +9,8 @@ use compute::{Backend, Op, Reference};
 use data::{Packing, Place, Sequence, pack};
 use model::adapter::LoadedAdapter;
 use model::{
-    Adapter, Base, Decoder, HeadGradients, HeadOutputs, HeadRequest, LoraConfig, Optimizers, Pass,
-    Want,
+    Adapter, Base, Decoder, HeadGradients, HeadOutputs, HeadRequest, Keep, LoraConfig, Optimizers,
+    Pass, Want,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -155,8 +155,12 @@ pub(crate) struct How {
 impl How {
     /// Its pass, without gradient.
     pub(crate) fn pass(self) -> Pass<'static> {
-        let How { checkpoint, dropout_key, .. } = self;
-        Pass { checkpoint, dropout_key, ..Pass::default() }
+        Pass { dropout_key: self.dropout_key, ..Pass::default() }
+    }
+
+    /// What it keeps on its way to a gradient.
+    pub(crate) fn keep(self) -> Keep {
+        Keep::for_backward(self.checkpoint)
     }
 }
 
@@ -222,7 +226,7 @@ impl Rig {
         let (one_pass, adapter) = (how.one_pass, Some(&self.adapter));
         let tokens = batch.tokens.iter().copied();
         let lookups = self.decoder.begin_step(backend, adapter, tokens).unwrap();
-        let pass = Pass { adapter, keep: true, lookups: Some(&lookups), ..how.pass() };
+        let pass = Pass { adapter, keep: how.keep(), lookups: Some(&lookups), ..how.pass() };
         let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / 32.0).collect();
         let request = HeadRequest::logprobs();
         let mut hidden = self.decoder.forward(backend, batch, &pass).unwrap();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use compute::Backend;
-use model::{Adapter, Base, Decoder, HeadGradients, HeadRequest, LoraConfig, Optimizers, Pass};
+use model::{
+    Adapter, Base, Decoder, HeadGradients, HeadRequest, Keep, LoraConfig, Optimizers, Pass,
+};
 use safetensors::SafeTensors;
 use text::Batch;
 
@@ -97,7 +99,8 @@ fn check_on(case: &Case, backend: &mut dyn Backend, checkpoint: bool, one_pass: 
     check_close(&format!("{kind} log-probs"), &outputs.logprob, &case.logprobs);
     hidden.release(backend);
 
-    let pass = Pass { adapter: Some(&adapter), keep: true, checkpoint, ..Pass::default() };
+    let keep = Keep::for_backward(checkpoint);
+    let pass = Pass { adapter: Some(&adapter), keep, ..Pass::default() };
     let weights = gradient_weights(&case.batch);
     let mut hidden = decoder.forward(backend, &case.batch, &pass).unwrap();
     let linear = one_pass.then_some(weights.as_slice());

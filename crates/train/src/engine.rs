@@ -78,12 +78,12 @@ impl<'a> Engine<'a> {
         for index in 0..plan.micros.len() {
             let extra = self.extra_passes(plan, index, objective)?;
             let Micro { batch, sequences } = &plan.micros[index];
-            let linear = objective.linear(&batch.targets, plan);
-            let (hidden, policy) = self.forward(plan, index, objective, linear.as_deref(), pass)?;
+            let known = objective.known_gradient(&batch.targets, plan);
+            let (hidden, policy) = self.forward(plan, index, objective, known.as_deref(), pass)?;
             let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &extra };
             let mut outcomes = objective.evaluate(&[micro], plan);
             let mut part = outcomes.pop().expect("an outcome per micro-batch");
-            if linear.is_some() {
+            if known.is_some() {
                 part.gradients.logprob = None;
             }
             self.backward(hidden, &std::mem::take(&mut part.gradients), pass)?;
@@ -160,7 +160,7 @@ impl<'a> Engine<'a> {
         plan: &StepPlan,
         index: usize,
         objective: &dyn Objective,
-        linear: Option<&[f32]>,
+        known_gradient: Option<&[f32]>,
         pass: &Pass<'_>,
     ) -> Result<(Hidden, HeadOutputs)> {
         let batch = &plan.micros[index].batch;
@@ -172,7 +172,7 @@ impl<'a> Engine<'a> {
             &batch.targets,
             &request,
             head,
-            linear,
+            known_gradient,
             pass,
         )?;
         Ok((hidden, outputs))

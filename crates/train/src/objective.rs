@@ -130,7 +130,7 @@ pub trait Objective {
 
     /// d(step's loss)/d(logprob) of every target, where that does not depend on the
     /// log-probabilities: then the head takes one pass.
-    fn linear(&self, _targets: &[Target], _plan: &StepPlan) -> Option<Vec<f32>> {
+    fn known_gradient(&self, _targets: &[Target], _plan: &StepPlan) -> Option<Vec<f32>> {
         None
     }
 

@@ -90,8 +90,8 @@ pub struct HeadGradients {
 impl Decoder {
     /// Computes what `request` wants for `targets` (sorted by read) of a forward pass.
     ///
-    /// `linear` are the derivatives of the loss by the targets' log-probabilities, where they are
-    /// known before: then loss and gradient take one pass over the vocabulary.
+    /// `known_gradient` holds the derivatives of the loss by the targets' log-probabilities, where they do not
+    /// depend on these: then outputs and gradient take one pass over the vocabulary.
     #[allow(clippy::too_many_arguments, reason = "a question has so many parts")]
     pub fn head(
         &self,
@@ -100,7 +100,7 @@ impl Decoder {
         targets: &[Target],
         request: &HeadRequest,
         scalar: Option<&ScalarHead>,
-        linear: Option<&[f32]>,
+        known_gradient: Option<&[f32]>,
         pass: &Pass<'_>,
     ) -> Result<HeadOutputs> {
         let reads = hidden.reads();
@@ -125,7 +125,8 @@ impl Decoder {
             d_hidden: None,
             d_weight: None,
         };
-        // Gradients come later, in a call of their own, unless they are linear.
+
+        // Gradients come later, in a call of their own, unless they are known.
         hidden.head = Some(op);
         let mut float = |wanted: bool, len: usize| -> Result<Option<Buffer>> {
             Ok(if wanted { Some(backend.alloc(len, DType::F32)?) } else { None })
@@ -138,7 +139,8 @@ impl Decoder {
         if want.top1 {
             op.outputs.top1 = Some(backend.alloc(reads, DType::U32)?);
         }
-        if let Some(weights) = linear {
+
+        if let Some(weights) = known_gradient {
             op.gradients.logprob = Some(upload_f32(backend, weights)?);
             let d_hidden = backend.alloc(reads * self.config.hidden_size, DType::F32)?;
             op.d_hidden = Some(d_hidden);
@@ -146,9 +148,11 @@ impl Decoder {
             op.d_weight = self.head_gradient(backend, hidden, pass)?;
         }
         let wants_vocabulary = Want { value: false, ..want } != Want::default();
-        if wants_vocabulary || linear.is_some() {
+        // A scalar head alone needs no logits.
+        if wants_vocabulary || known_gradient.is_some() {
             backend.run(Op::Head(op))?;
         }
+
         outputs.logprob = read(backend, op.outputs.logprob)?;
         outputs.entropy = read(backend, op.outputs.entropy)?;
         outputs.lse = read(backend, op.outputs.lse)?;

@@ -126,10 +126,9 @@ fn one(
     let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / total).collect();
     let request = HeadRequest::logprobs();
     let mut hidden = decoder.forward(backend, batch, pass).unwrap();
-    let linear = one_pass.then_some(weights.as_slice());
+    let known = one_pass.then_some(weights.as_slice());
     let targets = &batch.targets;
-    let outputs =
-        decoder.head(backend, &mut hidden, targets, &request, None, linear, pass).unwrap();
+    let outputs = decoder.head(backend, &mut hidden, targets, &request, None, known, pass).unwrap();
     let logprob = (!one_pass).then(|| weights.clone());
     let gradients = HeadGradients { logprob, ..HeadGradients::default() };
     decoder.backward(backend, hidden, &gradients, None, pass).unwrap();

@@ -230,9 +230,9 @@ impl Rig {
         let weights: Vec<f32> = batch.targets.iter().map(|t| -t.weight / 32.0).collect();
         let request = HeadRequest::logprobs();
         let mut hidden = self.decoder.forward(backend, batch, &pass).unwrap();
-        let linear = one_pass.then_some(weights.as_slice());
+        let known = one_pass.then_some(weights.as_slice());
         let outputs =
-            self.decoder.head(backend, &mut hidden, &batch.targets, &request, None, linear, &pass);
+            self.decoder.head(backend, &mut hidden, &batch.targets, &request, None, known, &pass);
         let gradients =
             HeadGradients { logprob: (!one_pass).then(|| weights.clone()), ..Default::default() };
         self.decoder.backward(backend, hidden, &gradients, None, &pass).unwrap();

@@ -103,9 +103,9 @@ fn check_on(case: &Case, backend: &mut dyn Backend, checkpoint: bool, one_pass: 
     let pass = Pass { adapter: Some(&adapter), keep, ..Pass::default() };
     let weights = gradient_weights(&case.batch);
     let mut hidden = decoder.forward(backend, &case.batch, &pass).unwrap();
-    let linear = one_pass.then_some(weights.as_slice());
+    let known = one_pass.then_some(weights.as_slice());
     let outputs =
-        decoder.head(backend, &mut hidden, targets, &request, None, linear, &pass).unwrap();
+        decoder.head(backend, &mut hidden, targets, &request, None, known, &pass).unwrap();
     check_close(&format!("{kind} LoRA log-probs"), &outputs.logprob, &case.lora_logprobs);
     let gradients =
         HeadGradients { logprob: (!one_pass).then(|| weights.clone()), ..Default::default() };

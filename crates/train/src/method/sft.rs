@@ -60,7 +60,7 @@ impl Objective for Sft {
         totals.weight
     }
 
-    fn linear(&self, targets: &[Target], plan: &StepPlan) -> Option<Vec<f32>> {
+    fn known_gradient(&self, targets: &[Target], plan: &StepPlan) -> Option<Vec<f32>> {
         let total = plan.totals.weight;
         Some(targets.iter().map(|target| (-f64::from(target.weight) / total) as f32).collect())
     }
@@ -76,7 +76,7 @@ impl Objective for Sft {
             let share = |(sequence, sum)| Share { sequence, value: sum / plan.totals.weight };
             let loss = sums.into_iter().map(share).collect();
             let mut outcome = Outcome { loss, ..Outcome::default() };
-            outcome.gradients.logprob = self.linear(targets, plan);
+            outcome.gradients.logprob = self.known_gradient(targets, plan);
             outcome
         };
         micros.iter().map(outcome).collect()

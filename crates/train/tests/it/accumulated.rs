@@ -415,7 +415,7 @@ fn a_target_keeps_its_weight_in_every_plan() {
     let rows = apart();
     let weights = |budget| {
         let plan = StepPlan::new(&Unit::of_sequences(rows.clone()), &packing(budget, 0, false));
-        let of = |targets: &[Target]| Sft.linear(targets, &plan).unwrap();
+        let of = |targets: &[Target]| Sft.known_gradient(targets, &plan).unwrap();
         let all = plan.micros.iter().flat_map(|micro| of(&micro.batch.targets));
         (plan.totals.weight.to_bits(), all.map(f32::to_bits).collect::<Vec<_>>())
     };

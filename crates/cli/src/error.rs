@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::memory::Needed;
+
 /// Exit code: the work failed.
 pub(crate) const FAILED: u8 = 1;
 /// Exit code: the command or the recipe was wrong.
@@ -213,6 +215,42 @@ impl From<hub::Error> for Failure {
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
+        }
+    }
+}
+
+impl From<session::Error> for Failure {
+    fn from(error: session::Error) -> Self {
+        use session::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Model(error) => error.into(),
+            E::Io { path, source } => Failure::io(&path, &source),
+            E::Json { path, .. } => Failure::new("model_file", message).at(&path),
+            E::NoTemplate => {
+                Failure::wrong("chat_template", message).hint("`--raw` continues the text as it is")
+            }
+            E::Template { hint, .. } => Failure::new("chat_template", message).or_hint(hint),
+            E::Vocabulary { .. } => Failure::new("tokenizer", message)
+                .hint("the tokenizer does not belong to this model"),
+            E::Empty => Failure::wrong("empty_prompt", message),
+            E::TooLong { .. } => Failure::wrong("prompt_too_long", message),
+            E::Room { active, longest, demand, limit, fits } => {
+                let s = if active == 1 { "" } else { "s" };
+                let what = format!(
+                    "answering {active} prompt{s} at a time, of up to {longest} tokens with the answer,"
+                );
+                Needed { what, kinds: &demand.kinds() }.refusal(limit).hint(match fits {
+                    0 if demand.weights > demand.cache => {
+                        "a smaller model fits, or one stored in fewer bits: a GGUF or bitsandbytes \
+                         file"
+                            .to_owned()
+                    }
+                    0 => "lower `--max-new-tokens`, or shorten the prompt".to_owned(),
+                    fits => format!("`--batch` {fits} fits"),
+                })
+            }
+            _ => Failure::new("model", message),
         }
     }
 }

@@ -5,8 +5,8 @@ mod context;
 mod environment;
 mod error;
 mod memory;
+mod sampling;
 mod served;
-mod session;
 mod signals;
 mod terminal;
 

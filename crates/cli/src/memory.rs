@@ -28,9 +28,14 @@ impl Needed<'_> {
 
     /// The error where `limit` is less than what is needed; `cures` says what to change.
     pub(crate) fn require(&self, limit: usize, cures: impl FnOnce() -> String) -> Result<()> {
-        if self.total() <= limit {
-            return Ok(());
+        match self.total() <= limit {
+            true => Ok(()),
+            false => Err(self.refusal(limit).hint(cures())),
         }
+    }
+
+    /// The error of work that takes more than `limit`.
+    pub(crate) fn refusal(&self, limit: usize) -> Failure {
         let named =
             |(name, bytes): &(&str, usize)| format!("{name} {} MB", bytes.div_ceil(1 << 20));
         let kinds: Vec<String> =
@@ -42,7 +47,7 @@ impl Needed<'_> {
             kinds.join(", "),
             limit >> 20
         );
-        Err(Failure::wrong("refused", message).hint(cures()))
+        Failure::wrong("refused", message)
     }
 }
 

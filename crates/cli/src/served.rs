@@ -5,15 +5,18 @@
 
 use std::path::Path;
 
+use compute::cpu::Precision;
 use data::source::Row;
 use data::{Config, Location, Reading, Source, SupervisionOptions, Validation, Wanted};
+use hub::Resolved;
 use keys::Document;
+use session::{Manner, Opened, Session};
 use train::run::RunFolder;
 
 use crate::command::read_recipe;
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use hub::Resolved;
+use crate::memory::free_memory;
 
 /// What a recipe says of prompts. Without a recipe nothing is changed.
 #[derive(Debug, Default)]
@@ -21,7 +24,7 @@ pub(crate) struct Served {
     /// Where its rows are, and how they are read: training first.
     sources: Vec<Source>,
     /// What becomes of system messages and of reasoning.
-    pub(crate) options: SupervisionOptions,
+    options: SupervisionOptions,
     /// The recipe whose own model answers, and not one that it made: template and variables are as it says.
     pub(crate) recipe: Option<Document>,
 }
@@ -55,6 +58,26 @@ impl Served {
         }
         sources.extend(test);
         Ok(Served { sources, options: data::recipe::supervision(recipe), recipe: None })
+    }
+
+    /// A model that answers as this says, with the template, its variables and the date that it was trained with.
+    pub(crate) fn session(self, context: &Context, model: &Resolved) -> Result<Session> {
+        let mut opened = Opened::read(&model.path, model.adapter.as_deref(), context.today())?;
+        opened.remarks.iter().for_each(|remark| context.terminal.note(remark));
+        if let Some(folder) = model.adapter.as_ref().filter(|_| opened.is_other_base) {
+            context.terminal.warn(&format!(
+                "{} was trained over other weights than {}: its answers will differ",
+                folder.display(),
+                opened.base.path.display()
+            ));
+        }
+        if let Some(recipe) = &self.recipe {
+            train::trainer::use_template(recipe, &mut opened.metadata, opened.date)?;
+            opened.serving.template_kwargs = train::trainer::template_kwargs(recipe);
+        }
+        let manner = Manner { system: self.system().map(str::to_owned), options: self.options };
+        let backend = context.device(Precision::Bf16)?;
+        Ok(Session::new(opened, manner, backend, free_memory)?)
     }
 
     /// How a file of prompts is read: as the recipe says where it names the file, else with what it says of

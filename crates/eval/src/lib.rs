@@ -24,7 +24,6 @@
 //! # Ok::<(), eval::Error>(())
 //! ```
 
-pub mod answer;
 pub mod compare;
 mod error;
 pub mod floor;

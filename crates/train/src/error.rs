@@ -68,6 +68,15 @@ pub enum Error {
     Compute(#[from] compute::Error),
 }
 
+impl From<session::Error> for Error {
+    fn from(error: session::Error) -> Self {
+        match error {
+            session::Error::Model(error) => Error::Model(error),
+            error => Error::Refused { message: error.to_string(), hint: None },
+        }
+    }
+}
+
 impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {

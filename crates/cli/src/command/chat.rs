@@ -5,14 +5,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use clap::Args;
-use model::generate::Flow;
+use session::{Finish, Flow, Prompt, Question, Session};
 use text::Message;
 
 use super::generate::over;
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::sampling::Sampling;
 use crate::served::Served;
-use crate::session::{Question, Sampling, Session};
 use crate::signals::{Asked, Signals};
 
 /// What to type, for `--help`.
@@ -49,12 +49,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     }
     let model = over(context, &arguments.model, arguments.adapter.as_deref())?;
     let served = Served::of_model(context, &model)?;
-    let mut session = Session::open(context, &model, &served)?;
+    let mut session = served.session(context, &model)?;
     // With the shortest question: a longer dialogue is looked at when it is asked.
-    session.load(&[vec![0]], &arguments.sampling)?;
+    let sampling = arguments.sampling.read();
+    session.load(&[Prompt { tokens: vec![0], key: 0 }], &sampling)?;
     let signals = Signals::install()?;
     let dialogue = Dialogue::new(arguments.system.clone());
-    let mut chat = Chat { context, session, sampling: &arguments.sampling, signals, dialogue };
+    let mut chat = Chat { context, session, sampling, signals, dialogue };
     chat.talk()
 }
 
@@ -127,7 +128,7 @@ impl Dialogue {
 struct Chat<'a> {
     context: &'a Context,
     session: Session,
-    sampling: &'a Sampling,
+    sampling: session::Sampling,
     signals: Signals,
     dialogue: Dialogue,
 }
@@ -137,7 +138,7 @@ impl Chat<'_> {
         let terminal = &self.context.terminal;
         if self.context.environment.stdin_is_terminal {
             let adapter = if self.session.has_adapter() { " and adapter" } else { "" };
-            let storage = &self.session.storage;
+            let storage = self.session.storage();
             terminal.note(&format!(
                 "base ({storage}){adapter} ready; /quit leaves, Ctrl-C stops an answer"
             ));
@@ -190,20 +191,16 @@ impl Chat<'_> {
     fn answer(&mut self) -> Result<()> {
         let terminal = &self.context.terminal;
         let prompt = match self.session.encode(&self.dialogue.question()) {
-            Ok(prompt) => prompt,
-            // A dialogue that has grown too long is no reason to leave.
-            Err(failure)
-                if !self.dialogue.messages.is_empty() && failure.code != "chat_template" =>
-            {
-                self.dialogue.messages.pop();
-                terminal.fail(&failure.hint("/reset begins a new dialogue"));
-                return Ok(());
+            Ok(tokens) => Prompt { tokens, key: 0 },
+            Err(error @ (session::Error::NoTemplate | session::Error::Template { .. })) => {
+                return Err(error.into());
             }
-            Err(failure) => return Err(failure),
+            // A dialogue that has grown too long is no reason to leave.
+            Err(error) => return self.take_back(error),
         };
         let signals = &self.signals;
-        let mut on_text = |_: usize, text: &str| {
-            terminal.stream(text);
+        let mut on_token = |token: session::Token<'_>| {
+            terminal.stream(token.text);
             match signals.asked() {
                 Some(Asked::Interrupt | Asked::Terminate | Asked::HangUp) => Flow::Stop,
                 _ if terminal.written().is_err() => Flow::Stop,
@@ -211,27 +208,31 @@ impl Chat<'_> {
             }
         };
         let with_adapter = self.dialogue.with_adapter;
-        let answered = self.session.answer(&[prompt], self.sampling, with_adapter, &mut on_text);
+        let answered = self.session.answer(&[prompt], &self.sampling, with_adapter, &mut on_token);
         let answers = match answered {
             Ok(answers) => answers,
             // Memory is too small for a dialogue of this length; a new one may fit.
-            Err(failure) if failure.code == "refused" => {
-                self.dialogue.messages.pop();
-                terminal.fail(&failure.hint("/reset begins a new dialogue"));
-                return Ok(());
-            }
-            Err(failure) => return Err(failure),
+            Err(error @ session::Error::Room { .. }) => return self.take_back(error),
+            Err(error) => return Err(error.into()),
         };
         terminal.stream("\n");
         self.signals.take_interrupt();
-        for answer in answers.answers {
+        for answer in answers {
             match answer.finish {
-                "length" => terminal.note("(ended at `--max-new-tokens`)"),
-                "interrupted" => terminal.note("(stopped)"),
-                _ => {}
+                Finish::Length => terminal.note("(ended at `--max-new-tokens`)"),
+                Finish::Interrupted => terminal.note("(stopped)"),
+                Finish::Stop => {}
             }
             self.dialogue.messages.push(Message::new("assistant", answer.text));
         }
+        Ok(())
+    }
+
+    /// Says why the last question has no answer, and goes on without it.
+    fn take_back(&mut self, error: session::Error) -> Result<()> {
+        self.dialogue.messages.pop();
+        let failure = Failure::from(error).hint("/reset begins a new dialogue");
+        self.context.terminal.fail(&failure);
         Ok(())
     }
 }

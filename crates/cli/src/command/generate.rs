@@ -3,18 +3,19 @@
 mod questions;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use model::generate::Flow;
+use hub::Resolved;
 use serde_json::{Value, json};
+use session::{Answer, Finish, Flow, Prompt, Question, Session};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::sampling::Sampling;
 use crate::served::Served;
-use crate::session::{Answer, Answers, Question, Sampling, Session};
 use crate::terminal::escape::escaped;
 use crate::terminal::table::one_line;
-use hub::Resolved;
 use questions::{Asked, Asking};
 
 /// What to type, for `--help`.
@@ -74,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         Some(file) => asking.of_file(file, &served, context)?,
         None => typed,
     };
-    let mut session = Session::open(context, &model, &served)?;
+    let mut session = served.session(context, &model)?;
     if arguments.compare && !session.has_adapter() {
         let message =
             format!("model `{}` has no adapter to compare its base with", arguments.model);
@@ -110,52 +111,57 @@ struct Work<'a> {
 impl Work<'_> {
     fn carry_out(&self, session: &mut Session) -> Result<()> {
         let encode = |asked: &Asked| {
-            session.encode(&asked.question).map_err(|failure| asked.at_place(failure))
+            session.encode(&asked.question).map_err(|error| asked.at_place(error.into()))
         };
         // All of them, before any time is spent on the first.
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(encode).collect::<Result<_>>()?;
-        let Arguments { sampling, compare, .. } = self.arguments;
+        let prompts = (0..).zip(prompts).map(|(key, tokens)| Prompt { tokens, key });
+        let prompts: Vec<Prompt> = prompts.collect();
+        let (sampling, compare) = (self.arguments.sampling.read(), self.arguments.compare);
+        session.load(&prompts, &sampling)?;
         let terminal = &self.context.terminal;
         let base = match compare {
-            true => Some(session.answer(&prompts, sampling, false, &mut |_, _| Flow::Continue)?),
+            true => Some(session.answer(&prompts, &sampling, false, &mut |_| Flow::Continue)?),
             false => None,
         };
         let streams = prompts.len() == 1 && !compare && !terminal.is_json();
-        let mut on_text = |_: usize, text: &str| {
+        let begun = Instant::now();
+        let answers = session.answer(&prompts, &sampling, true, &mut |token| {
             if streams {
-                terminal.stream(text);
+                terminal.stream(token.text);
             }
             if terminal.written().is_ok() { Flow::Continue } else { Flow::Stop }
-        };
-        let answers = session.answer(&prompts, sampling, true, &mut on_text)?;
+        })?;
+        let tokens: usize = answers.iter().map(|answer| answer.tokens).sum();
+        let tokens_per_s = tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         if streams {
             terminal.stream("\n");
         } else {
-            self.tell(&answers, base.as_ref());
+            self.tell(&answers, base.as_deref(), tokens_per_s);
         }
         self.warn_of_length(&answers);
-        let results: Vec<Value> = self.results(&answers, base.as_ref()).collect();
-        terminal.result(json!({"results": results, "tokens_per_s": answers.tokens_per_s}));
+        let results: Vec<Value> = self.results(&answers, base.as_deref()).collect();
+        terminal.result(json!({"results": results, "tokens_per_s": tokens_per_s}));
         Ok(())
     }
 
     fn results<'a>(
         &'a self,
-        answers: &'a Answers,
-        base: Option<&'a Answers>,
+        answers: &'a [Answer],
+        base: Option<&'a [Answer]>,
     ) -> impl Iterator<Item = Value> + 'a {
-        let pairs = self.questions.iter().zip(&answers.answers).enumerate();
+        let pairs = self.questions.iter().zip(answers).enumerate();
         pairs.map(move |(index, (asked, answer))| {
             let mut result = result(asked, answer);
             if let Some(base) = base {
-                result["base_answer"] = base.answers[index].text.clone().into();
+                result["base_answer"] = base[index].text.clone().into();
             }
             result
         })
     }
 
     /// Several answers: apart for a person, as JSON Lines for a pipe.
-    fn tell(&self, answers: &Answers, base: Option<&Answers>) {
+    fn tell(&self, answers: &[Answer], base: Option<&[Answer]>, tokens_per_s: f64) {
         let terminal = &self.context.terminal;
         if terminal.is_json() {
             return;
@@ -165,27 +171,24 @@ impl Work<'_> {
             return;
         }
         let style = terminal.style;
-        for (index, (asked, answer)) in self.questions.iter().zip(&answers.answers).enumerate() {
+        for (index, (asked, answer)) in self.questions.iter().zip(answers).enumerate() {
             let prompt = one_line(&asked.question.last(), 90);
             terminal.say(&style.bold(&format!("[{}] {prompt}", index + 1)));
             if let Some(base) = base {
-                let text = escaped(&base.answers[index].text);
+                let text = escaped(&base[index].text);
                 terminal.say(&format!("{}\n{text}", style.dim("base:")));
                 terminal.say(&style.dim("adapter:"));
             }
             terminal.say(&format!("{}\n", escaped(&answer.text)));
         }
-        terminal.note(&format!("{:.0} tokens/s", answers.tokens_per_s));
+        terminal.note(&format!("{tokens_per_s:.0} tokens/s"));
     }
 
-    fn warn_of_length(&self, answers: &Answers) {
-        let cut = answers.answers.iter().filter(|answer| answer.finish == "length").count();
+    fn warn_of_length(&self, answers: &[Answer]) {
+        let cut = answers.iter().filter(|answer| answer.finish == Finish::Length).count();
         if cut > 0 {
-            let what = if answers.answers.len() == 1 {
-                "the answer".into()
-            } else {
-                format!("{cut} answers")
-            };
+            let what =
+                if answers.len() == 1 { "the answer".into() } else { format!("{cut} answers") };
             self.context
                 .terminal
                 .note(&format!("{what} ended at `--max-new-tokens` or the model's length"));
@@ -201,7 +204,7 @@ fn result(asked: &Asked, answer: &Answer) -> Value {
     };
     let Answer { text, tokens, finish, prompt_tokens } = answer;
     let mut result = json!({
-        "prompt": prompt, "answer": text, "tokens": tokens, "finish": finish,
+        "prompt": prompt, "answer": text, "tokens": tokens, "finish": finish.name(),
         "prompt_tokens": prompt_tokens,
     });
     if let Question::Dialogue { tools: Some(tools), .. } = &asked.question {

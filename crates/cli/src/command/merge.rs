@@ -12,7 +12,8 @@ use clap::Args;
 use model::adapter::LoadedAdapter;
 use model::divergence::Divergence;
 use model::merge::{Merge, MergedType, Written, copy_companions};
-use serde_json::{Value, json};
+use serde_json::json;
+use session::Serving;
 use train::run::RunFolder;
 
 use super::quote;
@@ -183,16 +184,15 @@ fn record(
     dtype: &str,
     written: &Written,
     comparison: Option<&Comparison>,
-) -> Value {
-    json!({
-        "schema": 1, "date": origin.own["date"], "template_kwargs": origin.own["template_kwargs"],
-        "merged": {
-            "base": card::shown(&origin.base_name), "base_hash": origin.base_hash,
-            "base_storage": origin.storage, "adapter_hash": origin.adapter_hash,
-            "dtype": dtype, "tensors": written.tensors, "bytes": written.bytes,
-            "notes": origin.notes, "comparison": comparison.map(Comparison::to_json),
-        },
-    })
+) -> Serving {
+    let merged = json!({
+        "base": card::shown(&origin.base_name), "base_hash": origin.base_hash,
+        "base_storage": origin.storage, "adapter_hash": origin.adapter_hash,
+        "dtype": dtype, "tensors": written.tensors, "bytes": written.bytes,
+        "notes": origin.notes, "comparison": comparison.map(Comparison::to_json),
+    });
+    let Serving { date, template_kwargs, .. } = origin.own.clone();
+    Serving { date, template_kwargs, merged: Some(merged), ..Serving::default() }
 }
 
 /// A merged model that does not say what base and adapter say is no success.

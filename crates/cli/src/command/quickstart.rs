@@ -7,7 +7,6 @@ mod plan;
 mod plot;
 mod recipe;
 mod report;
-mod stage;
 
 use std::fs;
 use std::path::Path;
@@ -17,6 +16,7 @@ use clap::Args;
 use data::demo::{self, Demo};
 use eval::compare::Comparison;
 use hub::Resolved;
+use session::Session;
 use train::run::{Occupied, RunFolder, write_atomic};
 
 use super::quote;
@@ -30,7 +30,6 @@ use arms::{Exam, SCHEMA, SHOTS, TUNED};
 pub(crate) use model::{SMOLLM2, stand_ins};
 use plan::{ArmWork, Pace, Plan, TrainWork};
 use recipe::{BATCH_SIZE, FULL_STEPS, VALIDATION_ROWS, VALIDATIONS};
-use stage::Stage;
 
 /// Rows that the machine's pace is measured on.
 const PACE_ROWS: usize = 64;
@@ -108,22 +107,22 @@ impl Show<'_> {
     fn go(&mut self, model: &Resolved) -> Result<u8> {
         let signals = Signals::install()?;
         let demo = self.tell_task();
-        let mut stage = Stage::open(self.context, model, None)?;
+        let mut session = arms::open(self.context, model, None)?;
         let exam = Exam::new(&demo, self.arguments.seed);
-        let measured = pace::measure(&mut stage, &demo.train[..PACE_ROWS])?;
-        let work = self.work(&stage, &exam, &demo)?;
-        self.estimate(&stage, &measured, &work);
+        let measured = pace::measure(&mut session, &demo.train[..PACE_ROWS])?;
+        let work = self.work(&session, &exam, &demo)?;
+        self.estimate(&session, &measured, &work);
 
         self.head("before: what prompting makes of it");
-        let schema = exam.run(self.context, &mut stage, SCHEMA, &signals)?;
-        let shots = exam.run(self.context, &mut stage, SHOTS, &signals)?;
+        let schema = exam.run(self.context, &mut session, SCHEMA, &signals)?;
+        let shots = exam.run(self.context, &mut session, SHOTS, &signals)?;
         let pace = measured.shown_by(&[schema.work, shots.work], schema.seconds + shots.seconds);
         // Other work on the machine only ever slows a measurement down: the faster one is right.
-        let train = pace.train.max(pace::train_pace(&mut stage, &demo.train[..PACE_ROWS])?);
+        let train = pace.train.max(pace::train_pace(&mut session, &demo.train[..PACE_ROWS])?);
         let pace = Pace { train, ..pace };
-        let (format, storage) = (stage.format, stage.storage.clone());
+        let (format, storage) = (session.base().format, session.storage().to_owned());
         // Training loads the model anew; two at once would only cost memory.
-        drop(stage);
+        drop(session);
 
         let left = 60.0 * self.arguments.minutes - self.begun.elapsed().as_secs_f64();
         let plan = Plan::new(&pace, &work.train, &[work.tuned], left);
@@ -134,9 +133,9 @@ impl Show<'_> {
         }
 
         self.head("after: the tuned model, told one sentence");
-        let mut stage = Stage::open(self.context, model, Some(&outcome.summary.adapter))?;
-        let tuned = exam.run(self.context, &mut stage, TUNED, &signals)?;
-        drop(stage);
+        let mut session = arms::open(self.context, model, Some(&outcome.summary.adapter))?;
+        let tuned = exam.run(self.context, &mut session, TUNED, &signals)?;
+        drop(session);
 
         let floor = exam.floor(&demo.train);
         let arms = vec![schema.arm, shots.arm, tuned.arm];
@@ -192,8 +191,8 @@ impl Show<'_> {
     }
 
     /// Counts the tokens of all that is to be done.
-    fn work(&self, stage: &Stage, exam: &Exam, demo: &Demo) -> Result<Work> {
-        let rows = pace::sequences(stage, &demo.train[..PACE_ROWS])?;
+    fn work(&self, session: &Session, exam: &Exam, demo: &Demo) -> Result<Work> {
+        let rows = pace::sequences(session, &demo.train[..PACE_ROWS])?;
         let tokens: usize = rows.iter().map(data::Sequence::len).sum();
         let row_tokens = tokens as f64 / rows.len() as f64;
         let train = TrainWork {
@@ -202,15 +201,15 @@ impl Show<'_> {
             validation_tokens: row_tokens * VALIDATION_ROWS as f64,
             validations: VALIDATIONS as f64,
         };
-        let base = [exam.work(stage, SCHEMA)?, exam.work(stage, SHOTS)?];
-        Ok(Work { train, base, tuned: exam.work(stage, TUNED)? })
+        let base = [exam.work(session, SCHEMA)?, exam.work(session, SHOTS)?];
+        Ok(Work { train, base, tuned: exam.work(session, TUNED)? })
     }
 
-    fn estimate(&self, stage: &Stage, pace: &Pace, work: &Work) {
+    fn estimate(&self, session: &Session, pace: &Pace, work: &Work) {
         let seconds = 60.0 * self.arguments.minutes - self.begun.elapsed().as_secs_f64();
         let arms = [work.base[0], work.base[1], work.tuned];
         let plan = Plan::new(pace, &work.train, &arms, seconds);
-        let device = stage.backend.device();
+        let device = session.device();
         self.say(&format!(
             "speed  {} on {} threads: {} tokens/s trained, {} read, {} written",
             device.isa,

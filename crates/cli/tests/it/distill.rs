@@ -99,6 +99,28 @@ fn an_endpoint_teaches() {
     assert!(!house.path().join("out.jsonl.partial").exists());
 }
 
+/// A local teacher's draws depend on the row that is asked, and not on what was answered before it.
+#[test]
+fn a_resumed_teacher_draws_the_same_answers() {
+    let distill = |house: &House, texts: &[&str], more: &[&str]| {
+        house.write("asks.jsonl", &asks(texts));
+        // Many tokens end an answer, so that most are short and whole.
+        let ends: Vec<u32> = [3].into_iter().chain(100..128).collect();
+        let config = json!({"eos_token_id": ends}).to_string();
+        house.write("tiny/generation_config.json", &config);
+        let ask = ["distill", "r.yaml", "distill.temperature=1", "distill.max_new_tokens=60"];
+        house.run(&[&ask, more].concat()).done();
+    };
+    let texts = ["a", "b", "c", "d", "e", "f", "g"];
+    let (whole, cut) = (house(), house());
+    distill(&whole, &texts, &[]);
+    // Rows that were answered before others were added, as after an interruption.
+    distill(&cut, &texts[..3], &[]);
+    distill(&cut, &texts, &["--resume"]);
+    assert!(answers(&whole).len() > 3, "{:?}", answers(&whole));
+    assert_eq!(rows(&whole, "out.jsonl"), rows(&cut, "out.jsonl"));
+}
+
 #[test]
 fn rows_keep_the_order_of_the_prompts() {
     let house = house();

@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::tiny;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_tunesmith");
 
 /// A home of its own for every test.
@@ -69,23 +71,7 @@ impl House {
 
     /// A random Llama of 128 tokens with a tokenizer of characters.
     pub(crate) fn write_model(&self, name: &str) {
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/tiny_llama/gqa");
-        for file in ["config.json", "model.safetensors"] {
-            let target = self.path().join(name).join(file);
-            fs::create_dir_all(target.parent().unwrap()).unwrap();
-            fs::copy(Path::new(golden).join(file), target).unwrap();
-        }
-        self.write(&format!("{name}/tokenizer.json"), &tokenizer().to_string());
-        self.write(
-            &format!("{name}/tokenizer_config.json"),
-            r#"{"bos_token": "<s>", "eos_token": "<|end|>"}"#,
-        );
-        self.write(&format!("{name}/generation_config.json"), r#"{"eos_token_id": 3}"#);
-        self.write(
-            &format!("{name}/chat_template.jinja"),
-            "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<|end|>{% endfor %}\
-             {% if add_generation_prompt %}a:{% endif %}",
-        );
+        tiny::write(&self.path().join(name));
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -124,32 +110,4 @@ impl House {
             stderr: text(&output.stderr),
         }
     }
-}
-
-/// Ids: 0 unknown, 1 and 2 ends of text, 3 end of turn, 4 newline, then ASCII from the space
-/// on, then Greek letters up to 127.
-fn tokenizer() -> Value {
-    let special = ["<unk>", "<s>", "</s>", "<|end|>"];
-    let plain = std::iter::once('\n').chain(' '..='~').chain('Α'..='Ω').chain('α'..='ω');
-    let words = special.iter().map(|word| (*word).to_owned()).chain(plain.map(String::from));
-    let vocab: serde_json::Map<String, Value> =
-        words.take(128).enumerate().map(|(id, word)| (word, id.into())).collect();
-    let added: Vec<Value> = special
-        .iter()
-        .enumerate()
-        .map(|(id, word)| {
-            json!({"id": id, "content": word, "single_word": false, "lstrip": false,
-                   "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
-        "decoder": {"type": "Fuse"},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": "<unk>",
-            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-            "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": [],
-        },
-    })
 }

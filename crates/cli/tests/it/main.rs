@@ -3,6 +3,8 @@
 mod house;
 #[path = "../../../hub/src/test_server.rs"]
 mod server;
+#[path = "../../../session/tests/it/tiny.rs"]
+mod tiny;
 
 mod bench;
 mod chat;

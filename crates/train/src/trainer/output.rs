@@ -11,6 +11,7 @@ use model::adapter::LoraKind;
 use model::merge::{Merge, MergedType};
 use model::{Base, LoraConfig};
 use serde_json::{Value, json};
+use session::Serving;
 
 use super::setup::Run;
 use crate::checkpoint::{Best, link_files};
@@ -121,10 +122,16 @@ fn write_companions(run: &Run, dir: &Path) -> Result<()> {
     }
     generation["eos_token_id"] = json!(metadata.eos_token_ids);
     write_atomic(&dir.join("generation_config.json"), &text(&generation))?;
-    let own = json!({"schema": 1, "date": run.date.to_string(), "base_hash": run.peft.base_hash,
-                     "base_storage": run.storage, "quantization": run.quantization,
-                     "step": run.state.step, "template_kwargs": run.template_kwargs});
-    write_atomic(&dir.join("tunesmith.json"), &text(&own))
+    let serving = Serving {
+        date: Some(run.date.to_string()),
+        base_hash: run.peft.base_hash.clone(),
+        base_storage: Some(run.storage.clone()),
+        quantization: run.quantization.map(str::to_owned),
+        step: Some(run.state.step),
+        template_kwargs: run.template_kwargs.clone(),
+        ..Serving::default()
+    };
+    write_atomic(&dir.join(Serving::FILE), serving.to_json().as_bytes())
 }
 
 /// Moves files to where they belong, the weights last: who sees them sees what belongs to them.

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use compute::Backend;
-use model::generate::{Flow, GenerateConfig, Prompt, generate};
-use text::{Message, RenderOptions};
+use data::{Supervisor, record};
+use session::{Flow, Prompt, Sampling, Speaker};
+use text::Message;
 
 use super::course::{Judged, StepData};
 use super::noise::{self, Lowest};
@@ -206,35 +207,28 @@ fn sample(
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
-    let Some(template) = run.metadata.chat_template.clone() else { return Ok(()) };
-    let config = &run.recipe.sample;
-    let mut prompts = Vec::with_capacity(config.prompts.len());
-    for (index, prompt) in config.prompts.iter().enumerate() {
-        let mut messages: Vec<Message> = Vec::new();
-        messages.extend(config.system.iter().map(|system| Message::new("system", system.as_str())));
-        messages.push(Message::new("user", prompt.as_str()));
-        let options = RenderOptions {
-            add_generation_prompt: true,
-            kwargs: Some(&run.template_kwargs),
-            ..RenderOptions::default()
-        };
-        let text = template.render(&messages, &options).map_err(model::Error::from)?;
-        let tokens = run.metadata.tokenizer.encode(&text).map_err(model::Error::from)?;
-        prompts.push(Prompt { tokens, max_new_tokens: config.max_new_tokens, key: index as u64 });
+    if run.metadata.chat_template.is_none() {
+        return Ok(());
     }
-    let generation = GenerateConfig {
-        stop_tokens: run.metadata.eos_token_ids.clone(),
-        max_active: 8,
-        ..GenerateConfig::default()
-    };
+    let config = &run.recipe.sample;
+    let supervisor = Supervisor::for_prompts(&run.metadata, run.template_kwargs.clone());
+    let mut prompts = Vec::with_capacity(config.prompts.len());
+    for (key, prompt) in (0..).zip(&config.prompts) {
+        let system = config.system.iter().map(|system| Message::new("system", system.as_str()));
+        let messages = system.chain([Message::new("user", prompt.as_str())]).collect();
+        let tokens = supervisor.prompt_tokens(&record::Prompt::of_messages(messages, None));
+        let refused = |error| data::Error::Rows { rows: vec![error], hint: None };
+        prompts.push(Prompt { tokens: tokens.map_err(refused)?, key });
+    }
+
     run.models.activate(backend, PartName::Policy)?;
-    let mut ignore = |_, _| Flow::Continue;
+    let sampling =
+        Sampling { max_new_tokens: config.max_new_tokens, batch: 8, ..Sampling::default() };
     let (decoder, adapter) = (&run.models.decoder, run.models.policy().adapter.as_deref());
-    let completions = generate(decoder, backend, adapter, &prompts, &generation, &mut ignore)?;
-    let questions = config.prompts.clone();
-    for (prompt, completion) in questions.into_iter().zip(completions) {
-        let decoded = run.metadata.tokenizer.decode(&completion.tokens, true);
-        let answer = decoded.map_err(model::Error::from)?;
+    let speaker = Speaker { decoder, adapter, metadata: &run.metadata };
+    let answers = speaker.answer(backend, &prompts, &sampling, &mut |_| Flow::Continue)?;
+    for (prompt, answer) in config.prompts.clone().into_iter().zip(answers) {
+        let answer = answer.text;
         run.tell(&Event::Sampled { step: run.state.step, prompt, answer }, observer)?;
     }
     Ok(())

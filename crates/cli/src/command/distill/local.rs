@@ -1,14 +1,13 @@
 //! A model on this machine as the teacher.
 
-use model::generate::Flow;
+use hub::Resolved;
+use session::{Finish, Flow, Prompt, Question, Sampling, Session};
 
 use super::order::Order;
 use super::{Answer, Ask, OnAnswer, for_teacher};
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::session::{Question, Sampling, Session};
 use crate::signals::Signals;
-use hub::Resolved;
 
 /// Prompts that are worked on between two writes, for each that is answered at once.
 const ROUND: usize = 4;
@@ -21,8 +20,7 @@ pub(super) struct Local<'a> {
 
 impl<'a> Local<'a> {
     pub(super) fn open(model: &Resolved, order: &'a Order, context: &Context) -> Result<Self> {
-        let mut session = Session::open(context, model, &order.served(context, model)?)?;
-        session.batch_flag = "distill.concurrency";
+        let session = order.served(context, model)?.session(context, model)?;
         Ok(Local { session, order })
     }
 
@@ -33,26 +31,30 @@ impl<'a> Local<'a> {
         signals: &Signals,
         on_answer: &mut OnAnswer<'_>,
     ) -> Result<()> {
-        let encode = |ask: &&Ask<'_>| self.encode(ask);
         // All of them, before any time is spent on the first.
-        let prompts: Vec<Vec<u32>> = asks.iter().map(encode).collect::<Result<_>>()?;
-        if let Some(first) = asks.first() {
-            let sampling = self.sampling(first);
-            self.session.load(&prompts, &sampling)?;
-        }
-        let size = usize::from(self.order.concurrency) * ROUND;
-        for (round, prompts) in prompts.chunks(size).enumerate() {
-            let first = round * size;
-            let sampling = self.sampling(asks[first]);
-            let mut on_text = |_: usize, _: &str| match signals.asked() {
-                Some(_) => Flow::Stop,
-                None => Flow::Continue,
-            };
-            let answers = self.session.answer(prompts, &sampling, true, &mut on_text)?;
-            for (index, answer) in answers.answers.into_iter().enumerate() {
-                if answer.finish != "interrupted" {
-                    let text = answer.text.trim().to_owned();
-                    on_answer(first + index, Answer { text, finish: answer.finish.to_owned() })?;
+        let prompts: Vec<Prompt> =
+            asks.iter().map(|ask| self.prompt(ask)).collect::<Result<_>>()?;
+        let sampling = Sampling {
+            max_new_tokens: self.order.max_new_tokens as usize,
+            temperature: self.order.temperature,
+            top_p: self.order.top_p,
+            seed: self.order.seed,
+            batch: usize::from(self.order.concurrency),
+            ..Sampling::default()
+        };
+        self.session.load(&prompts, &sampling).map_err(refusal)?;
+        for (round, prompts) in prompts.chunks(sampling.batch * ROUND).enumerate() {
+            let first = round * sampling.batch * ROUND;
+            let answers =
+                self.session.answer(prompts, &sampling, true, &mut |_| match signals.asked() {
+                    Some(_) => Flow::Stop,
+                    None => Flow::Continue,
+                });
+            for (index, answer) in answers.map_err(refusal)?.into_iter().enumerate() {
+                if answer.finish != Finish::Interrupted {
+                    let (text, finish) = (answer.text.trim(), answer.finish.name());
+                    let answer = Answer { text: text.to_owned(), finish: finish.to_owned() };
+                    on_answer(first + index, answer)?;
                 }
             }
             if signals.asked().is_some() {
@@ -62,14 +64,16 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
-    fn encode(&self, ask: &Ask<'_>) -> Result<Vec<u32>> {
+    /// The tokens of an ask. Its draws depend on the ask alone, so that a resumed command gets the same answers.
+    fn prompt(&self, ask: &Ask<'_>) -> Result<Prompt> {
         let question = Question::Dialogue {
             messages: for_teacher(self.order, ask.prompt),
             tools: ask.prompt.tools.clone(),
             own_system: true,
         };
-        self.session.encode(&question).map_err(|failure| {
+        let tokens = self.session.encode(&question).map_err(|error| {
             let place = &ask.prompt.place;
+            let failure = Failure::from(error);
             let message = format!("{place}: {}", failure.message);
             let failure = Failure { message, line: Some(place.line), ..failure.at(&place.file) };
             match failure.code {
@@ -77,17 +81,20 @@ impl<'a> Local<'a> {
                 "prompt_too_long" => failure.hint("shorten the long prompt or its examples"),
                 _ => failure,
             }
-        })
+        })?;
+        Ok(Prompt { tokens, key: ask.seed(self.order.seed) })
     }
+}
 
-    fn sampling(&self, first: &Ask<'_>) -> Sampling {
-        Sampling {
-            max_new_tokens: self.order.max_new_tokens,
-            temperature: self.order.temperature,
-            top_p: self.order.top_p,
-            seed: first.seed(self.order.seed),
-            batch: self.order.concurrency,
-            ..Sampling::default()
-        }
+/// Too little memory is cured by a key of the recipe here.
+fn refusal(error: session::Error) -> Failure {
+    let fits = match &error {
+        session::Error::Room { fits, .. } if *fits > 0 => Some(*fits),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match fits {
+        Some(fits) => failure.hint(format!("`distill.concurrency` {fits} fits")),
+        None => failure,
     }
 }

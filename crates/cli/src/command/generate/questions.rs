@@ -6,12 +6,12 @@ use std::path::Path;
 use data::record::{self, Prompt, Record};
 use data::{Findings, Level, Place, source};
 use serde_json::{Map, Value};
+use session::Question;
 use text::Message;
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::served::Served;
-use crate::session::Question;
 
 /// How prompts become questions.
 pub(super) struct Asking<'a> {

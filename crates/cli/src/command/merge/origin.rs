@@ -8,6 +8,7 @@ use model::adapter::PeftMetadata;
 use model::merge::adapter_hash;
 use model::{Base, Config};
 use serde_json::Value;
+use session::Serving;
 use text::Date;
 use train::recipe::{quantization, schema};
 
@@ -19,8 +20,8 @@ use hub::Resolved;
 pub(super) struct Origin {
     pub(super) adapter: PathBuf,
     pub(super) adapter_hash: String,
-    /// The adapter's `tunesmith.json`; null where another program wrote it.
-    pub(super) own: Value,
+    /// The adapter's `tunesmith.json`.
+    pub(super) own: Serving,
     pub(super) base: Base,
     pub(super) base_name: String,
     pub(super) base_hash: String,
@@ -46,7 +47,7 @@ impl Origin {
     /// Finds all parts, and refuses those that do not belong together.
     pub(super) fn find(context: &Context, given: &str, base: Option<&str>) -> Result<Self> {
         let (adapter, recorded) = adapter_of(context, given, base.is_some())?;
-        let own = json_file(&adapter.join("tunesmith.json"))?;
+        let own = Serving::read(&adapter)?;
         let (target, base_name) = match (base, &recorded) {
             (Some(name), _) => base_of(context, name)?,
             (None, Some(recorded)) => (recorded.path.clone(), recorded.name.clone()),
@@ -61,11 +62,7 @@ impl Origin {
         let base_hash = base.hash()?;
         let storage = base.storage_name()?;
         let recipe = recipe_of(context, &adapter);
-        let quantization = match own["quantization"].as_str() {
-            Some("nf4") => Some(Quantization::Nf4),
-            Some("int8") => Some(Quantization::Int8),
-            _ => recipe.as_ref().and_then(quantization),
-        };
+        let quantization = own.quantization().or_else(|| recipe.as_ref().and_then(quantization));
         let mut origin = Origin {
             adapter,
             adapter_hash: hash,
@@ -84,7 +81,7 @@ impl Origin {
 
     /// The date that the chat template takes for today.
     pub(super) fn date(&self, context: &Context) -> Date {
-        let date = self.own["date"].as_str().and_then(|date| date.parse().ok());
+        let date = self.own.date.as_deref().and_then(|date| date.parse().ok());
         date.unwrap_or_else(|| context.today())
     }
 
@@ -145,8 +142,8 @@ impl Origin {
 
     /// How the base was stored while training, as the adapter or its run recorded it.
     fn recorded_storage(&self) -> Result<Option<String>> {
-        if let Some(storage) = self.own["base_storage"].as_str() {
-            return Ok(Some(storage.to_owned()));
+        if self.own.base_storage.is_some() {
+            return Ok(self.own.base_storage.clone());
         }
         let Some(run) = self.adapter.parent() else { return Ok(None) };
         let manifest = json_file(&run.join("manifest.json"))?;
@@ -215,8 +212,7 @@ fn base_of(context: &Context, given: &str) -> Result<(PathBuf, String)> {
 }
 
 fn no_adapter(given: &str, path: &Path) -> Result<Failure> {
-    let merged = json_file(&path.join("tunesmith.json"))?;
-    if merged["merged"].is_object() {
+    if Serving::read(path)?.is_merged() {
         let message = format!("{given}: is merged already");
         return Ok(Failure::wrong("merged_already", message).at(path).hint("use it as it is"));
     }
@@ -228,8 +224,8 @@ fn no_adapter(given: &str, path: &Path) -> Result<Failure> {
 
 /// Refuses to add an adapter to a model that holds it.
 fn refuse_twice(base: &Path, adapter_hash: &str) -> Result<()> {
-    let merged = json_file(&base.join("tunesmith.json"))?;
-    if merged["merged"]["adapter_hash"] != adapter_hash {
+    let merged = Serving::read(base)?.merged.unwrap_or_default();
+    if merged["adapter_hash"] != adapter_hash {
         return Ok(());
     }
     let message = format!("{}: this adapter is merged into it already", base.display());

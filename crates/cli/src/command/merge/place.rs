@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
+use session::Serving;
 
-use super::origin::{Origin, json_file, same_file};
+use super::origin::{Origin, same_file};
 use crate::error::{Failure, Result};
 use train::claim::Claim;
-use train::run::{pretty, write_atomic};
+use train::run::write_atomic;
 
 /// The folder of the merged model, and the one it is written in.
 pub(super) struct Place {
@@ -62,13 +63,16 @@ impl Place {
         remove(&self.partial)?;
         fs::create_dir_all(&self.partial).map_err(|error| Failure::io(&self.partial, &error))?;
         // First of all: who finds the rest of a merge that was cut off knows what it is.
-        self.write("tunesmith.json", &pretty(&json!({"schema": 1, "merged": {}})))
+        self.write(
+            Serving::FILE,
+            &Serving { merged: Some(json!({})), ..Serving::default() }.to_json(),
+        )
     }
 
     /// Writes the model card and what is known of the merge.
-    pub(super) fn describe(&self, card: &str, record: &Value) -> Result<()> {
+    pub(super) fn describe(&self, card: &str, serving: &Serving) -> Result<()> {
         self.write("README.md", card)?;
-        self.write("tunesmith.json", &pretty(record))
+        self.write(Serving::FILE, &serving.to_json())
     }
 
     /// Removes what was written so far.
@@ -117,5 +121,5 @@ fn is_free(path: &Path) -> Result<bool> {
 
 /// Whether a merge wrote this folder.
 fn is_ours(path: &Path) -> Result<bool> {
-    Ok(json_file(&path.join("tunesmith.json"))?["merged"].is_object())
+    Ok(Serving::read(path)?.is_merged())
 }

@@ -25,7 +25,7 @@ impl Rows {
     pub(super) fn choose(context: &Context, origin: &Origin) -> Result<Self> {
         let date = origin.date(context);
         let metadata = origin.base.metadata_with(Some(&origin.adapter), date)?;
-        let kwargs = origin.own["template_kwargs"].as_object().cloned().unwrap_or_default();
+        let kwargs = origin.own.template_kwargs.clone();
         let rows = match of_run(context, origin, &metadata) {
             Some(Ok(rows)) => rows,
             Some(Err(failure)) => {

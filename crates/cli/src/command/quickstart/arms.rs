@@ -1,24 +1,31 @@
 //! The arms: who is asked, with which words, and how that is counted.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use data::demo::{self, Demo, Example};
-use eval::answer::{Answer, Progress};
 use eval::compare::Arm;
 use eval::floor;
-use eval::grader::{Json, Schema};
+use eval::grader::{Json, Schema, read_object};
 use eval::metric::Metrics;
+use hub::Resolved;
 use indicatif::{ProgressBar, ProgressStyle};
-use model::generate::Flow;
 use serde_json::Value;
+use session::{Answer, Flow, Prompt, Question, Sampling, Session};
 use text::Message;
 
 use super::plan::ArmWork;
-use super::stage::{MAX_NEW_TOKENS, Stage};
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::served::Served;
 use crate::signals::Signals;
 use crate::terminal::style::duration;
+
+/// Longest answer in tokens. A ticket has about 50, and 90 with a line for every field.
+const MAX_NEW_TOKENS: usize = 96;
+
+/// Answers that are worked on at the same time.
+pub(super) const LANES: usize = 64;
 
 /// The base, told the whole schema.
 pub(super) const SCHEMA: &str = "base+schema";
@@ -26,6 +33,18 @@ pub(super) const SCHEMA: &str = "base+schema";
 pub(super) const SHOTS: &str = "base+shots";
 /// The tuned model, told one sentence.
 pub(super) const TUNED: &str = "tuned";
+
+/// A model that can be asked, with the adapter of a run in place of its own.
+pub(super) fn open(context: &Context, model: &Resolved, adapter: Option<&Path>) -> Result<Session> {
+    let model = Resolved { adapter: adapter.map(Path::to_owned), ..model.clone() };
+    let session = Served::default().session(context, &model)?;
+    if session.metadata().chat_template.is_none() {
+        let message = format!("{}: the model has no chat template", model.path.display());
+        return Err(Failure::new("chat_template", message)
+            .hint("the quickstart needs a chat model; without `TUNESMITH_MODEL` it gets one"));
+    }
+    Ok(session)
+}
 
 /// The rows that all arms answer, and how answers are graded.
 pub(super) struct Exam {
@@ -78,22 +97,25 @@ impl Exam {
         self.test.iter().map(prompt).collect()
     }
 
+    fn encoded(&self, session: &Session, name: &str) -> Result<Vec<Prompt>> {
+        let prompt = |(key, messages)| -> Result<Prompt> {
+            Ok(Prompt { tokens: session.encode(&Question::of_messages(messages))?, key })
+        };
+        (0..).zip(self.prompts(name)).map(prompt).collect()
+    }
+
     /// The tokens that an arm is expected to take; a base that is not shown how a ticket looks
     /// may talk until it is cut off.
-    pub(super) fn work(&self, stage: &Stage, name: &str) -> Result<ArmWork> {
-        let language = stage.language();
-        let mut prompts = Vec::with_capacity(self.test.len());
-        for prompt in self.prompts(name) {
-            prompts.push(language.encode(&prompt)?);
-        }
+    pub(super) fn work(&self, session: &Session, name: &str) -> Result<ArmWork> {
+        let prompts = self.encoded(session, name)?;
         let mut new_tokens = 0;
         for row in &self.test {
             new_tokens += match name {
                 SCHEMA => MAX_NEW_TOKENS,
-                _ => language.tokenizer.encode(&row.answer())?.len() + 1,
+                _ => session.metadata().tokenizer.encode(&row.answer())?.len() + 1,
             };
         }
-        let rendered: usize = prompts.iter().map(Vec::len).sum();
+        let rendered: usize = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
         let new_tokens = new_tokens as f64;
         let context = (rendered as f64 + new_tokens / 2.0) / prompts.len() as f64;
         Ok(ArmWork { prompt_tokens: computed(&prompts) as f64, new_tokens, context })
@@ -103,16 +125,25 @@ impl Exam {
     pub(super) fn run(
         &self,
         context: &Context,
-        stage: &mut Stage,
+        session: &mut Session,
         name: &str,
         signals: &Signals,
     ) -> Result<Asked> {
-        let expected_work = self.work(stage, name)?;
+        let expected_work = self.work(session, name)?;
         let bar = Bar::new(context, name, self.test.len());
         let begun = Instant::now();
         let mut stopped = None;
-        let answers = stage.answer(&self.prompts(name), &mut |progress: Progress| {
-            bar.show(progress);
+        let prompts = self.encoded(session, name)?;
+        // An answer ends with the first whole JSON object in it, whoever gives it: what comes after it is not
+        // graded, and would only cost time.
+        let sampling = Sampling {
+            max_new_tokens: MAX_NEW_TOKENS,
+            is_complete: Some(|text| text.contains('}') && read_object(text).is_some()),
+            batch: LANES,
+            ..Sampling::default()
+        };
+        let answers = session.answer(&prompts, &sampling, true, &mut |token| {
+            bar.advance(token.is_last);
             stopped = signals.asked();
             let goes_on = stopped.is_none() && context.terminal.written().is_ok();
             if goes_on { Flow::Continue } else { Flow::Stop }
@@ -145,11 +176,12 @@ impl Exam {
 }
 
 /// Tokens that prompts take, the beginning that all share once.
-fn computed(prompts: &[Vec<u32>]) -> usize {
+fn computed(prompts: &[Prompt]) -> usize {
     let Some((first, rest)) = prompts.split_first() else { return 0 };
-    let equal = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let equal =
+        |other: &Prompt| first.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
     let shared = rest.iter().map(equal).min().unwrap_or(0);
-    prompts.iter().map(|prompt| prompt.len() - shared).sum::<usize>() + shared
+    prompts.iter().map(|prompt| prompt.tokens.len() - shared).sum::<usize>() + shared
 }
 
 /// How far an arm is, on a terminal.
@@ -168,9 +200,9 @@ impl Bar {
         Bar(Some(bar))
     }
 
-    fn show(&self, progress: Progress) {
+    fn advance(&self, by_one: bool) {
         if let Some(bar) = &self.0 {
-            bar.set_position(progress.answered as u64);
+            bar.inc(u64::from(by_one));
         }
     }
 }
@@ -189,8 +221,9 @@ mod tests {
 
     #[test]
     fn a_shared_beginning_counts_once() {
-        assert_eq!(computed(&[vec![1, 2, 3], vec![1, 2, 4, 5]]), 2 + 1 + 2);
-        assert_eq!(computed(&[vec![1, 2], vec![3]]), 3);
+        let prompt = |tokens: &[u32]| Prompt { tokens: tokens.to_vec(), key: 0 };
+        assert_eq!(computed(&[prompt(&[1, 2, 3]), prompt(&[1, 2, 4, 5])]), 2 + 1 + 2);
+        assert_eq!(computed(&[prompt(&[1, 2]), prompt(&[3])]), 3);
         assert_eq!(computed(&[]), 0);
     }
 

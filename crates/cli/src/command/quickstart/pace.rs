@@ -7,16 +7,17 @@ use compute::{Backend, Measure};
 use data::demo::{Example, SYSTEM_SHORT};
 use data::{Packing, Place, Sequence, Unit};
 use model::adapter::LoraKind;
-use model::generate::{Flow, GenerateConfig, Prompt, generate};
-use model::{Adapter, LoraConfig, Module, Optimizers};
+use model::generate::{GenerateConfig, Prompt, generate};
+use model::{Adapter, Decoder, LoraConfig, Module, Optimizers};
+use session::{Flow, Question, Session};
 use train::engine::Engine;
 use train::method::Sft;
 use train::models::{Part, PartName};
 use train::step::StepPlan;
 
+use super::arms::LANES;
 use super::plan::{FORWARD_TO_TRAIN, Pace};
 use super::recipe::{ALPHA, RANK};
-use super::stage::{LANES, Stage};
 use crate::error::Result;
 
 /// Seconds that one of the measurements should take.
@@ -30,19 +31,19 @@ const MOST_TOKENS: usize = 1024;
 
 /// Times a step of training and a burst of answers, both thrown away; two seconds, or the
 /// shortest there is on a machine that is slow.
-pub(super) fn measure(stage: &mut Stage, rows: &[Example]) -> Result<Pace> {
-    let train = train_pace(stage, rows)?;
-    let (prefill, decode) = answer_pace(stage, rows, train)?;
+pub(super) fn measure(session: &mut Session, rows: &[Example]) -> Result<Pace> {
+    let train = train_pace(session, rows)?;
+    let (prefill, decode) = answer_pace(session, rows, train)?;
     Ok(Pace { train, prefill, decode })
 }
 
 /// The tokens of rows as training takes them in, the prompt's beginning in each.
-pub(super) fn sequences(stage: &Stage, rows: &[Example]) -> Result<Vec<Sequence>> {
-    let language = stage.language();
+pub(super) fn sequences(session: &Session, rows: &[Example]) -> Result<Vec<Sequence>> {
     let sequence = |(row, example): (usize, &Example)| -> Result<Sequence> {
-        let mut tokens = language.encode(&example.prompt(SYSTEM_SHORT, &[]))?;
+        let asked = Question::of_messages(example.prompt(SYSTEM_SHORT, &[]));
+        let mut tokens = session.encode(&asked)?;
         let mut weights = vec![0.0; tokens.len()];
-        tokens.extend(language.tokenizer.encode(&example.answer())?);
+        tokens.extend(session.metadata().tokenizer.encode(&example.answer())?);
         weights.resize(tokens.len(), 1.0);
         let place =
             Place { file: Path::new("tickets/train.jsonl").into(), line: row + 1, element: None };
@@ -52,30 +53,34 @@ pub(super) fn sequences(stage: &Stage, rows: &[Example]) -> Result<Vec<Sequence>
 }
 
 /// Tokens trained on in a second.
-pub(super) fn train_pace(stage: &mut Stage, rows: &[Example]) -> Result<f64> {
-    let rows = sequences(stage, rows)?;
-    let config = &stage.decoder.config;
+pub(super) fn train_pace(session: &mut Session, rows: &[Example]) -> Result<f64> {
+    let rows = sequences(session, rows)?;
+    let (backend, speaker) = session.loaded()?;
+    let decoder = speaker.decoder;
+    let config = &decoder.config;
     let lora = LoraConfig::uniform(config, LoraKind::Lora, RANK, ALPHA, 0.0, &Module::ALL);
     let values = lora.initial_values(config, 1);
-    let adapter =
-        Adapter::new(&mut *stage.backend, &stage.decoder, lora, &values, Some(Optimizers::ADAMW))?;
-    let timed = train_pace_of(stage, &adapter, rows);
-    adapter.unload(&mut *stage.backend);
+    let adapter = Adapter::new(backend, decoder, lora, &values, Some(Optimizers::ADAMW))?;
+    let timed = train_pace_of(backend, decoder, &adapter, &rows);
+    adapter.unload(backend);
     timed
 }
 
-fn train_pace_of(stage: &mut Stage, adapter: &Adapter, rows: Vec<Sequence>) -> Result<f64> {
+fn train_pace_of(
+    backend: &mut dyn Backend,
+    decoder: &Decoder,
+    adapter: &Adapter,
+    rows: &[Sequence],
+) -> Result<f64> {
     let plan =
-        |tokens| StepPlan::new(&Unit::of_sequences(cut(&rows, tokens)), &Packing::new(MOST_TOKENS));
+        |tokens| StepPlan::new(&Unit::of_sequences(cut(rows, tokens)), &Packing::new(MOST_TOKENS));
     let largest = plan(MOST_TOKENS);
-    let mut measure = Measure::new(stage.backend.operand());
-    step(&mut measure, &stage.decoder, adapter, &largest)?;
-    stage.backend.reserve(measure.report().stack_peak_bytes)?;
+    let mut measure = Measure::new(backend.operand());
+    step(&mut measure, decoder, adapter, &largest)?;
+    backend.reserve(measure.report().stack_peak_bytes)?;
     let mut pace = |plan: &StepPlan| -> Result<f64> {
         let begun = Instant::now();
-        // The model and the device that runs it are parts of the same stage.
-        let Stage { backend, decoder, .. } = stage;
-        step(&mut **backend, decoder, adapter, plan)?;
+        step(backend, decoder, adapter, plan)?;
         Ok(plan.totals.tokens_computed as f64 / begun.elapsed().as_secs_f64())
     };
     let first = pace(&plan(FIRST_TOKENS))?;
@@ -88,7 +93,7 @@ fn train_pace_of(stage: &mut Stage, adapter: &Adapter, rows: Vec<Sequence>) -> R
 
 fn step(
     backend: &mut dyn Backend,
-    decoder: &model::Decoder,
+    decoder: &Decoder,
     adapter: &Adapter,
     plan: &StepPlan,
 ) -> Result<()> {
@@ -125,10 +130,10 @@ fn cut(rows: &[Sequence], tokens: usize) -> Vec<Sequence> {
 }
 
 /// Tokens a second: of prompts taken in, and generated by many answers at a time.
-fn answer_pace(stage: &mut Stage, rows: &[Example], train: f64) -> Result<(f64, f64)> {
+fn answer_pace(session: &mut Session, rows: &[Example], train: f64) -> Result<(f64, f64)> {
     let length = (SECONDS * train * FORWARD_TO_TRAIN / LANES as f64).clamp(1.0, 8.0) as usize;
     let prompt = |(key, row): (usize, &Example)| -> Result<Prompt> {
-        let mut tokens = stage.metadata.tokenizer.encode(&row.message)?;
+        let mut tokens = session.metadata().tokenizer.encode(&row.message)?;
         tokens.truncate(length);
         Ok(Prompt { tokens, max_new_tokens: 16, key: key as u64 })
     };
@@ -151,8 +156,8 @@ fn answer_pace(stage: &mut Stage, rows: &[Example], train: f64) -> Result<(f64, 
         if is_over { Flow::Stop } else { Flow::Continue }
     };
     let config = GenerateConfig { max_active: LANES, ..GenerateConfig::default() };
-    let Stage { backend, decoder, .. } = stage;
-    generate(decoder, &mut **backend, None, &prompts, &config, &mut on_token)?;
+    let (backend, speaker) = session.loaded()?;
+    generate(speaker.decoder, backend, None, &prompts, &config, &mut on_token)?;
     let decode = generated as f64 / (last - all_begun).max(1e-6);
     Ok((taken_in as f64 / all_begun.max(1e-6), decode))
 }

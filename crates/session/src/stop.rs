@@ -3,24 +3,24 @@
 /// Lets text through up to the first stop string.
 ///
 /// What may be the beginning of one is held back until it is certain.
-pub(super) struct StopScanner<'a> {
+pub(crate) struct StopScanner<'a> {
     stops: &'a [String],
     held: String,
     is_over: bool,
 }
 
 impl<'a> StopScanner<'a> {
-    pub(super) fn new(stops: &'a [String]) -> Self {
+    pub(crate) fn new(stops: &'a [String]) -> Self {
         StopScanner { stops, held: String::new(), is_over: false }
     }
 
     /// Whether a stop string was found.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
 
     /// Takes the next piece, gives the text that is certain.
-    pub(super) fn push(&mut self, piece: &str) -> String {
+    pub(crate) fn push(&mut self, piece: &str) -> String {
         if self.is_over {
             return String::new();
         }
@@ -36,7 +36,7 @@ impl<'a> StopScanner<'a> {
     }
 
     /// Gives what was held back: no more text comes.
-    pub(super) fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 

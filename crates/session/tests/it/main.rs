@@ -1,0 +1,6 @@
+//! A tiny model, asked as every command asks.
+
+mod failing;
+mod tiny;
+
+mod answers;

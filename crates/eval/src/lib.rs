@@ -1,7 +1,7 @@
 //! Tasks, graders, metrics, statistics and comparisons: is the model better?
 //!
 //! A task holds prompts and expected answers. A [`grader`] turns one answer
-//! into numbers from 0 to 1, [`metric`] sums them up with the uncertainty of
+//! into numbers, [`metric`] sums them up with the uncertainty of
 //! [`interval`], and [`compare`] sets several arms beside each other and beside
 //! the trivial [`floor`]. A grade is also a reward, so this crate stands below
 //! `train`; it prints nothing and reads no environment.

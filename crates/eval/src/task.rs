@@ -1,7 +1,7 @@
 //! A task: prompts, and the answer expected to each.
 
 use serde_json::Value;
-use text::Message;
+use text::{Message, integer};
 
 use crate::{Error, Result};
 
@@ -18,7 +18,7 @@ pub struct Task {
 pub struct TaskRow {
     /// The messages up to the answer.
     pub prompt: Vec<Message>,
-    /// The answer: what its text says as JSON, else the text.
+    /// The answer: an object or a list where its text is one in JSON, else the text as it is.
     pub expected: Value,
 }
 
@@ -65,8 +65,18 @@ impl TaskRow {
                 "put the question into a user turn",
             ));
         }
-        let expected = serde_json::from_str(&answer).unwrap_or(Value::String(answer));
-        Ok(Self { prompt: messages, expected })
+        Ok(Self { prompt: messages, expected: expected(answer) })
+    }
+}
+
+/// `1.00` is a text, and not the number 1: only what has parts is read as JSON.
+fn expected(answer: String) -> Value {
+    let marked = integer::marked(&answer);
+    match serde_json::from_str(marked.as_deref().unwrap_or(&answer)) {
+        Ok(value @ (Value::Object(_) | Value::Array(_))) if integer::digits(&value).is_none() => {
+            value
+        }
+        _ => Value::String(answer),
     }
 }
 
@@ -75,6 +85,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::grader::{Grader as _, Json};
 
     fn message(role: &str, content: &str) -> Message {
         Message { role: role.into(), content: content.into(), extra: Map::new() }
@@ -94,6 +105,22 @@ mod tests {
             "t.jsonl:2",
         );
         assert_eq!(row.expect("a good row").expected, json!("well, hello"));
+    }
+
+    #[test]
+    fn an_expected_text_stays_as_it_is_written() {
+        let long = "1234567890123456789012345";
+        for text in ["1.00", "007", "1e3", "true", "null", "\"quoted\"", " 1 ", long] {
+            let turns = vec![message("user", "?"), message("assistant", text)];
+            let row = TaskRow::from_messages(turns, "t.jsonl:1").expect("a good row");
+            assert_eq!(row.expected, json!(text));
+        }
+        // Within an object too, every digit counts.
+        let id = |last: char| format!("{{\"id\": 123456789012345678901234{last}}}");
+        let turns = vec![message("user", "?"), message("assistant", &id('5'))];
+        let row = TaskRow::from_messages(turns, "t.jsonl:1").expect("a good row");
+        let reward = |answer: &str| Json::untyped().reward(answer, &row.expected);
+        assert_eq!((reward(&id('5')), reward(&id('6'))), (1.0, 0.0));
     }
 
     #[track_caller]

@@ -1,6 +1,7 @@
 //! Grades an answer that should be one flat JSON object.
 
 use serde_json::{Map, Value};
+use text::integer;
 
 use super::{Grader, Grades, Schema};
 
@@ -98,6 +99,9 @@ pub struct Reading {
 /// code fence, or one between words. Braces that begin no object are passed over.
 pub fn read_object(answer: &str) -> Option<Reading> {
     let answer = answer.trim();
+    // Long integers keep their digits.
+    let marked = integer::marked(answer);
+    let answer = marked.as_deref().unwrap_or(answer);
     answer.match_indices('{').find_map(|(start, _)| {
         let mut values = serde_json::Deserializer::from_str(&answer[start..]).into_iter();
         let object: Map<String, Value> = values.next()?.ok()?;

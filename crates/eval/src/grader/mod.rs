@@ -1,4 +1,4 @@
-//! Graders: one answer against what was expected, as numbers from 0 to 1.
+//! Graders: one answer against what was expected, as numbers; shares and verdicts lie between 0 and 1, a reward may be any finite number.
 
 mod json;
 mod schema;
@@ -46,15 +46,15 @@ pub fn by_name(name: &str) -> Result<Box<dyn Grader>> {
     }
 }
 
-/// The grades of one answer: metric and value in 0..1, in the grader's order.
+/// The grades of one answer: metric and value, in the grader's order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grades(Vec<(String, f64)>);
 
 impl Grades {
-    /// Adds a metric; no name is added twice.
+    /// Adds a metric, whose value is finite; no name is added twice.
     pub fn insert(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
-        assert!((0.0..=1.0).contains(&value), "{name}: a grade lies in 0..1, got {value}");
+        assert!(value.is_finite(), "{name}: a grade is finite, got {value}");
         assert!(self.get(&name).is_none(), "{name}: graded twice");
         self.0.push((name, value));
     }
@@ -99,6 +99,27 @@ mod tests {
         grades.insert("a", 0.5);
         let text = serde_json::to_string(&grades).expect("serialises");
         assert_eq!(text, r#"{"b":1.0,"a":0.5}"#);
+    }
+
+    /// Rewards short answers, without bounds.
+    struct Brief;
+
+    impl Grader for Brief {
+        fn grade(&self, answer: &str, _: &Value) -> Grades {
+            let mut grades = Grades::default();
+            grades.insert("brief", 2.0 - answer.len() as f64);
+            grades
+        }
+
+        fn primary(&self) -> &'static str {
+            "brief"
+        }
+    }
+
+    #[test]
+    fn a_reward_may_lie_beyond_0_and_1() {
+        let reward = |answer: &str| Brief.reward(answer, &Value::Null);
+        assert_eq!((reward(""), reward("long")), (2.0, -2.0));
     }
 
     #[test]

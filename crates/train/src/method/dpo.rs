@@ -60,10 +60,6 @@ impl Method for DirectPreferenceOptimization {
         KEYS
     }
 
-    fn trains(&self) -> bool {
-        false
-    }
-
     fn usual(&self) -> Usual {
         Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 }
     }

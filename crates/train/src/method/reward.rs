@@ -52,10 +52,6 @@ impl Method for RewardModel {
         KEYS
     }
 
-    fn trains(&self) -> bool {
-        false
-    }
-
     fn usual(&self) -> Usual {
         Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 }
     }

@@ -5,6 +5,7 @@ use keys::{Document, Settings as _};
 use model::Config;
 use model::adapter::{Coverage, LoraKind, Target};
 
+use crate::method;
 use crate::optimizer::OptimizerConfig;
 use crate::{Error, Result};
 
@@ -19,6 +20,16 @@ pub fn check(document: &Document) -> Result<()> {
         let message = "a quantised model cannot be trained itself, and `adapter.type` is none";
         let hint = "leave `quantization` out, or train an adapter: `adapter: {type: lora}`";
         return Err(problem(document, "quantization", message.to_owned(), hint.to_owned()));
+    }
+    let prompts = document.opt_strs("train.sample.prompts").unwrap_or_default();
+    if method::of(document).has_scalar_head() && !prompts.is_empty() {
+        let message = "a reward model gives scores and answers no prompts";
+        return Err(problem(
+            document,
+            "train.sample.prompts",
+            message.into(),
+            "leave it out".into(),
+        ));
     }
     let by = document.opt_str("train.best_by").unwrap_or("loss");
     if document.get_str("train.best") == "late" && by != "loss" {

@@ -6,20 +6,24 @@ use keys::{Document, Settings as _, Value};
 use model::adapter::{LoadedAdapter, LoraKind, PeftMetadata};
 use model::{Base, LoraConfig, Module};
 
+use crate::method;
 use crate::{Error, Result};
 
 /// Why a value stands in the recipe.
 const WHY: &str = "of the adapter that the model brings";
 
-/// Reads the adapter, unless the recipe asks for another shape or it belongs to another base, and
+/// Reads the adapter, and the scalar head of a reward model where one is trained, unless the recipe asks for another shape or it belongs to another base, and
 /// writes its shape into the recipe. `now` says over what it would be trained.
 pub(super) fn load(
     document: &mut Document,
     dir: &Path,
     base: &Base,
     now: &PeftMetadata,
-) -> Result<LoadedAdapter> {
-    let loaded = LoadedAdapter::read(dir, &base.config)?;
+) -> Result<(LoadedAdapter, Option<Vec<f32>>)> {
+    let (loaded, head) = match method::of(document).has_scalar_head() {
+        true => LoadedAdapter::read_scored(dir, &base.config)?,
+        false => (LoadedAdapter::read(dir, &base.config)?, None),
+    };
     let lora = &loaded.config;
     refuse_pissa(dir, lora)?;
     if lora.alpha <= 0.0 {
@@ -46,7 +50,7 @@ pub(super) fn load(
     }
     refuse_more(document, base)?;
     check_base(dir, base, now)?;
-    Ok(loaded)
+    Ok((loaded, head))
 }
 
 /// Refuses a PiSSA adapter as others write it.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use keys::{Document, Settings as _};
 use model::adapter::{LoadedAdapter, PeftMetadata};
-use model::{Base, LoraConfig, Selection};
+use model::{Base, LoraConfig, ScalarHead, Selection};
 use text::Tokenizer;
 
 use super::brought;
 use crate::checkpoint::Store;
-use crate::models::TrainingSetup;
+use crate::method;
+use crate::models::{PartName, TrainingSetup};
 use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
 use crate::{Error, Result};
 
@@ -40,8 +41,8 @@ pub(super) struct Sources<'a> {
 pub(super) enum Brought {
     /// None, or a checkpoint holds what became of it.
     Nothing,
-    /// To be trained on.
-    Continued(LoadedAdapter),
+    /// To be trained on, with its scalar head where it is a reward model.
+    Continued(LoadedAdapter, Option<Vec<f32>>),
     /// Frozen under a new one.
     Below(LoadedAdapter),
 }
@@ -75,8 +76,8 @@ pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Resu
         brought::check_base(dir, sources.base, sources.peft)?;
         return Ok(Brought::Below(below));
     }
-    let brought = brought::load(document, dir, sources.base, sources.peft)?;
-    Ok(Brought::Continued(brought))
+    let (adapter, head) = brought::load(document, dir, sources.base, sources.peft)?;
+    Ok(Brought::Continued(adapter, head))
 }
 
 fn problem(document: &Document, key: &str, message: String, hint: String) -> Error {
@@ -85,6 +86,36 @@ fn problem(document: &Document, key: &str, message: String, hint: String) -> Err
 
 /// The models of a run, in the values that they begin or go on with.
 pub(super) fn training_setup(
+    document: &Document,
+    recipe: &Recipe,
+    sources: &Sources<'_>,
+    brought: Brought,
+) -> Result<TrainingSetup> {
+    let mut setup = policy(document, recipe, sources, brought)?;
+    let method = method::of(document);
+    if method.has_scalar_head() {
+        if setup.tensors.is_some() {
+            let message = format!("method `{}` writes its model as an adapter", method.name());
+            let hint = "train one: `adapter: {type: lora}`".to_owned();
+            return Err(problem(document, "adapter.type", message, hint));
+        }
+        if setup.policy().head.is_none() {
+            let head = match sources.shapes_only {
+                true => vec![0.0; sources.base.config.hidden_size],
+                false => ScalarHead::initial_values(sources.base, recipe.seed)?,
+            };
+            setup.policy_mut().head = Some(head);
+        }
+    }
+    let objective = method.objective(document);
+    if objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference) {
+        setup.add_reference(document)?;
+    }
+    Ok(setup)
+}
+
+/// The policy alone.
+fn policy(
     document: &Document,
     recipe: &Recipe,
     sources: &Sources<'_>,
@@ -106,9 +137,14 @@ pub(super) fn training_setup(
         setup.tensors = Some(layers.map_or(Selection::All, Selection::Layers));
         return Ok(setup);
     }
-    let is_fresh = sources.checkpoint.is_none() && !matches!(brought, Brought::Continued(_));
-    if let Brought::Continued(adapter) | Brought::Below(adapter) = brought {
-        setup.policy_mut().adapters.push(adapter.into());
+    let is_fresh = sources.checkpoint.is_none() && !matches!(brought, Brought::Continued(..));
+    match brought {
+        Brought::Continued(adapter, head) => {
+            setup.policy_mut().adapters.push(adapter.into());
+            setup.policy_mut().head = head;
+        }
+        Brought::Below(adapter) => setup.policy_mut().adapters.push(adapter.into()),
+        Brought::Nothing => {}
     }
     if is_fresh {
         fresh(document, recipe, sources, &mut setup)?;

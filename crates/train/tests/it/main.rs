@@ -11,6 +11,7 @@ mod mistakes;
 mod objectives;
 mod optimizer;
 mod plan;
+mod preferences;
 mod recipe;
 mod reference;
 mod resume;

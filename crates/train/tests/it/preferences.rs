@@ -1,0 +1,185 @@
+//! DPO and reward models from recipes: what they learn, count, keep and refuse.
+
+use std::fs;
+
+use model::adapter::LoadedAdapter;
+use serde_json::{Value, json};
+use train::run::Occupied;
+
+use crate::support::{Fixture, How, read_json};
+
+/// Nine pairs: the better answer is polite.
+fn pairs() -> Vec<Value> {
+    let questions = ["2+2?", "sky?", "a or b?", "bye", "10-3?", "red?", "3*3?", "hi", "day?"];
+    let answers = ["4", "blue", "b", "see you", "7", "yes", "9", "hello", "Monday"];
+    let pair = |(question, answer): (&&str, &&str)| json!({"prompt": question, "chosen": format!("{answer}, please"), "rejected": answer});
+    questions.iter().zip(&answers).map(pair).collect()
+}
+
+/// The small model with pairs, of which two in nine are kept back.
+fn fixture(method: &str, rows: &[Value]) -> Fixture {
+    let mut fixture = Fixture::with_validation();
+    let lines: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+    fs::write(fixture.path("rows.jsonl"), lines).unwrap();
+    fixture.recipe = fixture.recipe.replace("method: sft", &format!("method: {method}"));
+    fixture
+}
+
+fn events<'a>(events: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    events.iter().filter(move |event| event["event"] == kind)
+}
+
+#[test]
+fn dpo_of_a_continued_adapter_begins_at_ln_2() {
+    let sft = Fixture::new();
+    sft.train("sft", &How::default()).unwrap();
+    let start = Some(sft.path("sft/adapter"));
+    for overrides in [&["adapter.from=continue"][..], &["adapter.from=stack", "adapter.rank=2"]] {
+        let fixture = fixture("dpo", &pairs());
+        // The shape is that of the adapter that is continued.
+        let how = How { overrides, start: start.clone(), ..How::default() };
+        fixture.train("dpo", &how).unwrap();
+        let steps = fixture.steps("dpo");
+        let first = steps[0][1];
+        assert!((first - std::f64::consts::LN_2).abs() < 1e-12, "{overrides:?}: {first}");
+        assert!(steps[9][1] < first - 0.01, "it learns: {}", steps[9][1]);
+        let events_of_run = fixture.events("dpo");
+        let step = events(&events_of_run, "step").last().unwrap();
+        assert!(step["metrics"]["rewards/margins"].as_f64().unwrap() > 0.0, "{step}");
+        let card = fs::read_to_string(fixture.path("dpo/adapter/README.md")).unwrap();
+        assert!(card.contains("Direct preference optimization of a LoRA adapter"), "{card}");
+    }
+}
+
+#[test]
+fn a_step_counts_pairs() {
+    let fixture = fixture("dpo", &pairs());
+    let how = How { overrides: &["train.batch_size=3", "train.max_steps=5"], ..How::default() };
+    let summary = fixture.train("run", &how).unwrap();
+    let all = fixture.events("run");
+    let started = events(&all, "started").next().unwrap();
+    let rows =
+        started["rows_train"].as_u64().unwrap() + started["rows_validation"].as_u64().unwrap();
+    assert_eq!(rows, 9);
+    assert!(events(&all, "step").all(|step| step["rows"] == 3));
+    assert_eq!(summary.steps, 5);
+    // Fifteen pairs of seven or eight: every pair was taken about twice.
+    let epoch = events(&all, "step").last().unwrap()["epoch"].as_f64().unwrap();
+    let train = started["rows_train"].as_u64().unwrap() as f64;
+    assert!((epoch - 15.0 / train).abs() < 1e-9, "{epoch}");
+}
+
+#[test]
+fn a_reward_model_learns_what_is_better_and_is_written_for_peft() {
+    let fixture = fixture("reward", &pairs());
+    let overrides = &["train.max_steps=30", "train.learning_rate=3e-2"];
+    let summary = fixture.train("run", &How { overrides, ..How::default() }).unwrap();
+    let all = fixture.events("run");
+    let last = events(&all, "step").last().unwrap();
+    assert_eq!(last["metrics"]["accuracy"], 1.0, "{last}");
+    assert!(last["loss"].as_f64().unwrap() < 0.5, "{last}");
+    // Steps are compared by accuracy, of which more is better.
+    let evaluated: Vec<f64> = events(&all, "evaluated")
+        .map(|event| event["metrics"]["accuracy"].as_f64().unwrap())
+        .collect();
+    let best = evaluated.iter().copied().fold(0.0, f64::max);
+    assert_eq!(summary.validation_best, Some(best), "{evaluated:?}");
+
+    let config = read_json(&fixture.path("run/adapter/adapter_config.json"));
+    assert_eq!(config["task_type"], "SEQ_CLS");
+    let shape = &fixture.base().config;
+    let (_, head) = LoadedAdapter::read_scored(&fixture.path("run/adapter"), shape).unwrap();
+    assert_eq!(head.unwrap().len(), shape.hidden_size);
+    let card = fs::read_to_string(fixture.path("run/adapter/README.md")).unwrap();
+    assert!(card.contains("Reward model of a LoRA adapter"), "{card}");
+
+    // It goes on from there.
+    let start = Some(fixture.path("run/adapter"));
+    let how = How { overrides: &["train.max_steps=2"], start, ..How::default() };
+    fixture.train("more", &how).unwrap();
+    let more = fixture.events("more");
+    let first = events(&more, "step").next().unwrap();
+    assert!(first["loss"].as_f64().unwrap() < 0.6, "{first}");
+}
+
+#[test]
+fn ranked_answers_are_all_compared() {
+    let ranked = |question: &str, best: &str, middle: &str, worst: &str| json!({"prompt": question, "responses": [middle, worst, best], "scores": [2, 1, 3]});
+    let rows = [ranked("2+2?", "4!", "4", "5"), ranked("sky?", "blue!", "blue", "red")];
+    let mut fixture = fixture("reward", &rows);
+    fixture.recipe = fixture.recipe.replace(", validation: {fraction: 0.2}", "");
+    let how = How { overrides: &["train.batch_size=2", "train.max_steps=3"], ..How::default() };
+    fixture.train("run", &how).unwrap();
+    let all = fixture.events("run");
+    let step = events(&all, "step").next().unwrap();
+    // Three answers each, read at their last tokens.
+    assert_eq!((step["rows"].as_u64(), step["tokens_supervised"].as_u64()), (Some(2), Some(6)));
+    let loss = step["loss"].as_f64().unwrap();
+    assert!((0.2..2.0).contains(&loss), "{loss}");
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_bits() {
+    for (method, overrides) in [
+        ("dpo", &["train.best_by=accuracy"][..]),
+        ("reward", &["train.best_by=loss", "adapter.dropout=0.2"]),
+    ] {
+        let sft = Fixture::new();
+        sft.train("sft", &How::default()).unwrap();
+        let start = Some(sft.path("sft/adapter"));
+        let fixture = fixture(method, &pairs());
+        let how = |occupied, threads| How {
+            occupied,
+            overrides,
+            threads,
+            start: start.clone(),
+            ..How::default()
+        };
+        fixture.train("whole", &how(Occupied::Refuse, 2)).unwrap();
+        fixture.train_until("run", &how(Occupied::Refuse, 1), 4).unwrap();
+        fixture.train("run", &how(Occupied::Resume, 3)).unwrap();
+        assert_eq!(fixture.steps("run"), fixture.steps("whole"), "{method}");
+        assert!(fixture.adapter_bytes("run") == fixture.adapter_bytes("whole"), "{method}");
+    }
+}
+
+#[test]
+fn micro_batches_change_no_bit() {
+    for method in ["dpo", "reward"] {
+        let fixture = fixture(method, &pairs());
+        let runs = ["micro_batch_tokens=4096", "micro_batch_tokens=80"].map(|tokens| {
+            let run = tokens.replace('=', "-");
+            fixture.train(&run, &How { overrides: &[tokens], ..How::default() }).unwrap();
+            run
+        });
+        assert_eq!(fixture.steps(&runs[0]), fixture.steps(&runs[1]), "{method}");
+        let [one, other] = runs.map(|run| fixture.adapter_bytes(&run));
+        assert!(one == other, "{method}");
+    }
+}
+
+#[track_caller]
+fn check_refused(fixture: &Fixture, overrides: &[&str], message: &str) {
+    let error = match fixture.try_document(overrides) {
+        Ok(_) => fixture.train("refused", &How { overrides, ..How::default() }).unwrap_err(),
+        Err(error) => train::Error::Recipe(error),
+    };
+    assert!(error.to_string().contains(message), "{error}");
+    assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{error}");
+    assert!(!fixture.path("refused").exists(), "nothing is left behind");
+}
+
+#[test]
+fn what_a_method_cannot_take_is_refused() {
+    let dpo = fixture("dpo", &pairs());
+    check_refused(&dpo, &["adapter={type: none}"], "does not");
+    check_refused(&dpo, &["objective.beta=0"], "`objective.beta`");
+    check_refused(&dpo, &["train.best=late", "train.best_by=accuracy"], "`late` compares losses");
+    let reward = fixture("reward", &pairs());
+    check_refused(&reward, &["adapter={type: none}"], "writes its model as an adapter");
+    check_refused(&reward, &["objective.beta=0.1"], "`objective.beta` has no effect");
+    check_refused(&reward, &["train.sample.prompts=[hi]"], "gives scores");
+    let judged = json!({"prompt": "2+2?", "completions": ["4", "5"], "labels": [true, false]});
+    let steps = fixture("reward", &[judged.clone(), judged]);
+    check_refused(&steps, &["data.validation.fraction=0"], "compares answers, and the row has one");
+}

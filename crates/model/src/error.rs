@@ -50,7 +50,7 @@ impl Error {
             Error::File { hint, .. } | Error::Input { hint, .. } => hint.clone(),
             Error::Text(error) => error.hint().map(str::to_owned),
             Error::Compute(compute::Error::OutOfMemory { .. }) => {
-                Some("lower `micro_batch_tokens`".into())
+                Some("compute fewer tokens at a time".into())
             }
             _ => None,
         }

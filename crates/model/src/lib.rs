@@ -14,7 +14,6 @@ mod error;
 pub mod generate;
 pub mod merge;
 mod scalar_head;
-pub mod stream;
 pub mod tensor;
 
 pub use adapter::{Adapter, LoraConfig};

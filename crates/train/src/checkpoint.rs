@@ -15,7 +15,7 @@ use std::sync::Arc;
 use compute::{Backend, Buffer, DType, Shape};
 use data::Cursor;
 use model::adapter::{LoadedAdapter, PeftMetadata};
-use model::stream::{Announced, TensorWriter};
+use model::checkpoint::{Announced, TensorWriter};
 use model::tensor::HostTensor;
 use model::{Config, ScalarHead, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};

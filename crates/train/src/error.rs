@@ -88,6 +88,10 @@ impl Error {
             }
             Error::Recipe(error) => error.hint().map(str::to_owned),
             Error::Data(error) => error.hint().map(str::to_owned),
+            Error::Compute(compute::Error::OutOfMemory { .. })
+            | Error::Model(model::Error::Compute(compute::Error::OutOfMemory { .. })) => {
+                Some("lower `micro_batch_tokens`".to_owned())
+            }
             Error::Model(error) => error.hint(),
             Error::Io { .. } | Error::Compute(_) => None,
         }

@@ -1,9 +1,9 @@
 //! A run from its recipe to its adapter.
 
 mod audit;
-mod brought;
 mod course;
 mod demand;
+mod initial_adapter;
 mod models;
 mod noise;
 mod output;

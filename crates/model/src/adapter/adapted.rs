@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use compute::{Backend, Measure, Quantization};
 
-use super::{Adapter, EMBEDDING, HEAD, LoadedAdapter};
+use super::{Adapter, LoadedAdapter};
+use crate::architecture::{EMBEDDING, HEAD};
 use crate::tensor::{HostTensor, Optimizers};
 use crate::{Base, Config, Decoder, LoadOptions, Result, Selection, Training};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::initial::PURPOSE_INIT;
+use crate::architecture::{EMBEDDING, HEAD};
 use crate::tensor::Role;
 use crate::{Config, Module};
 
@@ -42,11 +43,6 @@ pub struct LoraConfig {
     /// has values of its own from then on, as in PEFT.
     pub ensure_weight_tying: bool,
 }
-
-/// The embedding's tensor.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The head's tensor.
-pub(crate) const HEAD: &str = "lm_head.weight";
 
 impl LoraConfig {
     /// The same rank and alpha on `modules` of all layers.

@@ -12,7 +12,6 @@ mod pissa;
 mod principal;
 mod stack;
 
-pub(crate) use config::{EMBEDDING, HEAD};
 pub use config::{LoraConfig, LoraKind, MatrixInfo};
 pub use coverage::{Coverage, Target};
 pub use dora::Dora;

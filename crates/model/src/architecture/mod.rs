@@ -14,9 +14,13 @@ mod phi3;
 mod qwen;
 mod rope;
 mod smollm3;
+mod tensors;
 
 use compute::op::Activation;
 use serde_json::Value;
+
+pub use tensors::{EMBEDDING, HEAD, shapes};
+pub(crate) use tensors::{TensorKind, tensors};
 
 use self::keys::Keys;
 use crate::config::{Biases, LayerConfig, Norms};

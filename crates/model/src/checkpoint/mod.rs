@@ -7,6 +7,7 @@ mod part;
 mod safetensors;
 mod shapes;
 mod synthetic;
+mod write;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -25,6 +26,7 @@ pub use name::stays_inside;
 pub use part::Part;
 pub(crate) use part::{not_finite, plain_name};
 pub use safetensors::check_finite;
+pub use write::{Announced, TensorWriter};
 
 use crate::{Config, Error, Result};
 

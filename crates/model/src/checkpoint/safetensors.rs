@@ -11,7 +11,7 @@ use text::Date;
 
 use super::{FileTensor, Mapping, Remark, Stored, Tensor, Tensors};
 use super::{bitsandbytes, plain_name, stays_inside};
-use crate::adapter::{EMBEDDING, HEAD};
+use crate::architecture::{EMBEDDING, HEAD};
 use crate::{Error, Result};
 
 /// Where a tensor lies.

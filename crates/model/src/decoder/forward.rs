@@ -119,11 +119,7 @@ impl Decoder {
                     "a sequence of {tokens} tokens, but `dynamic` rope scaling is supported \
                      up to {max} positions"
                 ),
-                hint: Some(
-                    "use shorter sequences (`data.max_seq_len`, `max_new_tokens`), or `linear` or \
-                     `yarn` scaling"
-                        .into(),
-                ),
+                hint: Some("use shorter sequences, or `linear` or `yarn` scaling".into()),
             }),
             _ => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use compute::{Backend, Buffer, DType, Quantization, Storage, Weight, WeightSource};
 
 use super::{Decoder, Layer, RopeBuffers};
-use crate::adapter::{EMBEDDING, HEAD};
+use crate::architecture::{EMBEDDING, HEAD};
 use crate::checkpoint::{Base, Stored, Tensor};
 use crate::config::{Config, Norms, QkNorm};
 use crate::tensor::{HostTensor, Matrix, Optimizers, Role, TrainedTensor, Vector};

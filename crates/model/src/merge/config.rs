@@ -28,7 +28,7 @@ pub(super) fn config_json(base: &Base, merged: &Config, dtype: Dtype) -> Result<
         return Ok(json);
     }
     Err(Error::file(&base.path, "a `config.json` cannot say all that this file says")
-        .with_hint("merge into the 16-bit original: `--base`"))
+        .with_hint("merge into the 16-bit original of this base"))
 }
 
 /// Says of special tokens that the file does not have that there are none: left out they would be taken

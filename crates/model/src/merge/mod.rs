@@ -15,13 +15,13 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::adapter::{HEAD, LoadedAdapter, LoraKind};
+use crate::adapter::{LoadedAdapter, LoraKind};
+use crate::architecture::HEAD;
 use crate::tensor::HostTensor;
 use crate::{Base, LoadOptions, LoraConfig, Result};
 use outputs::Output;
 
 pub use files::{adapter_hash, copy_companions};
-pub use outputs::shapes;
 pub use shards::Written;
 
 /// The type that merged weights are written in.

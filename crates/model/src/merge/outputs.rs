@@ -3,9 +3,8 @@
 use safetensors::Dtype;
 
 use super::MergedType;
-use crate::adapter::{EMBEDDING, HEAD};
+use crate::architecture::{EMBEDDING, HEAD, TensorKind, tensors};
 use crate::checkpoint::FileTensor;
-use crate::config::{Norms, QkNorm};
 use crate::decoder::LoadOptions;
 use crate::{Base, Config, Error, Module, Result};
 
@@ -54,9 +53,9 @@ pub(super) fn outputs<'a>(
 ) -> Result<Vec<Output<'a>>> {
     let mut outputs = Vec::new();
     let mut known = Vec::new();
-    for (name, shape, content) in decoder_tensors(config) {
-        let in_base = match &content {
-            Content::Vocabulary(_) => vec![base.config.vocab_size, config.hidden_size],
+    for (name, shape, kind) in tensors(config) {
+        let in_base = match kind {
+            TensorKind::Vocabulary(_) => vec![base.config.vocab_size, config.hidden_size],
             _ => shape.clone(),
         };
         let own = match options.replaced.get(&name) {
@@ -72,6 +71,11 @@ pub(super) fn outputs<'a>(
         };
         let keeps_own = dtype == MergedType::Auto && base.format != "gguf";
         let dtype = own.filter(|_| keeps_own).unwrap_or(main);
+        let content = match kind {
+            TensorKind::Linear(layer, module) => Content::Linear(layer, module),
+            TensorKind::Vocabulary(name) => Content::Vocabulary(name),
+            TensorKind::Vector => Content::Vector(name.clone()),
+        };
         outputs.push(Output { name: base.stored_name(&name), dtype, shape, content });
         known.push(name);
     }
@@ -102,61 +106,4 @@ fn belongs_to(stored: &FileTensor<'_>, known: &[String]) -> bool {
     let scales = plain.strip_suffix(".SCB").or(plain.strip_suffix(".weight_format"));
     let scaled = scales.map(|path| format!("{path}.weight"));
     known.iter().any(|name| name == weight || Some(name) == scaled.as_ref())
-}
-
-/// Names and shapes of a decoder's tensors, fused as its files have them; a tied head is none of them.
-pub fn shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
-    decoder_tensors(config).into_iter().map(|(name, shape, _)| (name, shape))
-}
-
-/// Names and shapes of a decoder's tensors, fused as its files have them.
-fn decoder_tensors<'a>(config: &Config) -> Vec<(String, Vec<usize>, Content<'a>)> {
-    let size = config.hidden_size;
-    let vocabulary = |name: &'static str| {
-        (name.to_owned(), vec![config.vocab_size, size], Content::Vocabulary(name))
-    };
-    let vector = |name: String, len: usize| (name.clone(), vec![len], Content::Vector(name));
-    let mut tensors = vec![vocabulary(EMBEDDING)];
-    for layer in 0..config.num_hidden_layers {
-        let path = format!("model.layers.{layer}");
-        for &module in config.modules() {
-            let (rows, cols) = config.shape(module);
-            let name = format!("{path}.{}.weight", module.path());
-            tensors.push((name, vec![rows, cols], Content::Linear(layer, module)));
-            if config.has_bias(module.parts()[0]) {
-                tensors.push(vector(format!("{path}.{}.bias", module.path()), rows));
-            }
-        }
-        let norms = norms(config).into_iter();
-        tensors.extend(norms.map(|(name, len)| vector(format!("{path}.{name}.weight"), len)));
-    }
-    tensors.push(vector("model.norm.weight".into(), size));
-    if !config.tie_word_embeddings {
-        tensors.push(vocabulary(HEAD));
-    }
-    tensors
-}
-
-/// The norms of a layer and their sizes.
-fn norms(config: &Config) -> Vec<(&'static str, usize)> {
-    let size = config.hidden_size;
-    let mut norms: Vec<(&str, usize)> = match config.norms {
-        Norms::Before => vec![("input_layernorm", size), ("post_attention_layernorm", size)],
-        Norms::After => {
-            vec![("post_attention_layernorm", size), ("post_feedforward_layernorm", size)]
-        }
-        Norms::Around => vec![
-            ("input_layernorm", size),
-            ("post_attention_layernorm", size),
-            ("pre_feedforward_layernorm", size),
-            ("post_feedforward_layernorm", size),
-        ],
-    };
-    let (q, k) = match config.qk_norm {
-        None => return norms,
-        Some(QkNorm::Head) => (config.head_dim, config.head_dim),
-        Some(QkNorm::Projection) => (config.shape(Module::Q).0, config.shape(Module::K).0),
-    };
-    norms.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
-    norms
 }

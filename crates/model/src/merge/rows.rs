@@ -194,7 +194,7 @@ impl Rows<'_> {
         }
         let name = &self.output.name;
         let (what, cure) = match values.iter().all(|value| value.is_finite()) {
-            true => ("a number that its type cannot hold", "write a wider type: `--dtype bf16`"),
+            true => ("a number that its type cannot hold", "write a wider type: bf16 or f32"),
             false => ("a number that is not finite", "base or adapter are broken"),
         };
         let message = format!("tensor `{name}` would hold {what}");

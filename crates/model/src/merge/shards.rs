@@ -9,7 +9,7 @@ use super::files::write_synced;
 use super::outputs::{Content, Output};
 use super::rows::chunk_rows;
 use crate::Result;
-use crate::stream::{Announced, TensorWriter};
+use crate::checkpoint::{Announced, TensorWriter};
 
 /// What was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

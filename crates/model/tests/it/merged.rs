@@ -335,7 +335,7 @@ fn what_cannot_be_merged_is_refused() {
     );
     let mut large = read();
     large.values[1].iter_mut().for_each(|b| *b *= 1e7);
-    check(large, MergedType::F16, "a number that its type cannot hold", "--dtype bf16");
+    check(large, MergedType::F16, "a number that its type cannot hold", "bf16");
     let mut other = read();
     other.replaced.insert("lm_head.weight".into(), (vec![2, 2], vec![0.0; 4]));
     check(

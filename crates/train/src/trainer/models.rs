@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use keys::{Document, Settings as _};
 use model::adapter::{LoadedAdapter, PeftMetadata};
+use model::architecture::{EMBEDDING, HEAD, shapes};
 use model::{Base, LoraConfig, ScalarHead, Selection};
 use text::Tokenizer;
 
-use super::brought;
+use super::initial_adapter;
 use crate::checkpoint::Store;
 use crate::method;
 use crate::models::{PartName, TrainingSetup};
 use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
 use crate::{Error, Result};
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// What the setup is made from, beside the recipe.
 pub(super) struct Sources<'a> {
@@ -38,7 +36,7 @@ pub(super) struct Sources<'a> {
 }
 
 /// An adapter that the model brought, in its place.
-pub(super) enum Brought {
+pub(super) enum InitialAdapter {
     /// None, or a checkpoint holds what became of it.
     Nothing,
     /// To be trained on, with its scalar head where it is a reward model.
@@ -48,14 +46,14 @@ pub(super) enum Brought {
 }
 
 /// Refuses what cannot go together, and lets an adapter that the model brings fill its keys in.
-pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Result<Brought> {
+pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Result<InitialAdapter> {
     if trains_base(document) {
         if sources.start.is_some() {
             let message = "`none` trains the model itself, but the model brings an adapter";
             let hint = "merge the adapter first: `tunesmith merge`".to_owned();
             return Err(problem(document, "adapter.type", message.into(), hint));
         }
-        return Ok(Brought::Nothing);
+        return Ok(InitialAdapter::Nothing);
     }
     let Some(dir) = sources.start else {
         if document.is_given("adapter.from") {
@@ -63,21 +61,21 @@ pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Resu
             let hint = "leave it out, or give an adapter or a run as `model`".to_owned();
             return Err(problem(document, "adapter.from", message, hint));
         }
-        return Ok(Brought::Nothing);
+        return Ok(InitialAdapter::Nothing);
     };
     document.fill("adapter.from", "continue", "an adapter that the model brings is trained on");
     if sources.checkpoint.is_some() {
-        return Ok(Brought::Nothing);
+        return Ok(InitialAdapter::Nothing);
     }
     if document.opt_str("adapter.from") == Some("stack") {
         let below = LoadedAdapter::read(dir, &sources.base.config)?;
-        brought::refuse_pissa(dir, &below.config)?;
-        brought::refuse_whole(dir, &below)?;
-        brought::check_base(dir, sources.base, sources.peft)?;
-        return Ok(Brought::Below(below));
+        initial_adapter::refuse_pissa(dir, &below.config)?;
+        initial_adapter::refuse_whole(dir, &below)?;
+        initial_adapter::check_base(dir, sources.base, sources.peft)?;
+        return Ok(InitialAdapter::Below(below));
     }
-    let (adapter, head) = brought::load(document, dir, sources.base, sources.peft)?;
-    Ok(Brought::Continued(adapter, head))
+    let (adapter, head) = initial_adapter::load(document, dir, sources.base, sources.peft)?;
+    Ok(InitialAdapter::Continued(adapter, head))
 }
 
 fn problem(document: &Document, key: &str, message: String, hint: String) -> Error {
@@ -89,9 +87,9 @@ pub(super) fn training_setup(
     document: &Document,
     recipe: &Recipe,
     sources: &Sources<'_>,
-    brought: Brought,
+    initial: InitialAdapter,
 ) -> Result<TrainingSetup> {
-    let mut setup = policy(document, recipe, sources, brought)?;
+    let mut setup = policy(document, recipe, sources, initial)?;
     let method = method::of(document);
     if method.has_scalar_head() {
         if setup.tensors.is_some() {
@@ -119,7 +117,7 @@ fn policy(
     document: &Document,
     recipe: &Recipe,
     sources: &Sources<'_>,
-    brought: Brought,
+    brought: InitialAdapter,
 ) -> Result<TrainingSetup> {
     let base = sources.base;
     let vocabulary = sources.tokenizer.vocab_size();
@@ -137,14 +135,15 @@ fn policy(
         setup.tensors = Some(layers.map_or(Selection::All, Selection::Layers));
         return Ok(setup);
     }
-    let is_fresh = sources.checkpoint.is_none() && !matches!(brought, Brought::Continued(..));
+    let is_fresh =
+        sources.checkpoint.is_none() && !matches!(brought, InitialAdapter::Continued(..));
     match brought {
-        Brought::Continued(adapter, head) => {
+        InitialAdapter::Continued(adapter, head) => {
             setup.policy_mut().adapters.push(adapter.into());
             setup.policy_mut().head = head;
         }
-        Brought::Below(adapter) => setup.policy_mut().adapters.push(adapter.into()),
-        Brought::Nothing => {}
+        InitialAdapter::Below(adapter) => setup.policy_mut().adapters.push(adapter.into()),
+        InitialAdapter::Nothing => {}
     }
     if is_fresh {
         fresh(document, recipe, sources, &mut setup)?;
@@ -219,7 +218,7 @@ fn fresh(
 /// Every module to save must be one of the model's.
 fn check_saved(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()> {
     let key = "adapter.modules_to_save";
-    let names = model::merge::shapes(&base.config).map(|(name, _)| name);
+    let names = shapes(&base.config).map(|(name, _)| name);
     // A tied head may be trained apart from its embedding.
     let mut paths: Vec<String> = names.chain(["lm_head.weight".to_owned()]).collect();
     for path in &mut paths {

@@ -187,10 +187,10 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         shapes_only,
         threads,
     };
-    let brought = take_start(&mut document, &sources)?;
+    let initial = take_start(&mut document, &sources)?;
     fill_by_data(&mut document, train.units(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
-    let setup = training_setup(&document, &recipe, &sources, brought)?;
+    let setup = training_setup(&document, &recipe, &sources, initial)?;
     findings.extend(output::check(&base, &setup)?);
     for sequences in [&train, &validation] {
         if let Some(finding) = beyond_the_model(&setup.config(&base), sequences)? {

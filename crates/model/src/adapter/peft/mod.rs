@@ -10,7 +10,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{EMBEDDING, HEAD, LoraConfig};
+use super::config::LoraConfig;
+use crate::architecture::{EMBEDDING, HEAD};
 use crate::tensor::HostTensor;
 use crate::{Config, Error, Result};
 

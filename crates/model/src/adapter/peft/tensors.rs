@@ -7,8 +7,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::LoadedAdapter;
-use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, TOKEN_MODULES, TOKEN_ROWS};
+use crate::adapter::config::{LoraConfig, TOKEN_MODULES, TOKEN_ROWS};
 use crate::adapter::coverage::{Patterns, module_path};
+use crate::architecture::{EMBEDDING, HEAD, shapes};
 use crate::tensor::{HostTensor, Role};
 use crate::{Config, Error, Module, Result, ScalarHead};
 
@@ -159,7 +160,7 @@ impl Reader<'_> {
 
     /// Whole tensors must be the model's, and all of a module that the config names.
     fn check_saved(&self, config: &LoraConfig) -> Result<()> {
-        let shapes: BTreeMap<String, Vec<usize>> = crate::merge::shapes(self.model).collect();
+        let shapes: BTreeMap<String, Vec<usize>> = shapes(self.model).collect();
         for (name, (shape, _)) in &self.replaced {
             match shapes.get(name) {
                 // Tokens may have been added to these.

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::config::{SCORED, module_name};
 use super::{CONFIG, OWN, PeftMetadata, WEIGHTS};
-use crate::adapter::config::{EMBEDDING, HEAD, LoraConfig, LoraKind};
-use crate::stream::{Announced, TensorWriter};
+use crate::adapter::config::{LoraConfig, LoraKind};
+use crate::architecture::{EMBEDDING, HEAD};
+use crate::checkpoint::{Announced, TensorWriter};
 use crate::tensor::HostTensor;
 use crate::{Config, Error, Module, Result, ScalarHead};
 

@@ -32,6 +32,16 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// An adapter that cannot be laid over a model as it is described.
+    #[error("{message}")]
+    Coverage {
+        /// The field of [`Coverage`](crate::adapter::Coverage) that is wrong.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// The caller asked to stop; see [`Base::stop_when`](crate::Base::stop_when).
     #[error("interrupted while the model was read")]
     Interrupted,
@@ -47,7 +57,9 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::File { hint, .. } | Error::Input { hint, .. } => hint.clone(),
+            Error::File { hint, .. } | Error::Input { hint, .. } | Error::Coverage { hint, .. } => {
+                hint.clone()
+            }
             Error::Text(error) => error.hint().map(str::to_owned),
             Error::Compute(compute::Error::OutOfMemory { .. }) => {
                 Some("compute fewer tokens at a time".into())
@@ -74,6 +86,9 @@ impl Error {
                 Error::File { path, message, hint: Some(text.into()) }
             }
             Error::Input { message, .. } => Error::Input { message, hint: Some(text.into()) },
+            Error::Coverage { field, message, .. } => {
+                Error::Coverage { field, message, hint: Some(text.into()) }
+            }
             other => other,
         }
     }

@@ -57,7 +57,10 @@ impl LoraConfig {
         ranks.check_all_decide(&covered)?;
         alphas.check_all_decide(&covered)?;
         if let Some((pattern, _)) = coverage.rank_pattern.iter().find(|(_, rank)| *rank == 0) {
-            return Err(input(format!("`rank_pattern`: `{pattern}` = 0 is no rank")));
+            return Err(wrong(
+                "rank_pattern",
+                format!("`rank_pattern`: `{pattern}` = 0 is no rank"),
+            ));
         }
         let modules = covered.into_iter().map(|key| {
             let path = module_path(key);
@@ -112,13 +115,14 @@ fn covered(config: &Config, coverage: &Coverage) -> Result<Vec<(usize, Module)>>
     if let Some(layers) = &coverage.layers {
         let count = config.num_hidden_layers;
         if let Some(layer) = layers.iter().find(|layer| **layer >= count) {
-            return Err(input(format!("`layers`: there is no layer {layer}"))
+            return Err(wrong("layers", format!("`layers`: there is no layer {layer}"))
                 .with_hint(format!("the model has layers 0 to {}", count - 1)));
         }
         covered.retain(|(layer, _)| layers.contains(layer));
     }
     if covered.is_empty() {
-        return Err(input("`target_modules` and `layers` leave no module to adapt".into()));
+        let message = "`target_modules` and `layers` leave no module to adapt".into();
+        return Err(wrong("target_modules", message));
     }
     covered.sort_unstable();
     Ok(covered)
@@ -130,12 +134,12 @@ fn ends_in(key: (usize, Module), name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-fn input(message: String) -> Error {
-    Error::Input { message, hint: None }
+fn wrong(field: &'static str, message: String) -> Error {
+    Error::Coverage { field, message, hint: None }
 }
 
-fn no_module(key: &str, name: &str, config: &Config) -> Error {
-    let error = input(format!("`{key}`: `{name}` matches no module of the model"));
+fn no_module(key: &'static str, name: &str, config: &Config) -> Error {
+    let error = wrong(key, format!("`{key}`: `{name}` matches no module of the model"));
     let names: Vec<&str> = config.modules().iter().map(|module| module.name()).collect();
     let whole = ["lm_head", "embed_tokens"].iter().any(|module| name.ends_with(module));
     error.with_hint(if whole {
@@ -145,9 +149,9 @@ fn no_module(key: &str, name: &str, config: &Config) -> Error {
     })
 }
 
-fn regex(key: &str, pattern: &str, whole: &str) -> Result<Regex> {
+fn regex(key: &'static str, pattern: &str, whole: &str) -> Result<Regex> {
     Regex::new(whole).map_err(|error| {
-        input(format!("`{key}`: `{pattern}` is not a regular expression: {error}"))
+        wrong(key, format!("`{key}`: `{pattern}` is not a regular expression: {error}"))
             .with_hint("there is no look-around and no back-reference")
     })
 }
@@ -195,14 +199,14 @@ impl<T: Copy> Patterns<T> {
                     covered.iter().map(|(_, module)| module.name()).collect();
                 names.sort_unstable();
                 names.dedup();
-                return Err(input(format!("`{key}`: `{pattern}` matches no adapted module"))
+                return Err(wrong(key, format!("`{key}`: `{pattern}` matches no adapted module"))
                     .with_hint(format!("adapted are {}", names.join(", "))));
             };
             let earlier = self.deciding(path).expect("it matches at least this one");
             let earlier = &self.patterns[earlier].0;
-            return Err(input(format!("`{key}`: `{pattern}` decides nothing")).with_hint(format!(
-                "`{earlier}` before it matches the same modules: put it later"
-            )));
+            return Err(wrong(key, format!("`{key}`: `{pattern}` decides nothing")).with_hint(
+                format!("`{earlier}` before it matches the same modules: put it later"),
+            ));
         }
         Ok(())
     }

@@ -167,13 +167,9 @@ fn fresh(
     let config = setup.config(sources.base);
     let wanted = coverage(document, &config)?;
     let mut lora = LoraConfig::covering(&config, &wanted).map_err(|error| match error {
-        // The message begins with the key.
-        model::Error::Input { message, hint } => {
-            let key = match message.split('`').nth(1) {
-                Some("layers") => "train.layers".to_owned(),
-                Some(key) => format!("adapter.{key}"),
-                None => "adapter".to_owned(),
-            };
+        model::Error::Coverage { field, message, hint } => {
+            let section = if field == "layers" { "train" } else { "adapter" };
+            let key = format!("{section}.{field}");
             Error::Recipe(document.problem(&key, message, hint).into())
         }
         error => error.into(),

@@ -5,7 +5,8 @@ use text::Tokenizer;
 use crate::audit::size_guide;
 use crate::report::{Bin, Cut, FileReport, Lengths, Packed, Report, Sample, SampleToken, Split};
 use crate::{
-    Cursor, Extent, Order, Packing, Prepared, Result, Sequence, Sequences, StepSize, pack_units,
+    Cursor, Extent, Order, Packing, Prepared, Result, Sequence, Sequences, StepSize, Wanted,
+    pack_units,
 };
 
 /// Limits whose cost is shown.
@@ -32,7 +33,7 @@ pub struct View<'a> {
 
 /// What there is to say about prepared rows.
 pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
-    let Prepared { train, stats, findings, files, left_out, split, .. } = prepared;
+    let Prepared { train, stats, findings, files, left_out, split, wanted, .. } = prepared;
     let extent = Extent::Epochs(1.0);
     let mut order = match train.is_empty() {
         true => None,
@@ -67,7 +68,7 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
             parts: split.parts,
         }),
         size_guide: size_guide(stats.rows).0.to_owned(),
-        samples: samples(train, view)?,
+        samples: samples(train, *wanted, view)?,
         seconds: 0.0,
     })
 }
@@ -145,14 +146,27 @@ fn packed(train: &Sequences, order: &mut Order, packing: &Packing) -> Result<Pac
 }
 
 /// Rows from all over the set.
-fn samples(train: &Sequences, view: &View<'_>) -> Result<Vec<Sample>> {
+fn samples(train: &Sequences, wanted: Wanted, view: &View<'_>) -> Result<Vec<Sample>> {
     let count = view.samples.min(train.len());
     (0..count)
-        .map(|index| sample(&train.get(index * train.len() / count)?, view.tokenizer))
+        .map(|index| sample(&train.get(index * train.len() / count)?, view.tokenizer, wanted))
         .collect()
 }
 
-fn sample(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Sample> {
+/// What a sequence is within its row.
+fn role(wanted: Wanted, role: u8) -> String {
+    match (wanted, role) {
+        (Wanted::Preferences, 0) => "chosen".into(),
+        (Wanted::Preferences, _) => "rejected".into(),
+        (Wanted::Feedback, 0) => "undesirable".into(),
+        (Wanted::Feedback, _) => "desirable".into(),
+        // The best first; a pair has two.
+        (Wanted::Rewards, rank) => format!("answer {}", rank + 1),
+        _ => "row".into(),
+    }
+}
+
+fn sample(sequence: &Sequence, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Sample> {
     let text = |id: u32| tokenizer.decode(&[id], false).unwrap_or_default();
     let token = |(&id, &weight): (&u32, &f32)| SampleToken {
         id,
@@ -162,7 +176,7 @@ fn sample(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Sample> {
     };
     Ok(Sample {
         place: sequence.place.to_string(),
-        role: "row".into(),
+        role: role(wanted, sequence.role),
         tokens: sequence.tokens.iter().zip(&sequence.weights).map(token).collect(),
     })
 }
@@ -170,6 +184,18 @@ fn sample(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sequences_of_a_row_are_told_apart() {
+        for (wanted, first, second) in [
+            (Wanted::Conversations, "row", "row"),
+            (Wanted::Preferences, "chosen", "rejected"),
+            (Wanted::Feedback, "undesirable", "desirable"),
+            (Wanted::Rewards, "answer 1", "answer 2"),
+        ] {
+            assert_eq!((role(wanted, 0).as_str(), role(wanted, 1).as_str()), (first, second));
+        }
+    }
 
     #[test]
     fn lengths_are_counted_in_bins_and_cuts() {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::record::Reading;
+use crate::record::{Reading, Wanted};
 use crate::sequences::Sequences;
 use crate::store::{Set, Walk};
 use crate::supervision::Supervisor;
@@ -47,6 +47,8 @@ pub struct Prepared {
     pub split: Option<Division>,
     /// A hash of the passages that are put into prompts, where some are.
     pub context: Option<String>,
+    /// What the rows are read as.
+    pub wanted: Wanted,
     /// Whether nothing had to be made.
     pub was_cached: bool,
 }
@@ -254,6 +256,7 @@ impl Made {
             left_out,
             split: division.split,
             context: None,
+            wanted: config.wanted,
             was_cached,
         })
     }

@@ -115,8 +115,8 @@ const SUPERVISION: &str = "leave it out: loss is on what the assistant says, its
                            included";
 const CHECKPOINTING: &str = "leave it out: `activation_checkpointing: auto` decides by memory";
 const KERNELS: &str = "leave it out: the fastest kernels of the machine are chosen at run time";
-const LOGGING: &str = "leave it out: every step is an event of the run folder; `log` adds readers";
-const COMMAND: &str = "not a part of a recipe: the command says it (`train`, `eval`, `generate`)";
+const LOGGING: &str = "leave it out: every step is a line of `events.jsonl` in the run folder";
+const COMMAND: &str = "not a part of a recipe: the command says it (`train`, `generate`)";
 const WORKERS: &str = "leave it out: data is prepared by as many threads as there are";
 const TOKEN: &str = "leave it out: the token is read from the environment";
 const SPREAD: &str = "leave it out: a run has no settings of that kind";

@@ -26,47 +26,91 @@ pub(crate) use train::{KEYS_HEAD, read_recipe};
 /// What is to be done.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Teach a small model a task, and prove that it learned: minutes on two cores
-    #[command(after_help = quickstart::EXAMPLES)]
+    /// Teach a small model a task and measure what it learned: a few minutes on two cores
+    ///
+    /// The model is SmolLM2-135M-Instruct. The task turns support messages into JSON tickets. The command
+    /// measures the base model with two prompts, trains an adapter, and measures again on messages that are
+    /// not in the training data. It trains with the same code as `train`, and prints the recipe.
+    #[command(verbatim_doc_comment, after_help = quickstart::EXAMPLES)]
     Quickstart(quickstart::Arguments),
-    /// Look at data and write a commented recipe fit for them
-    #[command(after_help = init::EXAMPLES)]
+    /// Write a commented recipe that fits your data
+    ///
+    /// The command reads the data, detects its format, and counts rows and tokens. It chooses values such as
+    /// the learning rate and the number of epochs by the size of the data. The reason for each value stands
+    /// beside it as a comment.
+    #[command(verbatim_doc_comment, after_help = init::EXAMPLES)]
     Init(init::Arguments),
-    /// Look for what is wrong in the data of a recipe, and show what is learned of them
-    #[command(after_help = check::EXAMPLES)]
+    /// Check the data of a recipe, and show what the model learns from them
+    ///
+    /// The report lists duplicates, leaks between training and test data, rows that are too long, odd contents,
+    /// and rows as the model sees them: tokens with a loss are marked. An error stops `train` until it is
+    /// mended, or accepted by name in `data.accept`.
+    #[command(verbatim_doc_comment, after_help = check::EXAMPLES)]
     Check(check::Arguments),
-    /// Prepare the data of a recipe, for every run that takes them
-    #[command(after_help = prepare::EXAMPLES)]
+    /// Tokenize and check the data of a recipe ahead of training
+    ///
+    /// Prepared data are kept in a cache. Every run with the same data, template, tokenizer and options under
+    /// `data` reuses them.
+    #[command(verbatim_doc_comment, after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),
-    /// Say what a recipe would take, before anything is loaded
-    #[command(after_help = plan::EXAMPLES)]
+    /// Estimate memory, steps and time without loading weights
+    ///
+    /// The estimate runs the code of training on a device that only counts. It says what fits into memory, and
+    /// what to change where the run does not fit.
+    #[command(verbatim_doc_comment, after_help = plan::EXAMPLES)]
     Plan(plan::Arguments),
-    /// Write training targets by asking a teacher, without its long prompt
-    #[command(after_help = distill::EXAMPLES)]
+    /// Write training rows with the answers of a teacher model
+    ///
+    /// A teacher answers the prompts of the recipe's training data under a long system prompt. The rows that are
+    /// written hold prompts and answers without it, so the student learns to answer without it too. The
+    /// teacher is a model on this machine or an OpenAI-compatible endpoint.
+    #[command(verbatim_doc_comment, after_help = distill::EXAMPLES)]
     Distill(distill::Arguments),
-    /// Train as a recipe says
-    #[command(after_help = train::EXAMPLES)]
+    /// Train from a recipe
+    ///
+    /// The run goes to a folder of its own under `runs/`, with the resolved recipe, events, checkpoints and the
+    /// best adapter or model. Ctrl-C saves the run and stops it. A resumed run gives the same bits as one that
+    /// was never interrupted.
+    #[command(verbatim_doc_comment, after_help = train::EXAMPLES)]
     Train(train::Arguments),
     /// Answer prompts with a base model, an adapter or a run
-    #[command(after_help = generate::EXAMPLES)]
+    ///
+    /// Prompts are rendered with the chat template and the system message of training. Several answers are
+    /// computed at the same time; an answer does not depend on the other prompts.
+    #[command(verbatim_doc_comment, after_help = generate::EXAMPLES)]
     Generate(generate::Arguments),
     /// Talk to a base model, an adapter or a run
-    #[command(after_help = chat::EXAMPLES)]
+    ///
+    /// Each line that you type is a message. The model keeps the dialogue until you reset it.
+    #[command(verbatim_doc_comment, after_help = chat::EXAMPLES)]
     Chat(chat::Arguments),
-    /// Make one model of a base and an adapter, and compare it with what was trained
-    #[command(after_help = merge::EXAMPLES)]
+    /// Merge an adapter into its base model, and verify the result
+    ///
+    /// The merged model needs no adapter, and loads in other programs. Tunesmith runs it beside the base with the
+    /// adapter, and refuses a merged model whose predictions differ.
+    #[command(verbatim_doc_comment, after_help = merge::EXAMPLES)]
     Merge(merge::Arguments),
-    /// Put an adapter or a model on the model hub, private unless told otherwise
-    #[command(after_help = push::EXAMPLES)]
+    /// Upload an adapter or a model to the model hub, private by default
+    ///
+    /// The command creates the repository if it is missing, uploads the files that changed, and makes one
+    /// commit of them.
+    #[command(verbatim_doc_comment, after_help = push::EXAMPLES)]
     Push(push::Arguments),
-    /// Measure how fast this machine trains and answers, beside what it could at best
-    #[command(after_help = bench::EXAMPLES)]
+    /// Measure the speed of training and generation on this machine
+    ///
+    /// Each figure stands beside the best that the machine can do: the peak of its arithmetic for training and
+    /// prompts, the bandwidth of its memory for generation.
+    #[command(verbatim_doc_comment, after_help = bench::EXAMPLES)]
     Bench(bench::Arguments),
-    /// Show a recipe with every value that a run would take, and why
-    #[command(after_help = show::EXAMPLES)]
+    /// Show a recipe with all its values, and where each comes from
+    ///
+    /// A value comes from the recipe, the command line, or a default. Nothing is downloaded or loaded.
+    #[command(verbatim_doc_comment, after_help = show::EXAMPLES)]
     Show(show::Arguments),
     /// Print the JSON schema of recipes, for editors
-    #[command(after_help = schema::EXAMPLES)]
+    ///
+    /// With the schema an editor completes keys, shows what they mean, and marks mistakes.
+    #[command(verbatim_doc_comment, after_help = schema::EXAMPLES)]
     Schema,
 }
 

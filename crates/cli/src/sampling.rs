@@ -5,32 +5,32 @@ use clap::Args;
 /// How answers are sampled.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Sampling {
-    /// Longest answer, in tokens
+    /// Maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
 
-    /// 0 always takes the most likely token
+    /// Temperature; 0 always takes the most likely token
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = not_negative)]
     temperature: f32,
 
-    /// Only so many of the most likely tokens; 0 means all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Sample from the K most likely tokens; 0 means all
+    #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
 
-    /// Only the most likely tokens that together have this probability
+    /// Sample from the most likely tokens whose probabilities add up to P
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     top_p: f32,
 
-    /// Text at which an answer ends, itself not part of it; may be given often
+    /// End an answer before this text; repeat it for several
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Seed of the draws
+    /// Seed of sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Prompts that are worked on at the same time
+    /// Prompts that are answered at the same time
     #[arg(long, value_name = "N", default_value_t = 32)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,

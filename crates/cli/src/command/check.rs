@@ -27,8 +27,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith check recipe.yaml --html report.html data.max_seq_len=1024
   tunesmith check recipe.yaml --json --samples 0
 
-No weights are loaded, and nothing is written but the page of `--html`, and prepared rows into the
-cache. Ends with 1 where the data have an error that `data.accept` does not name.";
+No weights are loaded. The command writes only the page of `--html`, and prepared rows into the cache.
+It ends with 1 if the data have an error that `data.accept` does not name.";
 
 /// What `check` is told.
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// Write the report as a page that needs nothing beside itself
+    /// Write the report as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 

@@ -34,19 +34,19 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Adapter folder (or run folder) to put over the model
+    /// Adapter folder or run folder to apply to the model
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
 
-    /// A prompt; may be given often
+    /// A prompt; repeat it for several
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
 
-    /// Rows of any format that `data.train` knows; answers in them are not shown
+    /// File of prompts in any format of `data.train`; answers in it are ignored
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
 
-    /// System message before every prompt that brings none
+    /// System message for prompts without one
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
 
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     raw: bool,
 
-    /// Answer with the base too, beside the adapter
+    /// Show the answer of the base model beside that of the adapter
     #[arg(long)]
     compare: bool,
 

@@ -31,11 +31,11 @@ pub(super) const EXAMPLES: &str = "Examples:
 /// What `init` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// What to learn from
+    /// Training method
     #[arg(value_name = "METHOD", value_parser = names())]
     method: String,
 
-    /// Rows to train on: JSON Lines or a JSON array; may be given often
+    /// File or folder of training data; repeat it for several
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
 
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", default_value = "recipe.yaml")]
     output: PathBuf,
 
-    /// Write over a file that is there
+    /// Overwrite an existing recipe
     #[arg(long)]
     force: bool,
 }

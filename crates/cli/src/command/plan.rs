@@ -16,8 +16,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith plan recipe.yaml quantization=nf4 micro_batch_tokens=512
   tunesmith plan recipe.yaml --config config.json --tokens 512 --rows 10000 --memory 24
 
-Config and file headers are read, weights are not; of a model on the hub only its config and
-tokenizer are fetched. Ends with 1 where the run does not fit, and says what to change.";
+Config and file headers are read, weights are not. Of a model on the hub only config and tokenizer are
+downloaded. The command ends with 1 if the run does not fit into memory.";
 
 /// What `plan` is told.
 #[derive(Args, Debug)]
@@ -25,16 +25,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// A config.json in place of the model: its shape alone is planned
+    /// Plan with a config.json alone, without a model
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
 
-    /// Rows of so many tokens in place of the data
+    /// Plan with made-up rows of this many tokens, without the data
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 24))]
     tokens: Option<u32>,
 
-    /// How many such rows
+    /// Number of made-up rows
     #[arg(long, value_name = "N", requires = "tokens", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     rows: u32,

@@ -16,8 +16,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith prepare recipe.yaml
   tunesmith prepare recipe.yaml data.max_seq_len=1024 --json
 
-`train` does the same by itself. What is prepared is found again by its content: data, template,
-tokenizer and the options of `data`.";
+`train` prepares its data by itself. This command does it ahead, for example on another machine.";
 
 /// What `prepare` is told.
 #[derive(Args, Debug)]

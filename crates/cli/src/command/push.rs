@@ -13,8 +13,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith push runs/tickets-001 me/tickets
   tunesmith push merged me/tickets-merged --public --message 'First release'
 
-Only the files of the adapter or model are sent; what else is in the folder is named and stays.
-The token is `HF_TOKEN`, or that of the login; `HF_ENDPOINT` names another hub.";
+Only the files of the adapter or model are uploaded; other files in the folder are listed and stay. The
+token is `HF_TOKEN` or that of the login. `HF_ENDPOINT` names another hub.";
 
 /// What `push` is told.
 #[derive(Args, Debug)]
@@ -23,19 +23,19 @@ pub(crate) struct Arguments {
     #[arg(value_name = "FOLDER")]
     folder: String,
 
-    /// Where it goes; made if it is not there
+    /// Repository to push to; created if it is missing
     #[arg(value_name = "OWNER/NAME")]
     repo: String,
 
-    /// Let everybody see it
+    /// Make the repository public
     #[arg(long)]
     public: bool,
 
-    /// Branch, made if it is not there
+    /// Branch; created if it is missing
     #[arg(long, value_name = "BRANCH", default_value = "main")]
     revision: String,
 
-    /// Message of the commit
+    /// Commit message
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
 }

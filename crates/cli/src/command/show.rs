@@ -15,7 +15,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith show recipe.yaml adapter.rank=64 > resolved.yaml
   tunesmith show recipe.yaml --json
 
-Neither model nor data are opened: what is chosen by them is listed as open.";
+Values that depend on the model or the data are listed as open.";
 
 /// What `show` is told.
 #[derive(Args, Debug)]

@@ -22,7 +22,7 @@ pub(super) struct Recipe {
     #[arg(value_name = "RECIPE")]
     recipe: String,
 
-    /// Keys that go before those of the recipe, such as adapter.rank=64
+    /// Keys that override the recipe, such as adapter.rank=64
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

@@ -6,19 +6,19 @@ Fine-tunes language models, and proves that they got better
 Usage: tunesmith [OPTIONS] <COMMAND>
 
 Commands:
-  quickstart  Teach a small model a task, and prove that it learned: minutes on two cores
-  init        Look at data and write a commented recipe fit for them
-  check       Look for what is wrong in the data of a recipe, and show what is learned of them
-  prepare     Prepare the data of a recipe, for every run that takes them
-  plan        Say what a recipe would take, before anything is loaded
-  distill     Write training targets by asking a teacher, without its long prompt
-  train       Train as a recipe says
+  quickstart  Teach a small model a task and measure what it learned: a few minutes on two cores
+  init        Write a commented recipe that fits your data
+  check       Check the data of a recipe, and show what the model learns from them
+  prepare     Tokenize and check the data of a recipe ahead of training
+  plan        Estimate memory, steps and time without loading weights
+  distill     Write training rows with the answers of a teacher model
+  train       Train from a recipe
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
-  merge       Make one model of a base and an adapter, and compare it with what was trained
-  push        Put an adapter or a model on the model hub, private unless told otherwise
-  bench       Measure how fast this machine trains and answers, beside what it could at best
-  show        Show a recipe with every value that a run would take, and why
+  merge       Merge an adapter into its base model, and verify the result
+  push        Upload an adapter or a model to the model hub, private by default
+  bench       Measure the speed of training and generation on this machine
+  show        Show a recipe with all its values, and where each comes from
   schema      Print the JSON schema of recipes, for editors
   help        Print this message or the help of the given subcommand(s)
 
@@ -38,6 +38,21 @@ Global options:
 fn help_lists_what_works() {
     let ended = House::new().run(&["--help"]).done();
     assert_eq!(ended.stdout, HELP);
+}
+
+#[test]
+fn every_command_has_a_paragraph_and_an_example() {
+    let house = House::new();
+    let commands = HELP.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    for line in commands.lines().filter(|line| !line.contains("the given subcommand")) {
+        let (name, summary) = line.trim().split_once("  ").unwrap();
+        let help = house.run(&[name, "--help"]).done().stdout;
+        let (head, usage) = help.split_once("\n\nUsage: ").unwrap();
+        let (first, paragraph) = head.split_once("\n\n").unwrap();
+        assert_eq!(first, summary.trim());
+        assert!(paragraph.len() > 60 && paragraph.ends_with('.'), "{name}: {paragraph}");
+        assert!(usage.contains(&format!("Examples:\n  tunesmith {name}")), "{name}: {usage}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::terminal::Terminal;
 
 /// What a person or a scheduler asked for by signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum StopSignal {
     /// SIGINT.
     Interrupt,
     /// SIGTERM.
@@ -20,13 +20,13 @@ pub(crate) enum Asked {
     Save,
 }
 
-impl Asked {
+impl StopSignal {
     /// The exit code of a program that ended because of it.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
-            Asked::HangUp => 129,
-            Asked::Interrupt => 130,
-            Asked::Terminate | Asked::Save => 143,
+            StopSignal::HangUp => 129,
+            StopSignal::Interrupt => 130,
+            StopSignal::Terminate | StopSignal::Save => 143,
         }
     }
 }
@@ -57,8 +57,8 @@ impl Signals {
         use signal_hook::flag::{register, register_conditional_shutdown};
         // In this order: the first signal finds the flag down and raises it.
         for (signal, asked, flag) in [
-            (SIGINT, Asked::Interrupt, &self.interrupt),
-            (SIGTERM, Asked::Terminate, &self.terminate),
+            (SIGINT, StopSignal::Interrupt, &self.interrupt),
+            (SIGTERM, StopSignal::Terminate, &self.terminate),
         ] {
             let code = i32::from(asked.exit_code());
             register_conditional_shutdown(signal, code, Arc::clone(flag))?;
@@ -75,20 +75,20 @@ impl Signals {
     fn register(&self) -> std::io::Result<()> {
         use signal_hook::consts::SIGINT;
         use signal_hook::flag::{register, register_conditional_shutdown};
-        let code = i32::from(Asked::Interrupt.exit_code());
+        let code = i32::from(StopSignal::Interrupt.exit_code());
         register_conditional_shutdown(SIGINT, code, Arc::clone(&self.interrupt))?;
         register(SIGINT, Arc::clone(&self.interrupt))?;
         Ok(())
     }
 
     /// What was asked for and not yet answered; the flag stays up.
-    pub(crate) fn asked(&self) -> Option<Asked> {
+    pub(crate) fn asked(&self) -> Option<StopSignal> {
         let up = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         match () {
-            () if up(&self.interrupt) => Some(Asked::Interrupt),
-            () if up(&self.terminate) => Some(Asked::Terminate),
-            () if up(&self.hang_up) => Some(Asked::HangUp),
-            () if up(&self.save) => Some(Asked::Save),
+            () if up(&self.interrupt) => Some(StopSignal::Interrupt),
+            () if up(&self.terminate) => Some(StopSignal::Terminate),
+            () if up(&self.hang_up) => Some(StopSignal::HangUp),
+            () if up(&self.save) => Some(StopSignal::Save),
             () => None,
         }
     }
@@ -155,7 +155,7 @@ impl Drop for Guard {
 }
 
 #[allow(clippy::exit, reason = "the main thread is busy and cannot return")]
-fn say_and_exit(terminal: &Terminal, what: &str, asked: Asked) -> ! {
+fn say_and_exit(terminal: &Terminal, what: &str, asked: StopSignal) -> ! {
     terminal.fail(&Failure::new("interrupted", what));
     std::process::exit(i32::from(asked.exit_code()));
 }
@@ -169,10 +169,10 @@ mod tests {
         let signals = Signals::install().unwrap();
         assert_eq!(signals.asked(), None);
         signal_hook::low_level::raise(signal_hook::consts::SIGUSR1).unwrap();
-        assert_eq!(signals.asked(), Some(Asked::Save));
+        assert_eq!(signals.asked(), Some(StopSignal::Save));
         signal_hook::low_level::raise(signal_hook::consts::SIGINT).unwrap();
-        assert_eq!(signals.asked(), Some(Asked::Interrupt));
+        assert_eq!(signals.asked(), Some(StopSignal::Interrupt));
         assert!(signals.take_interrupt());
-        assert_eq!(signals.asked(), Some(Asked::Save));
+        assert_eq!(signals.asked(), Some(StopSignal::Save));
     }
 }

@@ -34,7 +34,6 @@ pub mod audit;
 pub mod check;
 pub mod checksum;
 pub mod context;
-pub mod demo;
 pub mod finding;
 pub mod forest;
 pub mod mixture;

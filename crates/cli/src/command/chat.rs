@@ -13,14 +13,14 @@ use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::sampling::Sampling;
 use crate::served::Served;
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signals, StopSignal};
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
   tunesmith chat runs/tickets-001
   tunesmith chat runs/tickets-001 --system 'Answer in French.' --temperature 0.7
 
-While talking: /reset begins anew, /system TEXT sets the system message, /base turns the adapter
+While talking: /reset starts a new dialogue, /system TEXT sets the system message, /base turns the adapter
 off and on, /quit leaves. Ctrl-C stops an answer.";
 
 /// What `chat` is told.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Adapter folder (or run folder) to put over the model
+    /// Adapter folder or run folder to apply to the model
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
 
@@ -167,7 +167,10 @@ impl Chat<'_> {
     }
 
     /// The next line; none at the end of the input. Two interrupts in a row leave.
-    fn next_line(&self, lines: &Receiver<String>) -> std::result::Result<Option<String>, Asked> {
+    fn next_line(
+        &self,
+        lines: &Receiver<String>,
+    ) -> std::result::Result<Option<String>, StopSignal> {
         let mut warned = false;
         loop {
             match lines.recv_timeout(Duration::from_millis(50)) {
@@ -176,13 +179,13 @@ impl Chat<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             match self.signals.asked() {
-                Some(Asked::Interrupt) if warned => return Err(Asked::Interrupt),
-                Some(Asked::Interrupt) => {
+                Some(StopSignal::Interrupt) if warned => return Err(StopSignal::Interrupt),
+                Some(StopSignal::Interrupt) => {
                     self.signals.take_interrupt();
                     self.context.terminal.note("\n(once more, or /quit, leaves)");
                     warned = true;
                 }
-                Some(asked @ (Asked::Terminate | Asked::HangUp)) => return Err(asked),
+                Some(asked @ (StopSignal::Terminate | StopSignal::HangUp)) => return Err(asked),
                 _ => {}
             }
         }
@@ -202,7 +205,9 @@ impl Chat<'_> {
         let mut on_token = |token: session::Token<'_>| {
             terminal.stream(token.text);
             match signals.asked() {
-                Some(Asked::Interrupt | Asked::Terminate | Asked::HangUp) => Flow::Stop,
+                Some(StopSignal::Interrupt | StopSignal::Terminate | StopSignal::HangUp) => {
+                    Flow::Stop
+                }
                 _ if terminal.written().is_err() => Flow::Stop,
                 _ => Flow::Continue,
             }

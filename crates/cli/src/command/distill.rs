@@ -1,9 +1,9 @@
 //! `tunesmith distill`: a teacher answers under a long prompt, and the rows forget the prompt.
 
+mod config;
 mod endpoint;
 mod files;
 mod local;
-mod order;
 mod prompts;
 mod size;
 
@@ -19,12 +19,12 @@ use super::quote;
 use super::subject::Recipe;
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signals, StopSignal};
 use crate::terminal::style::{count, duration};
+use config::{DistillConfig, Teacher};
 use endpoint::Endpoint;
 use files::{Files, Occupied, Tally};
 use local::Local;
-use order::{Order, Teacher};
 use prompts::Prompt;
 
 /// What to type, for `--help`.
@@ -33,8 +33,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith distill recipe.yaml distill.teacher=http://localhost:8000/v1 distill.model=big
   tunesmith distill recipe.yaml --resume
 
-The prompts are those of the recipe's `data.train`; answers that stand there are not looked at.
-The key for an endpoint is read from `OPENAI_API_KEY`.";
+The prompts are those of the recipe's `data.train`; answers in these rows are ignored. The key for an
+endpoint is read from `OPENAI_API_KEY`.";
 
 /// What `distill` is told.
 #[derive(Args, Debug)]
@@ -42,11 +42,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// Keep the answers that are there, and ask only for those that are missing
+    /// Keep the answers so far, and ask only for those that are missing
     #[arg(long)]
     resume: bool,
 
-    /// Write over an output that is there
+    /// Overwrite an existing output
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
 }
@@ -91,29 +91,29 @@ type OnAnswer<'a> = dyn FnMut(usize, Answer) -> Result<()> + 'a;
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let begun = Instant::now();
     let document = arguments.recipe.document(context)?;
-    let order = Order::read(&document, context)?;
+    let config = DistillConfig::read(&document, context)?;
     let occupied = match (arguments.resume, arguments.overwrite) {
         (true, _) => Occupied::Resume,
         (_, true) => Occupied::Overwrite,
         _ => Occupied::Refuse,
     };
-    let _claim = Claim::beside(&order.output)?;
-    let prompts = prompts::read(&document, context, &order)?;
-    let mut files = Files::open(&order, occupied, context)?;
-    let (asks, kept) = files.match_up(&prompts, order.samples);
+    let _claim = Claim::beside(&config.output)?;
+    let prompts = prompts::read(&document, context, &config)?;
+    let mut files = Files::open(&config, occupied, context)?;
+    let (asks, kept) = files.match_up(&prompts, config.samples);
     if !kept.is_empty() {
         let (kept, all) = (count(kept.len() as u64), count(asks.len() as u64));
         context.terminal.note(&format!("{kept} of {all} answers are there already"));
     }
-    let stopped_by = Work { order: &order, context, asks: &asks }.ask(&mut files)?;
-    let done = Done { order: &order, prompts: &prompts, begun };
+    let stopped_by = Work { config: &config, context, asks: &asks }.ask(&mut files)?;
+    let done = Done { config: &config, prompts: &prompts, begun };
     match stopped_by {
         Some(asked) => {
             done.tell_stopped(context, &files, arguments);
             Ok(asked.exit_code())
         }
         None => {
-            let tally = files.finish(&asks, &order)?;
+            let tally = files.finish(&asks, &config)?;
             done.tell(context, &document, &tally)?;
             Ok(0)
         }
@@ -122,14 +122,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
 
 /// Prompts that wait for a teacher.
 struct Work<'a> {
-    order: &'a Order,
+    config: &'a DistillConfig,
     context: &'a Context,
     asks: &'a [Ask<'a>],
 }
 
 impl Work<'_> {
     /// Asks for what is missing. Returns the signal that ended it early.
-    fn ask(&self, files: &mut Files) -> Result<Option<Asked>> {
+    fn ask(&self, files: &mut Files) -> Result<Option<StopSignal>> {
         let missing: Vec<usize> = files.missing();
         if missing.is_empty() {
             return Ok(None);
@@ -145,15 +145,15 @@ impl Work<'_> {
             self.context.terminal.written()
         };
         let asks: Vec<&Ask<'_>> = missing.iter().map(|&index| &self.asks[index]).collect();
-        let asked = match &self.order.teacher {
+        let asked = match &self.config.teacher {
             Teacher::Endpoint { address, model } => {
-                Endpoint::new(address, model, self.order, self.context).answer(
+                Endpoint::new(address, model, self.config, self.context).answer(
                     &asks,
                     &signals,
                     &mut on_answer,
                 )
             }
-            Teacher::Local(model) => Local::open(model, self.order, self.context)?.answer(
+            Teacher::Local(model) => Local::open(model, self.config, self.context)?.answer(
                 &asks,
                 &signals,
                 &mut on_answer,
@@ -177,7 +177,7 @@ fn with_resume(failure: Failure, files: &Files) -> Failure {
 
 /// The end of a command.
 struct Done<'a> {
-    order: &'a Order,
+    config: &'a DistillConfig,
     prompts: &'a [Prompt],
     begun: Instant,
 }
@@ -186,8 +186,8 @@ impl Done<'_> {
     fn tell(&self, context: &Context, document: &keys::Document, tally: &Tally) -> Result<()> {
         let (terminal, style) = (&context.terminal, context.terminal.style);
         let seconds = self.begun.elapsed().as_secs_f64();
-        let sizes = size::of_prompts(self.prompts, self.order, document, context)?;
-        let output = context.environment.show(&self.order.output);
+        let sizes = size::of_prompts(self.prompts, self.config, document, context)?;
+        let output = context.environment.show(&self.config.output);
         terminal.say(&style.bold(&format!(
             "{} rows from {} prompts in {}",
             count(tally.written as u64),
@@ -200,7 +200,7 @@ impl Done<'_> {
             terminal.say(&format!("prompts   {teacher:.0} → {student:.0} tokens each"));
         }
         if tally.rejected > 0 {
-            let rejected = context.environment.show(&self.order.rejected());
+            let rejected = context.environment.show(&self.config.rejected());
             let flaws: Vec<String> =
                 tally.flaws.iter().map(|(flaw, times)| format!("{times} x {flaw}")).collect();
             terminal.warn(&format!(
@@ -225,7 +225,7 @@ impl Done<'_> {
 
     fn tell_stopped(&self, context: &Context, files: &Files, arguments: &Arguments) {
         let terminal = &context.terminal;
-        let (kept, all) = (files.kept(), self.prompts.len() * self.order.samples);
+        let (kept, all) = (files.kept(), self.prompts.len() * self.config.samples);
         terminal.say(&format!("stopped after {} of {} answers", kept, count(all as u64)));
         terminal.say(&terminal.style.bold("next"));
         let program = quote(context.environment.program());
@@ -233,21 +233,21 @@ impl Done<'_> {
         terminal.say(&format!("  {program} distill {given} --resume"));
         terminal.result(json!({
             "status": "interrupted", "rows_in": self.prompts.len(), "answers": kept,
-            "output": context.environment.show(&self.order.output),
+            "output": context.environment.show(&self.config.output),
             "seconds": self.begun.elapsed().as_secs_f64(),
         }));
     }
 }
 
 /// The turns that the teacher sees for a prompt.
-fn for_teacher(order: &Order, prompt: &Prompt) -> Vec<Message> {
-    let system = order.system.as_deref().or(prompt.system.as_deref());
+fn for_teacher(config: &DistillConfig, prompt: &Prompt) -> Vec<Message> {
+    let system = config.system.as_deref().or(prompt.system.as_deref());
     let system = system.map(|text| Message::new("system", text));
-    system.into_iter().chain(order.examples.clone()).chain(prompt.messages.clone()).collect()
+    system.into_iter().chain(config.examples.clone()).chain(prompt.messages.clone()).collect()
 }
 
 /// The turns before the answer in the row that is written.
-fn for_student(order: &Order, prompt: &Prompt) -> Vec<Message> {
-    let system = order.keep_system.as_deref().map(|text| Message::new("system", text));
+fn for_student(config: &DistillConfig, prompt: &Prompt) -> Vec<Message> {
+    let system = config.keep_system.as_deref().map(|text| Message::new("system", text));
     system.into_iter().chain(prompt.messages.clone()).collect()
 }

@@ -32,9 +32,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith merge runs/tickets-001 --base meta-llama/Llama-3.1-8B --output merged
   tunesmith merge me/tickets --dtype f32 --max-shard-size 2GB
 
-The model goes to RUN/merged, or to ADAPTER-merged beside an adapter folder. It is compared with base
-and adapter, and refused where the two differ; `--base` names the 16-bit original of a base that
-was quantised while training.";
+The default output is RUN/merged, or ADAPTER-merged beside an adapter folder. `--base` names the 16-bit
+original of a base that was quantised while training.";
 
 /// The merged model must agree with base and adapter on this share of the likeliest tokens,
 const TOP1_LEAST: f64 = 0.97;
@@ -52,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MODEL")]
     base: Option<String>,
 
-    /// Folder of the merged model
+    /// Output folder
     #[arg(long, value_name = "DIR")]
     output: Option<String>,
 
@@ -61,15 +60,15 @@ pub(crate) struct Arguments {
     #[arg(hide_possible_values = true, value_parser = ["auto", "bf16", "f16", "f32"])]
     dtype: String,
 
-    /// Size at which a file of weights ends
+    /// Maximum size of a file of weights
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     max_shard_size: u64,
 
-    /// Do not compare the merged model with base and adapter
+    /// Skip the comparison with base and adapter
     #[arg(long)]
     no_compare: bool,
 
-    /// Replace a merged model in the output folder, and nothing else
+    /// Overwrite a merged model in the output folder
     #[arg(long)]
     overwrite: bool,
 }
@@ -186,7 +185,7 @@ fn record(
     comparison: Option<&Comparison>,
 ) -> Serving {
     let merged = json!({
-        "base": card::shown(&origin.base_name), "base_hash": origin.base_hash,
+        "base": origin::shown(&origin.base_name), "base_hash": origin.base_hash,
         "base_storage": origin.storage, "adapter_hash": origin.adapter_hash,
         "dtype": dtype, "tensors": written.tensors, "bytes": written.bytes,
         "notes": origin.notes, "comparison": comparison.map(Comparison::to_json),

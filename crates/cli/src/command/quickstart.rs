@@ -1,6 +1,7 @@
 //! `tunesmith quickstart`: a real small model learns a task, and the proof that it did.
 
 mod arms;
+mod demo;
 mod model;
 mod pace;
 mod plan;
@@ -13,20 +14,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
-use data::demo::{self, Demo};
 use eval::compare::Comparison;
 use hub::Resolved;
 use session::Session;
 use train::run::{Occupied, RunFolder, write_atomic};
 
 use super::quote;
-use super::train::{Order, Outcome};
+use super::train::{Outcome, TrainRequest};
 use crate::context::Context;
 use crate::environment::peak_memory;
 use crate::error::{Failure, Result};
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signals, StopSignal};
 use crate::terminal::style::{bytes, count, duration};
 use arms::{Exam, SCHEMA, SHOTS, TUNED};
+use demo::Demo;
 pub(crate) use model::{SMOLLM2, stand_ins};
 use plan::{ArmWork, Pace, Plan, TrainWork};
 use recipe::{BATCH_SIZE, FULL_STEPS, VALIDATION_ROWS, VALIDATIONS};
@@ -39,8 +40,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith quickstart
   tunesmith quickstart --output runs/first --seed 2
 
-It gets SmolLM2-135M-Instruct, writes support messages and a recipe, measures what prompting
-makes of the model, trains with the same code as `train`, and measures again.";
+The model comes from a cache, the model hub or a Python package, whichever has it. `TUNESMITH_MODEL` names a
+folder or a `.gguf` file to use instead.";
 
 /// What `quickstart` is told.
 #[derive(Args, Debug)]
@@ -54,12 +55,12 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: u64,
 
-    /// Messages that every model answers; fewer make wider intervals
+    /// Test messages that each model answers; fewer make wider intervals
     #[arg(long, value_name = "N", default_value_t = 200)]
     #[arg(value_parser = clap::value_parser!(u16).range(2..))]
     messages: u16,
 
-    /// Minutes that all of it should take; a slow machine makes fewer steps
+    /// Time limit in minutes; a slow machine trains fewer steps
     #[arg(long, value_name = "M", default_value_t = 6.0, value_parser = minutes)]
     minutes: f64,
 }
@@ -252,11 +253,12 @@ impl Show<'_> {
         self.tell_fewer(plan);
         text.lines().for_each(|line| self.say(&format!("  {line}")));
         self.head(&format!("training, about {}", duration(plan.train_seconds)));
-        let order = Order { recipe: path, overrides: Vec::new(), occupied: Occupied::Refuse };
-        order.carry_out(self.context)
+        let request =
+            TrainRequest { recipe: path, overrides: Vec::new(), occupied: Occupied::Refuse };
+        request.run(self.context)
     }
 
-    fn interrupted(&self, outcome: &Outcome, asked: Asked) -> u8 {
+    fn interrupted(&self, outcome: &Outcome, asked: StopSignal) -> u8 {
         outcome.tell(self.context);
         self.context.terminal.result(outcome.to_json());
         asked.exit_code()

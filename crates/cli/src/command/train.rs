@@ -16,7 +16,7 @@ use crate::context::{Context, precision_of};
 use crate::environment::{peak_memory, resident_memory};
 use crate::error::{Failure, Result};
 use crate::memory::free_memory;
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signals, StopSignal};
 use crate::terminal::Terminal;
 use crate::terminal::curve::sparkline;
 use crate::terminal::progress::Progress;
@@ -49,15 +49,15 @@ pub(crate) struct Arguments {
     #[arg(value_name = "RECIPE")]
     recipe: String,
 
-    /// Keys that go before those of the recipe, such as train.epochs=2
+    /// Keys that override the recipe, such as train.epochs=2
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 
-    /// Go on with a run; without `output` the newest of this recipe
+    /// Resume a run (default: the latest run of this recipe)
     #[arg(long)]
     resume: bool,
 
-    /// Remove the run in the output folder, and nothing else
+    /// Replace the run in the output folder; other files there stay
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
 }
@@ -69,15 +69,15 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         _ => Occupied::Refuse,
     };
     let recipe = context.environment.path(&arguments.recipe);
-    let order = Order { recipe, overrides: arguments.overrides.clone(), occupied };
-    let outcome = order.carry_out(context)?;
+    let request = TrainRequest { recipe, overrides: arguments.overrides.clone(), occupied };
+    let outcome = request.run(context)?;
     outcome.tell(context);
     context.terminal.result(outcome.to_json());
-    Ok(outcome.stopped_by.map_or(0, Asked::exit_code))
+    Ok(outcome.stopped_by.map_or(0, StopSignal::exit_code))
 }
 
 /// A recipe to be carried out.
-pub(crate) struct Order {
+pub(crate) struct TrainRequest {
     /// The recipe, or the folder of a run.
     pub(crate) recipe: PathBuf,
     /// Keys that go before the recipe's, each `key=value`.
@@ -93,12 +93,12 @@ pub(crate) struct Outcome {
     /// Loss of every step that was done now.
     pub(crate) losses: Vec<f64>,
     /// The signal that ended it early.
-    pub(crate) stopped_by: Option<Asked>,
+    pub(crate) stopped_by: Option<StopSignal>,
 }
 
-impl Order {
+impl TrainRequest {
     /// Reads the recipe, gets the model and trains.
-    pub(crate) fn carry_out(&self, context: &Context) -> Result<Outcome> {
+    pub(crate) fn run(&self, context: &Context) -> Result<Outcome> {
         let mut overrides = self.overrides.clone();
         if let Some(precision) = &context.global.precision {
             overrides.push(format!("precision={precision}"));

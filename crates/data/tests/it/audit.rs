@@ -109,14 +109,3 @@ fn school_sums_are_no_duplicates() {
     assert_eq!((found.exact.len(), found.giant), (0, None));
     assert!(found.near_pairs <= 3, "{}", found.near_pairs);
 }
-
-#[test]
-fn generated_tickets_are_no_duplicates() {
-    let demo = data::demo::generate(7, 2000, 10);
-    let texts: Vec<AuditText> =
-        demo.train.iter().map(|ticket| text(&ticket.message, &ticket.answer())).collect();
-    let found = find(&texts);
-    assert_eq!(found.giant, None);
-    let merged = found.clusters.iter().zip(0_u32..).filter(|(first, row)| **first != *row).count();
-    assert!(merged * 100 < texts.len(), "{merged} of {}", texts.len());
-}

@@ -23,7 +23,7 @@ pub(super) enum Teacher {
 }
 
 /// A resolved section `distill`.
-pub(super) struct Order {
+pub(super) struct DistillConfig {
     pub(super) teacher: Teacher,
     /// The long prompt.
     pub(super) system: Option<String>,
@@ -43,7 +43,7 @@ pub(super) struct Order {
     recipe: Option<Document>,
 }
 
-impl Order {
+impl DistillConfig {
     pub(super) fn read(document: &Document, context: &Context) -> Result<Self> {
         let section = document.section("distill");
         let Some(output) = section.opt_path("output") else {
@@ -64,7 +64,7 @@ impl Order {
             let hint = "set `distill.temperature`, or take one sample";
             return Err(problem(document, "distill.samples", &message, hint));
         }
-        Ok(Order {
+        Ok(DistillConfig {
             teacher: teacher(document, context)?,
             system,
             examples: examples.unwrap_or_default(),

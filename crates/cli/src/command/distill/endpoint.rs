@@ -11,7 +11,7 @@ use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use super::order::Order;
+use super::config::DistillConfig;
 use super::{Answer, Ask, OnAnswer, for_teacher};
 use crate::context::Context;
 use crate::error::{Failure, Result};
@@ -37,7 +37,7 @@ pub(super) struct Endpoint<'a> {
     address: &'a str,
     model: &'a str,
     key: Option<&'a str>,
-    order: &'a Order,
+    config: &'a DistillConfig,
     /// Whether it has answered yet: if not, it is not waited for.
     was_reached: AtomicBool,
     stop: AtomicBool,
@@ -55,12 +55,12 @@ impl<'a> Endpoint<'a> {
     pub(super) fn new(
         address: &'a str,
         model: &'a str,
-        order: &'a Order,
+        config: &'a DistillConfig,
         context: &'a Context,
     ) -> Self {
         // The system's certificates, so that a company's own are known.
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-        let config = Agent::config_builder()
+        let agent = Agent::config_builder()
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_global(Some(THOUGHT))
@@ -71,11 +71,11 @@ impl<'a> Endpoint<'a> {
             .tls_config(tls)
             .build();
         Endpoint {
-            agent: config.into(),
+            agent: agent.into(),
             address,
             model,
             key: context.environment.endpoint_key(),
-            order,
+            config,
             was_reached: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -92,7 +92,7 @@ impl<'a> Endpoint<'a> {
         let next = AtomicUsize::new(0);
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
-            for _ in 0..usize::from(self.order.concurrency).min(asks.len()) {
+            for _ in 0..usize::from(self.config.concurrency).min(asks.len()) {
                 let (sender, next) = (sender.clone(), &next);
                 scope.spawn(move || {
                     while !self.is_stopped() {
@@ -155,12 +155,12 @@ impl<'a> Endpoint<'a> {
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
-        let Order { temperature, top_p, max_new_tokens, seed, .. } = self.order;
+        let DistillConfig { temperature, top_p, max_new_tokens, seed, .. } = self.config;
         // Without the digits that come of a single-precision number.
         let short = |number: f32| number.to_string().parse::<f64>().unwrap_or_default();
         let mut body = json!({
             "model": self.model,
-            "messages": messages(for_teacher(self.order, ask.prompt)),
+            "messages": messages(for_teacher(self.config, ask.prompt)),
             "temperature": short(*temperature),
             "max_tokens": max_new_tokens,
             // Servers differ in how large a seed they take; all take 31 bits.

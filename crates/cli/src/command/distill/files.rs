@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use text::{Message, integer};
 use train::run::write_atomic;
 
-use super::order::Order;
+use super::config::DistillConfig;
 use super::prompts::{Prompt, hash};
 use super::{Answer, Ask, for_student};
 use crate::context::Context;
@@ -46,21 +46,25 @@ pub(super) struct Tally {
 
 impl Files {
     /// Refuses an output that is there, unless told otherwise.
-    pub(super) fn open(order: &Order, occupied: Occupied, context: &Context) -> Result<Self> {
-        let partial = partial(&order.output);
-        let there = [&order.output, &partial].into_iter().find(|path| path.exists());
+    pub(super) fn open(
+        config: &DistillConfig,
+        occupied: Occupied,
+        context: &Context,
+    ) -> Result<Self> {
+        let partial = partial(&config.output);
+        let there = [&config.output, &partial].into_iter().find(|path| path.exists());
         if let (Some(path), Occupied::Refuse) = (there, occupied) {
             let message = format!("{}: is there already", context.environment.show(path));
             return Err(Failure::wrong("occupied", message)
                 .at(path)
                 .hint("`--resume` asks only for what is missing, `--overwrite` begins anew"));
         }
-        let head = json!({"distill": order.fingerprint()});
+        let head = json!({"distill": config.fingerprint()});
         let mut before = HashMap::new();
         if occupied == Occupied::Resume && partial.exists() {
             before = read_journal(&partial, &head)?;
         } else if occupied == Occupied::Resume {
-            before = read_rows(order)?;
+            before = read_rows(config)?;
         }
         // What was read is written again, so that a line that was cut off does no harm.
         let mut text = format!("{head}\n");
@@ -119,11 +123,11 @@ impl Files {
     }
 
     /// Writes the rows, when every ask has its answer.
-    pub(super) fn finish(self, asks: &[Ask<'_>], order: &Order) -> Result<Tally> {
+    pub(super) fn finish(self, asks: &[Ask<'_>], config: &DistillConfig) -> Result<Tally> {
         let (mut rows, mut rejected) = (String::new(), String::new());
         let mut tally = Tally { written: 0, rejected: 0, flaws: BTreeMap::new() };
         for (ask, answer) in asks.iter().zip(self.answers.iter().flatten()) {
-            let mut messages = for_student(order, ask.prompt);
+            let mut messages = for_student(config, ask.prompt);
             if let Some(flaw) = answer.flaw() {
                 let place = ask.prompt.place.to_string();
                 let mut row = json!({
@@ -142,10 +146,10 @@ impl Files {
             }
         }
         match rejected.is_empty() {
-            true => remove(&order.rejected())?,
-            false => write_atomic(&order.rejected(), rejected.as_bytes())?,
+            true => remove(&config.rejected())?,
+            false => write_atomic(&config.rejected(), rejected.as_bytes())?,
         }
-        write_atomic(&order.output, rows.as_bytes())?;
+        write_atomic(&config.output, rows.as_bytes())?;
         remove(&self.partial)?;
         Ok(tally)
     }
@@ -214,9 +218,9 @@ fn read_journal(path: &Path, head: &Value) -> Result<HashMap<String, VecDeque<An
 }
 
 /// The answers of a command that came to its end: its rows and those it rejected.
-fn read_rows(order: &Order) -> Result<HashMap<String, VecDeque<Answer>>> {
+fn read_rows(config: &DistillConfig) -> Result<HashMap<String, VecDeque<Answer>>> {
     let mut before: HashMap<String, VecDeque<Answer>> = HashMap::new();
-    for path in [&order.output, &order.rejected()] {
+    for path in [&config.output, &config.rejected()] {
         // Of a command that got no target the output is empty.
         if fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
             continue;

@@ -3,7 +3,7 @@
 use hub::Resolved;
 use session::{Finish, Flow, Prompt, Question, Sampling, Session};
 
-use super::order::Order;
+use super::config::DistillConfig;
 use super::{Answer, Ask, OnAnswer, for_teacher};
 use crate::context::Context;
 use crate::error::{Failure, Result};
@@ -15,13 +15,17 @@ const ROUND: usize = 4;
 /// A loaded teacher.
 pub(super) struct Local<'a> {
     session: Session,
-    order: &'a Order,
+    config: &'a DistillConfig,
 }
 
 impl<'a> Local<'a> {
-    pub(super) fn open(model: &Resolved, order: &'a Order, context: &Context) -> Result<Self> {
-        let session = order.served(context, model)?.session(context, model)?;
-        Ok(Local { session, order })
+    pub(super) fn open(
+        model: &Resolved,
+        config: &'a DistillConfig,
+        context: &Context,
+    ) -> Result<Self> {
+        let session = config.served(context, model)?.session(context, model)?;
+        Ok(Local { session, config })
     }
 
     /// Answers round by round until all is answered or a signal comes.
@@ -35,11 +39,11 @@ impl<'a> Local<'a> {
         let prompts: Vec<Prompt> =
             asks.iter().map(|ask| self.prompt(ask)).collect::<Result<_>>()?;
         let sampling = Sampling {
-            max_new_tokens: self.order.max_new_tokens as usize,
-            temperature: self.order.temperature,
-            top_p: self.order.top_p,
-            seed: self.order.seed,
-            batch: usize::from(self.order.concurrency),
+            max_new_tokens: self.config.max_new_tokens as usize,
+            temperature: self.config.temperature,
+            top_p: self.config.top_p,
+            seed: self.config.seed,
+            batch: usize::from(self.config.concurrency),
             ..Sampling::default()
         };
         self.session.load(&prompts, &sampling).map_err(refusal)?;
@@ -67,7 +71,7 @@ impl<'a> Local<'a> {
     /// The tokens of an ask. Its draws depend on the ask alone, so that a resumed command gets the same answers.
     fn prompt(&self, ask: &Ask<'_>) -> Result<Prompt> {
         let question = Question::Dialogue {
-            messages: for_teacher(self.order, ask.prompt),
+            messages: for_teacher(self.config, ask.prompt),
             tools: ask.prompt.tools.clone(),
             own_system: true,
         };
@@ -82,7 +86,7 @@ impl<'a> Local<'a> {
                 _ => failure,
             }
         })?;
-        Ok(Prompt { tokens, key: ask.seed(self.order.seed) })
+        Ok(Prompt { tokens, key: ask.seed(self.config.seed) })
     }
 }
 

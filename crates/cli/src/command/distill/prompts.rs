@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use text::Message;
 
-use super::order::{Order, hex};
+use super::config::{DistillConfig, hex};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 
@@ -34,16 +34,20 @@ pub(super) struct Prompt {
 }
 
 /// The prompts of `data.train`, in its order, as training shows them.
-pub(super) fn read(document: &Document, context: &Context, order: &Order) -> Result<Vec<Prompt>> {
-    let config = data::recipe::config(document, Wanted::Prompts, order.seed, context.threads());
-    let config = config.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
+pub(super) fn read(
+    document: &Document,
+    context: &Context,
+    config: &DistillConfig,
+) -> Result<Vec<Prompt>> {
+    let rows = data::recipe::config(document, Wanted::Prompts, config.seed, context.threads());
+    let rows = rows.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
     let options = data::recipe::supervision(document);
     let (mut prompts, mut findings) = (Vec::new(), Findings::default());
-    for mut source in config.train {
+    for mut source in rows.train {
         if let Location::Hub(set) = &source.location {
             source.location = Location::Files(context.models().data_set(set)?);
         }
-        refuse_output(&source, order)?;
+        refuse_output(&source, config)?;
         prompts.extend(of_source(&source, &options, &mut findings)?);
     }
     for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
@@ -55,14 +59,14 @@ pub(super) fn read(document: &Document, context: &Context, order: &Order) -> Res
 }
 
 /// What is read must not be written over.
-fn refuse_output(source: &Source, order: &Order) -> Result<()> {
+fn refuse_output(source: &Source, config: &DistillConfig) -> Result<()> {
     let same =
         |a: std::io::Result<_>, b: std::io::Result<_>| matches!((a, b), (Ok(a), Ok(b)) if a == b);
     let (files, _) = source.files()?;
-    if files.iter().any(|file| same(file.canonicalize(), order.output.canonicalize())) {
-        let message = format!("{}: is what the prompts are read from", order.output.display());
+    if files.iter().any(|file| same(file.canonicalize(), config.output.canonicalize())) {
+        let message = format!("{}: is what the prompts are read from", config.output.display());
         return Err(Failure::wrong("refused", message)
-            .at(&order.output)
+            .at(&config.output)
             .hint("name another file as `distill.output`"));
     }
     Ok(())

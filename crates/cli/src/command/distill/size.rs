@@ -6,7 +6,7 @@ use model::Base;
 use text::Message;
 use train::trainer::{template_kwargs, use_template};
 
-use super::order::{Order, Teacher};
+use super::config::{DistillConfig, Teacher};
 use super::prompts::Prompt;
 use super::{for_student, for_teacher};
 use crate::context::Context;
@@ -17,11 +17,11 @@ use hub::Resolved;
 /// student does; none where its tokenizer and template are not on this machine.
 pub(super) fn of_prompts(
     prompts: &[Prompt],
-    order: &Order,
+    config: &DistillConfig,
     document: &Document,
     context: &Context,
 ) -> Result<Option<(u64, u64)>> {
-    let Some(student) = student(order, document, context) else { return Ok(None) };
+    let Some(student) = student(config, document, context) else { return Ok(None) };
     let base = Base::open(&student.path)?;
     let mut metadata = base.metadata_with(student.adapter.as_deref(), context.today())?;
     use_template(document, &mut metadata, context.today())?;
@@ -39,15 +39,16 @@ pub(super) fn of_prompts(
     };
     let (mut teacher, mut own) = (0, 0);
     for prompt in prompts {
-        teacher += count(for_teacher(order, prompt), prompt)?;
-        own += count(for_student(order, prompt), prompt)?;
+        teacher += count(for_teacher(config, prompt), prompt)?;
+        own += count(for_student(config, prompt), prompt)?;
     }
     Ok(Some((teacher, own)))
 }
 
 /// The recipe's model, if it can be had without the network.
-fn student(order: &Order, document: &Document, context: &Context) -> Option<Resolved> {
-    if let (Teacher::Local(model), false) = (&order.teacher, document.is_given("distill.teacher")) {
+fn student(config: &DistillConfig, document: &Document, context: &Context) -> Option<Resolved> {
+    if let (Teacher::Local(model), false) = (&config.teacher, document.is_given("distill.teacher"))
+    {
         return Some(model.clone());
     }
     let mut models = context.models();

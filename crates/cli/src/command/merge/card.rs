@@ -1,15 +1,7 @@
 //! The model card of a merged model.
 
-use std::path::Path;
-
 use super::compare::{Comparison, words};
-use super::origin::Origin;
-
-/// What a base is called where others read it: of a path the last part alone.
-pub(super) fn shown(base: &str) -> &str {
-    let name = Path::new(base).file_name().and_then(|name| name.to_str());
-    name.filter(|_| Path::new(base).is_absolute()).unwrap_or(base)
-}
+use super::origin::{Origin, shown};
 
 /// `README.md`.
 pub(super) fn card(origin: &Origin, dtype: &str, comparison: Option<&Comparison>) -> String {
@@ -44,18 +36,4 @@ pub(super) fn card(origin: &Origin, dtype: &str, comparison: Option<&Comparison>
         text.push_str(&format!("* with {name}: {}\n", words(&divergence)));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_card_names_no_folder_of_this_machine() {
-        for (base, expected) in
-            [("owner/name", "owner/name"), ("/home/me/base", "base"), ("/x/a.gguf", "a.gguf")]
-        {
-            assert_eq!(shown(base), expected);
-        }
-    }
 }

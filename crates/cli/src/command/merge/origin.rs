@@ -133,7 +133,7 @@ impl Origin {
         self.notes.push(format!(
             "trained over {storage} weights, merged into the {} original {}",
             self.storage,
-            super::card::shown(&self.base_name)
+            shown(&self.base_name)
         ));
         self.trained =
             trained.map(|base| Trained { path: base.path, quantization, is_base: false });
@@ -274,4 +274,24 @@ fn same_shape(a: &Config, b: &Config) -> bool {
         )
     };
     shape(a) == shape(b) && a.model_type == b.model_type
+}
+
+/// What a base is called where others read it: of a path the last part alone.
+pub(super) fn shown(base: &str) -> &str {
+    let name = Path::new(base).file_name().and_then(|name| name.to_str());
+    name.filter(|_| Path::new(base).is_absolute()).unwrap_or(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_names_no_folder_of_this_machine() {
+        for (base, expected) in
+            [("owner/name", "owner/name"), ("/home/me/base", "base"), ("/x/a.gguf", "a.gguf")]
+        {
+            assert_eq!(shown(base), expected);
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use data::demo::{self, Demo, Example};
 use eval::compare::Arm;
 use eval::floor;
 use eval::grader::{Json, Schema, read_object};
@@ -14,6 +13,7 @@ use serde_json::Value;
 use session::{Answer, Flow, Prompt, Question, Sampling, Session};
 use text::Message;
 
+use super::demo::{self, Demo, Example};
 use super::plan::ArmWork;
 use crate::context::Context;
 use crate::error::{Failure, Result};

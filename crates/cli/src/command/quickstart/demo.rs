@@ -28,31 +28,31 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use text::Message;
 
-use crate::{Error, Result};
+use crate::error::{Failure, Result};
 use draw::Draw;
 use message::Spoken;
 use phrases::Split;
 use ticket::Ticket;
 
-pub use prompt::{SYSTEM_SHORT, schema, schema_prompt, shots};
+pub(crate) use prompt::{SYSTEM_SHORT, schema, schema_prompt, shots};
 
 /// A support message and the ticket that it should become.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Example {
+pub(crate) struct Example {
     /// What the customer wrote.
-    pub message: String,
+    pub(crate) message: String,
     /// The eight fields, in the order of [`schema`].
-    pub ticket: Map<String, Value>,
+    pub(crate) ticket: Map<String, Value>,
 }
 
 impl Example {
     /// The ticket as compact JSON: the answer to learn.
-    pub fn answer(&self) -> String {
+    pub(crate) fn answer(&self) -> String {
         Value::Object(self.ticket.clone()).to_string()
     }
 
     /// The conversation up to the answer: instructions, worked examples, the message.
-    pub fn prompt(&self, system: &str, shots: &[Self]) -> Vec<Message> {
+    pub(crate) fn prompt(&self, system: &str, shots: &[Self]) -> Vec<Message> {
         let mut messages = vec![Message::new("system", system)];
         for shot in shots {
             messages.push(Message::new("user", shot.message.as_str()));
@@ -74,36 +74,36 @@ impl Example {
 
 /// The demo's rows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Rows to train and validate on.
-    pub train: Vec<Example>,
+    pub(crate) train: Vec<Example>,
     /// Rows to measure on, in sentence patterns of their own.
-    pub test: Vec<Example>,
+    pub(crate) test: Vec<Example>,
     /// What a ticket looks like, as JSON Schema.
-    pub schema: Value,
+    pub(crate) schema: Value,
 }
 
 /// Where [`Demo::write`] put things.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub(crate) struct Files {
     /// Training rows as `messages`, one a line.
-    pub train: PathBuf,
+    pub(crate) train: PathBuf,
     /// Test rows as `messages`, one a line.
-    pub test: PathBuf,
+    pub(crate) test: PathBuf,
     /// The JSON schema of a ticket.
-    pub schema: PathBuf,
+    pub(crate) schema: PathBuf,
 }
 
 impl Demo {
     /// Writes `train.jsonl`, `test.jsonl` and `schema.json` into a folder, which
     /// is made if need be.
-    pub fn write(&self, folder: &Path) -> Result<Files> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<Files> {
         let files = Files {
             train: folder.join("train.jsonl"),
             test: folder.join("test.jsonl"),
             schema: folder.join("schema.json"),
         };
-        fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
+        fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
         write(&files.train, &lines(&self.train))?;
         write(&files.test, &lines(&self.test))?;
         write(&files.schema, &format!("{:#}\n", self.schema))?;
@@ -114,7 +114,7 @@ impl Demo {
 /// Makes the demo: `train` and `test` rows, no message twice.
 ///
 /// The first rows of a longer demo are those of a shorter one of the same seed.
-pub fn generate(seed: u64, train: usize, test: usize) -> Demo {
+pub(crate) fn generate(seed: u64, train: usize, test: usize) -> Demo {
     let mut seen = BTreeSet::new();
     let mut rows = |split, count| {
         let rows = (0..).map(|index| example(seed, split, index).0);
@@ -138,8 +138,10 @@ fn lines(rows: &[Example]) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(|source| Error::Io { path: path.into(), source })
+    fs::write(path, text).map_err(|error| Failure::io(path, &error))
 }
 
+#[cfg(test)]
+mod graded;
 #[cfg(test)]
 mod tests;

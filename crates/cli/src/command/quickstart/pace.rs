@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use compute::{Backend, Measure};
-use data::demo::{Example, SYSTEM_SHORT};
 use data::{Packing, Place, Sequence, Unit};
 use model::adapter::LoraKind;
 use model::generate::{GenerateConfig, Prompt, generate};
@@ -16,6 +15,7 @@ use train::models::{Part, PartName};
 use train::step::StepPlan;
 
 use super::arms::LANES;
+use super::demo::{Example, SYSTEM_SHORT};
 use super::plan::{FORWARD_TO_TRAIN, Pace};
 use super::recipe::{ALPHA, RANK};
 use crate::error::Result;

@@ -1,12 +1,12 @@
 //! What came out: the table, two messages, the verdict, the result object.
 
-use data::demo::Example;
 use eval::compare::Comparison;
 use eval::interval::Interval;
 use serde_json::{Value, json};
 use train::trainer::Summary;
 
 use super::arms::{Exam, TUNED};
+use super::demo::Example;
 use crate::terminal::style::Style;
 use crate::terminal::table::{one_line, table};
 
@@ -140,11 +140,11 @@ pub(super) fn to_try(shots: &[Example]) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use data::demo;
     use eval::compare::Arm;
     use eval::grader::Json;
     use eval::metric::Metrics;
 
+    use super::super::demo;
     use super::*;
 
     fn arm(name: &str, answer: &str, rows: usize) -> Arm {

@@ -1,6 +1,6 @@
 //! Draws for one row, each a hash of the row's key and how many came before.
 
-use crate::random::key;
+use data::random::key;
 
 /// A source of draws.
 pub(super) struct Draw {

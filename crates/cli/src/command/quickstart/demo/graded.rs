@@ -1,11 +1,12 @@
 //! The quickstart's tickets under the quickstart's grader.
 
-use data::demo;
 use eval::compare::{Arm, Comparison};
 use eval::floor;
 use eval::grader::{Grader as _, Json, Schema};
 use eval::metric::Metrics;
 use serde_json::Value;
+
+use super::super::demo;
 
 fn grader() -> Json {
     Json::new(Schema::from_json(&demo::schema()).expect("the demo's schema can be graded"))

@@ -6,10 +6,10 @@ use super::Example;
 use super::ticket::{CATEGORIES, PRIORITIES, PRODUCTS, REPLIES, SENTIMENTS};
 
 /// All that the tuned model is told; the rest it has learned.
-pub const SYSTEM_SHORT: &str = "Turn the support message into one JSON ticket.";
+pub(crate) const SYSTEM_SHORT: &str = "Turn the support message into one JSON ticket.";
 
 /// What a ticket looks like, as JSON Schema.
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let mut products: Vec<Value> = PRODUCTS.iter().map(|product| json!(product.name)).collect();
     products.push(Value::Null);
     let properties = json!({
@@ -32,7 +32,7 @@ pub fn schema() -> Value {
 }
 
 /// The whole task in words, every rule told: what a model without training needs.
-pub fn schema_prompt() -> String {
+pub(crate) fn schema_prompt() -> String {
     let products: Vec<String> =
         PRODUCTS.iter().map(|product| format!("{} ({})", product.name, product.brand)).collect();
     format!(
@@ -50,7 +50,7 @@ pub fn schema_prompt() -> String {
 }
 
 /// Four worked examples, written by hand before any row was drawn.
-pub fn shots() -> [Example; 4] {
+pub(crate) fn shots() -> [Example; 4] {
     [
         shot(
             "Good afternoon,\nmy Brisa was supposed to be here a fortnight ago, yet the postman \

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use data::audit::{AuditText, Sketch, duplicates};
+
 use super::calendar::{Day, forms};
 use super::phrases::ALL;
 use super::ticket::{CATEGORIES, PRIORITIES, PRODUCTS, REPLIES, SENTIMENTS};
@@ -222,5 +224,20 @@ fn a_folder_that_cannot_be_made_is_named() {
     fs::write(&file, "in the way").expect("writes");
     let error = generate(1, 1, 1).write(&file.join("tickets")).expect_err("a file is no folder");
     fs::remove_file(&file).expect("is ours");
-    assert!(error.to_string().contains("tunesmith-demo-file"), "{error}");
+    assert!(error.message.contains("tunesmith-demo-file"), "{error:?}");
+}
+
+#[test]
+fn generated_tickets_are_no_duplicates() {
+    let demo = generate(7, 2000, 10);
+    let texts: Vec<AuditText> = demo
+        .train
+        .iter()
+        .map(|ticket| AuditText { prompt: ticket.message.clone(), answer: ticket.answer() })
+        .collect();
+    let sketches: Vec<Sketch> = texts.iter().map(Sketch::of).collect();
+    let found = duplicates(&sketches, &texts, 2).unwrap();
+    assert_eq!(found.giant, None);
+    let merged = found.clusters.iter().zip(0_u32..).filter(|(first, row)| **first != *row).count();
+    assert!(merged * 100 < texts.len(), "{merged} of {}", texts.len());
 }

@@ -2,7 +2,7 @@
 
 use super::{Pool, pool};
 
-pub(in crate::demo) const GREETINGS: Pool = pool(
+pub(in crate::command::quickstart::demo) const GREETINGS: Pool = pool(
     &[
         "Hello,",
         "Hi,",
@@ -18,7 +18,7 @@ pub(in crate::demo) const GREETINGS: Pool = pool(
     &["Good evening,", "Dear customer service,", "Hello everyone,", "Hey,", "Good day,"],
 );
 
-pub(in crate::demo) const INTROS: Pool = pool(
+pub(in crate::command::quickstart::demo) const INTROS: Pool = pool(
     &[
         "I am writing about an order.",
         "I have something to report.",
@@ -34,7 +34,7 @@ pub(in crate::demo) const INTROS: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const CLOSINGS: Pool = pool(
+pub(in crate::command::quickstart::demo) const CLOSINGS: Pool = pool(
     &[
         "Best regards, {name}",
         "Thanks, {name}",
@@ -51,12 +51,12 @@ pub(in crate::demo) const CLOSINGS: Pool = pool(
 );
 
 /// A number in a signature is no wish to be called.
-pub(in crate::demo) const SIGNATURES: Pool = pool(
+pub(in crate::command::quickstart::demo) const SIGNATURES: Pool = pool(
     &["{name}\nTel. {phone}", "Regards, {name}, tel. {phone}", "{name} ({phone})"],
     &["Best wishes, {name}\nTel. {phone}", "{name}, {phone}"],
 );
 
-pub(in crate::demo) const FILLERS: Pool = pool(
+pub(in crate::command::quickstart::demo) const FILLERS: Pool = pool(
     &[
         "It was meant as a present for my {person}.",
         "I live on the third floor.",

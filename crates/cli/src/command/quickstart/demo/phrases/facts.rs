@@ -3,7 +3,7 @@
 use super::{Pool, pool};
 
 /// Names the product where the problem does not.
-pub(in crate::demo) const ABOUT: Pool = pool(
+pub(in crate::command::quickstart::demo) const ABOUT: Pool = pool(
     &[
         "This is about {it}.",
         "The product in question is {it}.",
@@ -15,7 +15,7 @@ pub(in crate::demo) const ABOUT: Pool = pool(
     &["The item I mean is {it}.", "This concerns {it}.", "What I bought is {it}."],
 );
 
-pub(in crate::demo) const ORDERS: Pool = pool(
+pub(in crate::command::quickstart::demo) const ORDERS: Pool = pool(
     &[
         "My order number is {order}.",
         "Order {order}.",
@@ -44,7 +44,7 @@ pub(in crate::demo) const ORDERS: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const DATES: Pool = pool(
+pub(in crate::command::quickstart::demo) const DATES: Pool = pool(
     &[
         "I bought it on {date}.",
         "I ordered on {date}.",
@@ -74,7 +74,7 @@ pub(in crate::demo) const DATES: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const ORDERS_AND_DATES: Pool = pool(
+pub(in crate::command::quickstart::demo) const ORDERS_AND_DATES: Pool = pool(
     &[
         "I placed order {order} on {date}.",
         "Order {order} from {date}.",
@@ -89,7 +89,7 @@ pub(in crate::demo) const ORDERS_AND_DATES: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const NO_ORDER: Pool = pool(
+pub(in crate::command::quickstart::demo) const NO_ORDER: Pool = pool(
     &[
         "I cannot find the order number.",
         "I do not have the order number here.",
@@ -99,7 +99,7 @@ pub(in crate::demo) const NO_ORDER: Pool = pool(
 );
 
 /// Numbers that are no order numbers.
-pub(in crate::demo) const NUMBERS: Pool = pool(
+pub(in crate::command::quickstart::demo) const NUMBERS: Pool = pool(
     &[
         "The tracking number is {tracking}.",
         "Invoice number {invoice}.",
@@ -122,7 +122,7 @@ pub(in crate::demo) const NUMBERS: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const ARRIVED: Pool = pool(
+pub(in crate::command::quickstart::demo) const ARRIVED: Pool = pool(
     &[
         "It arrived on {when}.",
         "The parcel came on {when}.",
@@ -132,7 +132,7 @@ pub(in crate::demo) const ARRIVED: Pool = pool(
     &["It was delivered on {when}.", "I received the parcel on {when}."],
 );
 
-pub(in crate::demo) const PROMISED: Pool = pool(
+pub(in crate::command::quickstart::demo) const PROMISED: Pool = pool(
     &[
         "Delivery was promised for {when}.",
         "It should have come on {when}.",
@@ -142,7 +142,7 @@ pub(in crate::demo) const PROMISED: Pool = pool(
     &["You promised to deliver it on {when}.", "It was due to arrive on {when}."],
 );
 
-pub(in crate::demo) const INVOICED: Pool = pool(
+pub(in crate::command::quickstart::demo) const INVOICED: Pool = pool(
     &[
         "The invoice is dated {when}.",
         "The money left my bank on {when}.",
@@ -151,7 +151,7 @@ pub(in crate::demo) const INVOICED: Pool = pool(
     &["The invoice carries the date {when}.", "My bank booked it on {when}."],
 );
 
-pub(in crate::demo) const LOGINS: Pool = pool(
+pub(in crate::command::quickstart::demo) const LOGINS: Pool = pool(
     &[
         "The login last worked on {when}.",
         "I noticed it on {when}.",
@@ -160,7 +160,7 @@ pub(in crate::demo) const LOGINS: Pool = pool(
     &["It has been like this since {when}.", "I last logged in on {when}."],
 );
 
-pub(in crate::demo) const PLANNED: Pool = pool(
+pub(in crate::command::quickstart::demo) const PLANNED: Pool = pool(
     &["I will be on holiday from {when}.", "My birthday is on {when}.", "We move house on {when}."],
     &["I will be away from {when}.", "The party is on {when}."],
 );

@@ -2,7 +2,7 @@
 
 use super::{Pool, pool};
 
-pub(in crate::demo) const DELIVERY: Pool = pool(
+pub(in crate::command::quickstart::demo) const DELIVERY: Pool = pool(
     &[
         "I am still waiting for {it}, the parcel never arrived.",
         "{it} has not been delivered yet.",
@@ -28,7 +28,7 @@ pub(in crate::demo) const DELIVERY: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const DAMAGED: Pool = pool(
+pub(in crate::command::quickstart::demo) const DAMAGED: Pool = pool(
     &[
         "{it} arrived broken.",
         "When I opened the box, {it} was cracked.",
@@ -54,7 +54,7 @@ pub(in crate::demo) const DAMAGED: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const WRONG_ITEM: Pool = pool(
+pub(in crate::command::quickstart::demo) const WRONG_ITEM: Pool = pool(
     &[
         "I ordered {it} in {colour} but got a {shade} one.",
         "You sent the wrong colour of {it}.",
@@ -80,7 +80,7 @@ pub(in crate::demo) const WRONG_ITEM: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const BILLING: Pool = pool(
+pub(in crate::command::quickstart::demo) const BILLING: Pool = pool(
     &[
         "I was charged twice for {it}.",
         "The invoice for {it} shows the wrong amount.",
@@ -106,7 +106,7 @@ pub(in crate::demo) const BILLING: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const ACCOUNT: Pool = pool(
+pub(in crate::command::quickstart::demo) const ACCOUNT: Pool = pool(
     &[
         "I cannot log in to my account.",
         "The password reset link does not work.",
@@ -131,7 +131,7 @@ pub(in crate::demo) const ACCOUNT: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const QUESTION: Pool = pool(
+pub(in crate::command::quickstart::demo) const QUESTION: Pool = pool(
     &[
         "Is {it} waterproof?",
         "How do I clean {it}?",

@@ -3,7 +3,7 @@
 use super::{Pool, pool};
 
 /// At once: today, within hours.
-pub(in crate::demo) const URGENT: Pool = pool(
+pub(in crate::command::quickstart::demo) const URGENT: Pool = pool(
     &[
         "This is urgent.",
         "Please answer immediately.",
@@ -31,7 +31,7 @@ pub(in crate::demo) const URGENT: Pool = pool(
 );
 
 /// Within days.
-pub(in crate::demo) const HIGH: Pool = pool(
+pub(in crate::command::quickstart::demo) const HIGH: Pool = pool(
     &[
         "I need this solved this week.",
         "Please answer within two days.",
@@ -59,7 +59,7 @@ pub(in crate::demo) const HIGH: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const LOW: Pool = pool(
+pub(in crate::command::quickstart::demo) const LOW: Pool = pool(
     &[
         "There is no rush.",
         "Take your time.",
@@ -85,7 +85,7 @@ pub(in crate::demo) const LOW: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const NEGATIVE: Pool = pool(
+pub(in crate::command::quickstart::demo) const NEGATIVE: Pool = pool(
     &[
         "I am really disappointed.",
         "This is very frustrating.",
@@ -114,7 +114,7 @@ pub(in crate::demo) const NEGATIVE: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const POSITIVE: Pool = pool(
+pub(in crate::command::quickstart::demo) const POSITIVE: Pool = pool(
     &[
         "I love your shop.",
         "Your service has always been great.",
@@ -143,7 +143,7 @@ pub(in crate::demo) const POSITIVE: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const REFUND: Pool = pool(
+pub(in crate::command::quickstart::demo) const REFUND: Pool = pool(
     &[
         "I want my money back.",
         "Please refund the full amount.",
@@ -170,7 +170,7 @@ pub(in crate::demo) const REFUND: Pool = pool(
 );
 
 /// Said instead where no money is asked back.
-pub(in crate::demo) const NO_REFUND: Pool = pool(
+pub(in crate::command::quickstart::demo) const NO_REFUND: Pool = pool(
     &[
         "I do not need a refund, just a solution.",
         "Please tell me what to do next.",
@@ -196,7 +196,7 @@ pub(in crate::demo) const NO_REFUND: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const EMAILS: Pool = pool(
+pub(in crate::command::quickstart::demo) const EMAILS: Pool = pool(
     &[
         "Please answer by email.",
         "Please write to {email}.",
@@ -220,7 +220,7 @@ pub(in crate::demo) const EMAILS: Pool = pool(
     ],
 );
 
-pub(in crate::demo) const CALLS: Pool = pool(
+pub(in crate::command::quickstart::demo) const CALLS: Pool = pool(
     &[
         "Please call me.",
         "Call me on {phone}.",

@@ -27,7 +27,7 @@ const CONVERTED: &str = "refs/convert/parquet";
 
 fn hub_id(set: &HubSet) -> Result<HubId> {
     let mut id = HubId::data_set(&set.id).ok_or_else(|| {
-        let message = format!("`{}` is no data set on the hub", set.id);
+        let message = format!("`{}` is not a data set on the hub", set.id);
         Error::wrong("invalid", message).hint("write it as `owner/name`")
     })?;
     if let Some(revision) = &set.revision {

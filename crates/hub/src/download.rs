@@ -70,7 +70,7 @@ impl Download<'_> {
     fn broke_off(&self, why: &str) -> Error {
         let Remote { repo, name, .. } = self.remote;
         let message = format!("{repo}: `{name}` broke off: {why}");
-        Error::new("hub", message).hint("run the command again: it goes on where it stopped")
+        Error::new("hub", message).hint("run the command again: it resumes where it stopped")
     }
 }
 
@@ -87,8 +87,8 @@ fn disk(path: &Path, error: std::io::Error) -> Error {
     let failure = Error::io(path, error);
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => failure.hint(
-            "make room, or set `HF_HOME` to a folder on another disk; what is here already is \
-             gone on with",
+            "make room, or set `HF_HOME` to a folder on another disk; the partial download is \
+             kept and will be resumed",
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             failure.hint("set `HF_HOME` to a folder that you may write to")
@@ -218,7 +218,7 @@ impl Part<'_> {
         let mut chunk = vec![0; 1 << 16];
         loop {
             if self.download.halt.load(Ordering::Relaxed) {
-                return Ok(Some("another file could not be had".to_owned()));
+                return Ok(Some("another file failed".to_owned()));
             }
             let count = match reader.read(&mut chunk) {
                 Ok(0) => return Ok(None),

@@ -87,7 +87,7 @@ impl<'a> Hub<'a> {
         let endpoint = &self.settings.endpoint;
         let token = self.settings.token();
         Client::new(endpoint, token, self.observer, self.pause).ok_or_else(|| {
-            Error::wrong("hub", format!("`{endpoint}` is no address of a hub"))
+            Error::wrong("hub", format!("`{endpoint}` is not the address of a hub"))
                 .hint("`HF_ENDPOINT` is such as `https://hub.example.com`")
         })
     }

@@ -38,7 +38,7 @@ impl Commit {
         if is_word(&self.sha) {
             return Ok(self);
         }
-        Err(Trouble::Garbled(format!("`{}` is no commit", self.sha.escape_debug())))
+        Err(Trouble::Garbled(format!("`{}` is not a commit", self.sha.escape_debug())))
     }
 }
 

@@ -95,7 +95,7 @@ impl HubId {
     /// Means another revision from now on.
     pub(crate) fn set_revision(&mut self, revision: &str) -> Result<()> {
         if !is_revision(revision) {
-            let message = format!("{}: `{revision}` is no revision", self.name);
+            let message = format!("{}: `{revision}` is not a revision", self.name);
             return Err(Error::wrong("invalid", message).hint("name a branch, tag or commit"));
         }
         revision.clone_into(&mut self.revision);

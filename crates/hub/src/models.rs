@@ -161,7 +161,7 @@ impl Models<'_> {
             let show = self.settings.show(&path);
             return Err(Error::wrong("model_not_found", message)
                 .at(&path)
-                .hint(format!("`tunesmith train {show} --resume` goes on with it")));
+                .hint(format!("`tunesmith train {show} --resume` continues it")));
         }
         if path.join("config.json").is_file() {
             return Ok(Resolved::base(path));
@@ -242,7 +242,7 @@ fn not_a_model(path: &Path) -> Error {
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
     files.sort();
-    let failure = Error::wrong("model_not_found", format!("{}: is no model", path.display()));
+    let failure = Error::wrong("model_not_found", format!("{}: is not a model", path.display()));
     match files.first() {
         Some(file) => failure.at(path).hint(format!("name the file: `{}`", file.display())),
         None => failure.at(path).hint(KINDS),
@@ -335,8 +335,8 @@ mod tests {
         );
         check("absent", "model `absent`: there is no such file or folder", "hub id");
         check("runs/young", "ROOT/runs/young: the run has no adapter yet", "--resume");
-        check("ggufs", "ROOT/ggufs: is no model", "ggufs/x.gguf`");
-        check("runs", "ROOT/runs: is no model", "run folder");
+        check("ggufs", "ROOT/ggufs: is not a model", "ggufs/x.gguf`");
+        check("runs", "ROOT/runs: is not a model", "run folder");
         check("stacked", "ROOT/stacked/adapter_config.json: its base is an adapter itself", "");
         check(
             "nameless",

@@ -108,9 +108,9 @@ fn repository(request: &PushRequest<'_>) -> Result<HubId> {
     let id = id.filter(|id| id.name == request.repo && id.file.is_none());
     id.ok_or_else(|| {
         let PushRequest { repo, revision, .. } = request;
-        let message = format!("`{repo}` at `{revision}` is no place on the hub");
+        let message = format!("`{repo}` at `{revision}` is not a repository on the hub");
         Error::wrong("command", message)
-            .hint("a place is `OWNER/NAME`, a branch a word such as `main`")
+            .hint("a repository is `OWNER/NAME`, a branch a word such as `main`")
     })
 }
 

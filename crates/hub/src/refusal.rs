@@ -86,11 +86,11 @@ impl Subject<'_> {
             }
             Trouble::Garbled(why) => {
                 let message =
-                    format!("{}: the hub's answer is not understood: {why}", self.id.name);
+                    format!("{}: cannot understand the hub's answer: {why}", self.id.name);
                 Error::new("hub", message).hint("check `HF_ENDPOINT`")
             }
             Trouble::Network(why) => {
-                let message = format!("{}: the hub cannot be reached: {why}", self.id.name);
+                let message = format!("{}: cannot reach the hub: {why}", self.id.name);
                 let cure = "check the network, `HF_ENDPOINT` and proxies";
                 let hint = match self.writes {
                     true => cure.to_owned(),

@@ -234,7 +234,7 @@ fn check(path: &Path, occupied: Occupied) -> Result<()> {
         )),
         Occupied::Refuse if is_run => Err(Error::refused(
             format!("{}: already holds a run", path.display()),
-            "`--resume` goes on with it, `output=NAME` takes another folder, \
+            "`--resume` continues it, `output=NAME` takes another folder, \
              `--overwrite` removes it",
         )),
         Occupied::Refuse if holds_anything(path) => Err(Error::refused(

@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let (asks, kept) = files.match_up(&prompts, config.samples);
     if !kept.is_empty() {
         let (kept, all) = (count(kept.len() as u64), count(asks.len() as u64));
-        context.terminal.note(&format!("{kept} of {all} answers are there already"));
+        context.terminal.note(&format!("{kept} of {all} answers exist already"));
     }
     let stopped_by = Work { config: &config, context, asks: &asks }.ask(&mut files)?;
     let done = Done { config: &config, prompts: &prompts, begun };
@@ -170,7 +170,8 @@ fn with_resume(failure: Failure, files: &Files) -> Failure {
     if files.kept() == 0 {
         return failure;
     }
-    let more = format!("`--resume` goes on with the {} answers so far", count(files.kept() as u64));
+    let more =
+        format!("`--resume` continues after the {} answers so far", count(files.kept() as u64));
     let hint = failure.hint.as_ref().map_or(more.clone(), |hint| format!("{hint}; {more}"));
     failure.hint(hint)
 }
@@ -204,7 +205,7 @@ impl Done<'_> {
             let flaws: Vec<String> =
                 tally.flaws.iter().map(|(flaw, times)| format!("{times} x {flaw}")).collect();
             terminal.warn(&format!(
-                "{} answers are no targets ({}): {rejected}",
+                "{} answers cannot be trained on ({}): {rejected}",
                 count(tally.rejected as u64),
                 flaws.join(", ")
             ));

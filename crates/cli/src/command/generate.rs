@@ -94,7 +94,7 @@ pub(super) fn over(context: &Context, model: &str, adapter: Option<&str>) -> Res
     let folders = [path.clone(), path.join("adapter")];
     let folder = folders.into_iter().find(|path| model::adapter::PeftMetadata::is_adapter(path));
     let folder = folder.ok_or_else(|| {
-        Failure::wrong("model_not_found", format!("{}: is no adapter folder", path.display()))
+        Failure::wrong("model_not_found", format!("{}: is not an adapter folder", path.display()))
             .at(&path)
             .hint("an adapter folder holds adapter_config.json and adapter_model.safetensors")
     })?;

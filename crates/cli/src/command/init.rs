@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let output = &arguments.output;
     let _claim = Claim::beside(output)?;
     if output.exists() && !arguments.force {
-        let message = format!("{}: is there already", output.display());
+        let message = format!("{}: already exists", output.display());
         return Err(Failure::wrong("occupied", message)
             .at(output)
             .hint("`--output FILE` takes another name, `--force` writes over it"));

@@ -272,7 +272,7 @@ impl Show<'_> {
         figures: &report::Figures<'_>,
     ) {
         let style = self.context.terminal.style;
-        self.head(&format!("{} messages that nobody has seen", comparison.rows));
+        self.head(&format!("{} held-out messages", comparison.rows));
         report::results(comparison).lines().for_each(|line| self.say(line));
         report::side_by_side(comparison, exam, style).iter().for_each(|line| self.say(line));
         self.head("loss of every step");

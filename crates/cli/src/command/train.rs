@@ -208,7 +208,7 @@ impl TrainRequest {
             // Nobody is told how it goes: the run is saved, and can go on.
             let run = context.environment.show(&summary.run);
             let hint = format!(
-                "the run is saved after step {}: `{} train {} --resume` goes on with it",
+                "the run is saved after step {}: `{} train {} --resume` continues it",
                 summary.steps,
                 quote(context.environment.program()),
                 quote(&run)

@@ -196,11 +196,11 @@ fn nothing_is_asked_twice() {
     assert_eq!((ended.code, &error["code"]), (1, &json!("teacher")));
     let message = format!("{}/v1: the endpoint answers with 400: no such thing", server.endpoint);
     assert_eq!(error["message"], message);
-    assert_eq!(error["hint"], "`--resume` goes on with the 2 answers so far");
+    assert_eq!(error["hint"], "`--resume` continues after the 2 answers so far");
     assert!(!house.path().join("out.jsonl").exists());
     let ended = run(&house, &server, &[]);
     let error = &ended.result()["error"];
-    assert_eq!((ended.code, &error["message"]), (2, &json!("out.jsonl.partial: is there already")));
+    assert_eq!((ended.code, &error["message"]), (2, &json!("out.jsonl.partial: already exists")));
 
     server.requests();
     broken.store(false, Ordering::SeqCst);
@@ -337,8 +337,8 @@ fn what_cannot_be_done_is_told() {
     house.write("out.jsonl", "{}\n");
     check(
         &[],
-        "error: out.jsonl: is there already\nhint: `--resume` asks only for what is missing, \
-         `--overwrite` begins anew\n",
+        "error: out.jsonl: already exists\nhint: `--resume` asks only for what is missing, \
+         `--overwrite` starts over\n",
     );
     house.write("r.yaml", "model: ./tiny\nmethod: sft\ndata: {train: asks.jsonl}\n");
     check(

@@ -109,7 +109,7 @@ fn what_cannot_be_answered_is_told() {
     );
     check(
         &["tiny", "--prompt", "a", "--adapter", "tiny"],
-        "error: HOUSE/tiny: is no adapter folder\nhint: an adapter folder holds adapter_config.json \
+        "error: HOUSE/tiny: is not an adapter folder\nhint: an adapter folder holds adapter_config.json \
          and adapter_model.safetensors\n",
         2,
     );

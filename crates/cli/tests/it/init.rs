@@ -35,7 +35,7 @@ fn a_recipe_that_is_there_is_kept() {
     let house = House::with_model();
     house.write("recipe.yaml", "mine");
     let ended = house.run(&["init", "sft", "--data", "rows.jsonl", "--model", "./tiny"]);
-    let expected = "error: recipe.yaml: is there already\nhint: `--output FILE` takes another \
+    let expected = "error: recipe.yaml: already exists\nhint: `--output FILE` takes another \
                     name, `--force` writes over it\n";
     assert_eq!((ended.stderr.as_str(), ended.code), (expected, 2));
     assert_eq!(house.read("recipe.yaml"), "mine");

@@ -97,7 +97,7 @@ fn a_folder_that_holds_a_run_is_not_written_over() {
     let house = house();
     house.run(&["train", "r.yaml", "output=out"]).done();
     let ended = house.run(&["train", "r.yaml", "output=out"]);
-    let expected = "error: out: already holds a run\nhint: `--resume` goes on with it, \
+    let expected = "error: out: already holds a run\nhint: `--resume` continues it, \
                     `output=NAME` takes another folder, `--overwrite` removes it\n";
     assert_eq!((ended.stderr.as_str(), ended.code), (expected, 2));
     house.write("out/notes.txt", "mine");

@@ -49,7 +49,7 @@ fn a_full_disk_behind_standard_output_is_an_error() {
     let ended = house.ended(&house.command(&arguments).stdout(full).output().unwrap());
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let expected = "error: standard output: no space left on device\nhint: the run is saved after \
-                    step 1: `tunesmith train runs/r-001 --resume` goes on with it\n";
+                    step 1: `tunesmith train runs/r-001 --resume` continues it\n";
     assert!(ended.stderr.ends_with(expected), "{}", ended.stderr);
     house.run(&["train", "runs/r-001", "--resume", "train.max_steps=2"]).done();
 }

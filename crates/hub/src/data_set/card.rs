@@ -32,7 +32,7 @@ pub(super) fn configs(card: &str) -> Result<Vec<Config>, String> {
     let Some(configs) = document.value("configs").map(keys::Value::to_json) else {
         return Ok(Vec::new());
     };
-    let entries = configs.as_array().ok_or("`configs` is no list")?;
+    let entries = configs.as_array().ok_or("`configs` is not a list")?;
     entries.iter().map(config).collect()
 }
 
@@ -132,7 +132,7 @@ mod tests {
         };
         check("- data_files: a.csv", "a config has no `config_name`");
         check("- config_name: a\n  data_files:\n  - path: a.csv", "files without a `split`");
-        check("  a: b", "`configs` is no list");
+        check("  a: b", "`configs` is not a list");
         check("- [", "README.md:");
     }
 }

@@ -177,7 +177,7 @@ fn what_is_not_there_is_named() {
     check(
         carded(),
         &HubSet { id, ..set(None, None) },
-        "`owner/set/more` is no data set on the hub",
+        "`owner/set/more` is not a data set on the hub",
         "write it as `owner/name`",
     );
 }

@@ -225,7 +225,7 @@ fn a_transfer_that_gets_nowhere_is_given_up() {
     });
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
     assert!(failure.to_string().starts_with("owner/tiny: `model.safetensors` broke off: "));
-    assert!(failure.hint.unwrap().contains("goes on where it stopped"));
+    assert!(failure.hint.unwrap().contains("resumes where it stopped"));
     // It does.
     let server = hub(tiny());
     check_weights(&get(&server, home.path(), "owner/tiny", false).unwrap());
@@ -507,16 +507,13 @@ fn a_hub_that_is_not_there_is_named() {
     let mut server = hub(Repo::new());
     server.endpoint = endpoint;
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert!(
-        failure.to_string().starts_with("owner/tiny: the hub cannot be reached: "),
-        "{failure:?}"
-    );
+    assert!(failure.to_string().starts_with("owner/tiny: cannot reach the hub: "), "{failure:?}");
     let failure = get(&server, home.path(), "owner/tiny", true).unwrap_err();
     let expected = "`owner/tiny` is not in the cache, and the network is forbidden";
     assert_eq!(failure.to_string(), expected);
     server.endpoint = "hub".to_owned();
     let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
-    assert_eq!(failure.to_string(), "`hub` is no address of a hub");
+    assert_eq!(failure.to_string(), "`hub` is not the address of a hub");
 }
 
 /// Whether nothing but the hub's own folders came into being in a home.
@@ -551,7 +548,7 @@ fn a_commit_that_is_a_path_is_refused() {
         let failure = get(&server, home.path(), "owner/tiny", false).unwrap_err();
         let shown = sha.escape_debug();
         let expected =
-            format!("owner/tiny: the hub's answer is not understood: `{shown}` is no commit");
+            format!("owner/tiny: cannot understand the hub's answer: `{shown}` is not a commit");
         assert_eq!(failure.to_string(), expected);
         check_nothing_outside(home.path());
         assert_eq!(server.requests().len(), 1, "{sha:?}");

@@ -123,7 +123,7 @@ fn inner(folder: &Path) -> Result<PathBuf> {
                 .hint("finish the run with `tunesmith train FOLDER --resume`"))
         }
         _ => {
-            let message = format!("{}: is neither adapter, run nor model", folder.display());
+            let message = format!("{}: is not an adapter, a run or a model", folder.display());
             Err(Error::wrong("model_not_found", message).at(folder).hint(
                 "an adapter has `adapter_config.json`, a model `config.json` and safetensors",
             ))
@@ -144,7 +144,7 @@ fn model_weights(folder: &Path) -> Result<Vec<String>> {
     let is_plain = |name: &String| name.ends_with(".safetensors") && !name.contains(['/', '\\']);
     if let Some(name) = shards.iter().find(|name| !is_plain(name)) {
         let path = folder.join(index);
-        let message = format!("{}: `{name}` is no file beside it", path.display());
+        let message = format!("{}: `{name}` is not a file beside it", path.display());
         return Err(Error::wrong("model_file", message).at(&path));
     }
     names.push(index.to_owned());
@@ -350,9 +350,9 @@ mod tests {
             let message = failure.to_string().replace(&root.path().display().to_string(), "ROOT");
             assert_eq!(message, expected);
         };
-        check(&[], "ROOT: is neither adapter, run nor model");
+        check(&[], "ROOT: is not an adapter, a run or a model");
         check(&[("manifest.json", "{}")], "ROOT: the run has no adapter yet");
-        check(&[("m.gguf", "")], "ROOT: is neither adapter, run nor model");
+        check(&[("m.gguf", "")], "ROOT: is not an adapter, a run or a model");
         check(&[("adapter_config.json", ADAPTER)], "ROOT: `adapter_model.safetensors` is missing");
         check(&[("model.safetensors", "")], "ROOT: `config.json` is missing");
         check(
@@ -361,7 +361,7 @@ mod tests {
         );
         check(
             &[("model.safetensors.index.json", r#"{"weight_map": {"a": "../../id"}}"#)],
-            "ROOT/model.safetensors.index.json: `../../id` is no file beside it",
+            "ROOT/model.safetensors.index.json: `../../id` is not a file beside it",
         );
         check(
             &[("adapter/adapter_config.json", ADAPTER), ("model/model.safetensors", "")],

@@ -271,7 +271,7 @@ fn a_store_that_fails_for_good_is_named() {
     let (pair, folder) = (Pair::new(mood), adapter());
     let failure = pair.push(&to(folder.path(), false)).unwrap_err();
     let expected =
-        "me/tuned: `adapter_model.safetensors` could not be uploaded: the store answers 503";
+        "me/tuned: `adapter_model.safetensors` cannot be uploaded: the store answers 503";
     assert_eq!(failure.to_string(), expected);
     // Nothing is committed of which a part is missing.
     assert!(paths(&pair.hub).iter().all(|path| !path.contains("/commit/")));
@@ -331,7 +331,12 @@ fn what_stops_a_push_says_what_to_do() {
     let offline = Settings { offline: true, ..settings(Some("secret")) };
     check(offline, &request, "the network is forbidden", "HF_HUB_OFFLINE");
     let nowhere = PushRequest { repo: "tuned", ..to(folder.path(), false) };
-    check(settings(None), &nowhere, "`tuned` at `main` is no place on the hub", "OWNER/NAME");
+    check(
+        settings(None),
+        &nowhere,
+        "`tuned` at `main` is not a repository on the hub",
+        "OWNER/NAME",
+    );
     let absent = PathBuf::from("/no/such/folder");
     check(settings(None), &to(&absent, false), "/no/such/folder: no such folder", "");
 

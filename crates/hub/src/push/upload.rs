@@ -202,7 +202,7 @@ impl Sender<'_> {
     /// Sends the file in parts to an address each; the action's own address puts them together.
     fn send_parts(&self, action: &Action, size: &Value) -> Result<()> {
         let size = size.as_u64().or_else(|| size.as_str()?.parse().ok()).filter(|&size| size > 0);
-        let size = size.ok_or_else(|| self.push.not_understood("`chunk_size` is no size"))?;
+        let size = size.ok_or_else(|| self.push.not_understood("`chunk_size` is not a size"))?;
         let mut parts: Vec<(u64, &str)> = action
             .header
             .iter()
@@ -259,7 +259,7 @@ impl Sender<'_> {
             }
             Trouble::File(error) => return Error::io(&self.file.path, error),
         };
-        let message = format!("{name}: `{}` could not be uploaded: {what}", self.file.name);
+        let message = format!("{name}: `{}` cannot be uploaded: {what}", self.file.name);
         Error::new("hub", message)
             .hint("run the command again: files that are there are not sent again")
     }

@@ -15,7 +15,7 @@ use super::{Answer, Ask, for_student};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 
-/// What to do where answers are there already.
+/// What to do where answers exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupied {
     Refuse,
@@ -54,10 +54,10 @@ impl Files {
         let partial = partial(&config.output);
         let there = [&config.output, &partial].into_iter().find(|path| path.exists());
         if let (Some(path), Occupied::Refuse) = (there, occupied) {
-            let message = format!("{}: is there already", context.environment.show(path));
+            let message = format!("{}: already exists", context.environment.show(path));
             return Err(Failure::wrong("occupied", message)
                 .at(path)
-                .hint("`--resume` asks only for what is missing, `--overwrite` begins anew"));
+                .hint("`--resume` asks only for what is missing, `--overwrite` starts over"));
         }
         let head = json!({"distill": config.fingerprint()});
         let mut before = HashMap::new();
@@ -204,7 +204,7 @@ fn read_journal(path: &Path, head: &Value) -> Result<HashMap<String, VecDeque<An
         let message = format!("{}: was begun with other settings", path.display());
         return Err(Failure::wrong("refused", message)
             .at(path)
-            .hint("go back to them, or begin anew with `--overwrite`"));
+            .hint("go back to them, or start over with `--overwrite`"));
     }
     let mut before: HashMap<String, VecDeque<Answer>> = HashMap::new();
     for line in lines.flatten() {
@@ -227,9 +227,9 @@ fn read_rows(config: &DistillConfig) -> Result<HashMap<String, VecDeque<Answer>>
         }
         for row in data::source::read(path)? {
             let strange = || {
-                Failure::new("data_rows", format!("{}: is no row of `distill`", row.place))
+                Failure::new("data_rows", format!("{}: is not a row of `distill`", row.place))
                     .at(path)
-                    .hint("name another `distill.output`, or begin anew with `--overwrite`")
+                    .hint("name another `distill.output`, or start over with `--overwrite`")
             };
             let messages = row.value.get("messages").cloned().unwrap_or_default();
             let mut turns: Vec<Message> =

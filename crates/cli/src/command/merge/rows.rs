@@ -30,7 +30,7 @@ impl Rows {
             Some(Ok(rows)) => rows,
             Some(Err(failure)) => {
                 let message = failure.message;
-                context.terminal.note(&format!("rows of the run cannot be had: {message}"));
+                context.terminal.note(&format!("cannot read the rows of the run: {message}"));
                 fixed(&metadata, &kwargs)?
             }
             None => fixed(&metadata, &kwargs)?,

@@ -163,6 +163,27 @@ impl Config {
         self.ropes.iter().find_map(|rope| rope.long.as_ref().map(|(limit, _)| *limit))
     }
 
+    /// Refuses a sequence that is longer than the rotary embedding can express.
+    ///
+    /// Beyond the limit, transformers changes the frequencies of `dynamic` scaling with every token, and
+    /// leaves the keys of earlier tokens as they are: an answer would not be what training computes.
+    pub(crate) fn check_length(&self, tokens: usize) -> Result<()> {
+        match self.ropes.iter().find_map(|rope| rope.max_positions) {
+            Some(max) if tokens > max => Err(crate::Error::Input {
+                message: format!(
+                    "a sequence of {tokens} tokens, but `dynamic` rope scaling is supported \
+                     up to {max} positions"
+                ),
+                hint: Some(
+                    "use shorter sequences (`data.max_seq_len`, `max_new_tokens`), or `linear` or \
+                     `yarn` scaling"
+                        .into(),
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Numbers in all matrices, biases and norms; a tied head counts once.
     pub fn parameter_count(&self) -> usize {
         let matrix = |module: &Module| {

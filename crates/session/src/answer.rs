@@ -112,7 +112,8 @@ pub struct Speaker<'a> {
 }
 
 impl Speaker<'_> {
-    /// Answers every prompt, in the prompts' order. `on_token` hears of every token, and may end its answer.
+    /// Answers every prompt, in the prompts' order. `on_token` hears of every token, and may end its answer
+    /// ([`Flow::Stop`]) or all of them ([`Flow::Cancel`]).
     pub fn answer(
         self,
         backend: &mut dyn Backend,
@@ -139,25 +140,27 @@ impl Speaker<'_> {
             let text = stream.push(token, config.stop_tokens.contains(&token))?;
             let is_last = stream.finish().is_some();
             let flow = on_token(Token { prompt, text: &text, is_last });
-            if flow == Flow::Stop {
+            if flow != Flow::Continue {
                 stream.interrupt()?;
             }
-            Ok(if is_last { Flow::Stop } else { flow })
+            Ok(if is_last && flow == Flow::Continue { Flow::Stop } else { flow })
         };
         let mut hear = |prompt: usize, token: u32| {
             hear(prompt, token).unwrap_or_else(|error| {
                 failed = Some(error);
-                Flow::Stop
+                Flow::Cancel
             })
         };
 
-        let mark = backend.mark();
-        let generated = generate(self.decoder, backend, self.adapter, &asked, &config, &mut hear);
-        // A step that failed may leave what it took: the next answer, or the next step of training, needs it.
-        backend.release(mark);
-        generated?;
+        let completions =
+            generate(self.decoder, backend, self.adapter, &asked, &config, &mut hear)?;
         if let Some(error) = failed {
             return Err(error);
+        }
+        for (stream, completion) in streams.iter_mut().zip(completions) {
+            if completion.finish == generate::Finish::Cancelled {
+                stream.interrupt()?;
+            }
         }
 
         let answer = |(stream, prompt): (AnswerStream<'_>, &Prompt)| {

@@ -175,11 +175,7 @@ impl Session {
             let demand = self.counted.demand(&asked, batch)?;
             Ok(match &self.model {
                 Model::Waiting(..) => demand,
-                Model::Loaded(_) => Demand {
-                    weights: 0,
-                    activations: demand.activations.saturating_sub(self.backend.reserved()),
-                    ..demand
-                },
+                Model::Loaded(_) => demand.beyond(self.backend.reserved()),
             })
         };
         let (demand, limit) = (needed(active)?, (self.free_memory)());

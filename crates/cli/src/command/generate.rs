@@ -130,7 +130,7 @@ impl Work<'_> {
             if streams {
                 terminal.stream(token.text);
             }
-            if terminal.written().is_ok() { Flow::Continue } else { Flow::Stop }
+            if terminal.written().is_ok() { Flow::Continue } else { Flow::Cancel }
         })?;
         let tokens: usize = answers.iter().map(|answer| answer.tokens).sum();
         let tokens_per_s = tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9);

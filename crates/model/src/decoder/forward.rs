@@ -92,7 +92,8 @@ impl Decoder {
         pass: &Pass<'_>,
     ) -> Result<Hidden> {
         batch.assert_valid();
-        self.check_length(batch.segments.iter().map(|s| s.sequence_len).max().unwrap_or(0))?;
+        self.config
+            .check_length(batch.segments.iter().map(|s| s.sequence_len).max().unwrap_or(0))?;
         self.assert_one_side(batch);
         self.forward_inputs(backend, &Inputs::from_batch(batch), pass)
     }
@@ -105,23 +106,6 @@ impl Decoder {
             let is_long = |segment: &Segment| segment.sequence_len > limit;
             let long = segments.clone().any(is_long);
             assert!(segments.all(|segment| is_long(segment) == long), "a tree is long or short");
-        }
-    }
-
-    /// Refuses a sequence that is longer than the rotary embedding can express.
-    ///
-    /// Beyond the limit, transformers changes the frequencies of `dynamic` scaling with every token, and
-    /// leaves the keys of earlier tokens as they are: an answer would not be what training computes.
-    pub(crate) fn check_length(&self, tokens: usize) -> Result<()> {
-        match self.config.ropes.iter().find_map(|rope| rope.max_positions) {
-            Some(max) if tokens > max => Err(crate::Error::Input {
-                message: format!(
-                    "a sequence of {tokens} tokens, but `dynamic` rope scaling is supported \
-                     up to {max} positions"
-                ),
-                hint: Some("use shorter sequences, or `linear` or `yarn` scaling".into()),
-            }),
-            _ => Ok(()),
         }
     }
 

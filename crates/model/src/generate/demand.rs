@@ -2,7 +2,8 @@
 
 use compute::{Backend, Measure, Quantization};
 
-use super::{Cache, GenerateConfig, Lanes, PREFILL_TOKENS, Prompt, step};
+use super::batcher::run_largest;
+use super::{Model, Prompt, Room};
 use crate::adapter::LoadedAdapter;
 use crate::{Adapter, Base, Config, Decoder, LoadOptions, Result};
 
@@ -13,7 +14,7 @@ pub struct Demand {
     pub weights: usize,
     /// Keys and values of the sequences that run at the same time.
     pub cache: usize,
-    /// The height of the stack.
+    /// The height of the stack above the cache, which lies on it too.
     pub activations: usize,
     /// What kernels work in.
     pub workspace: usize,
@@ -55,19 +56,19 @@ impl Counted {
 
     /// What it takes to answer these prompts, at most `max_active` of them at the same time.
     pub fn demand(&self, prompts: &[Prompt], max_active: usize) -> Result<Demand> {
+        self.demand_of(&Room::for_prompts(prompts, max_active, self.config()))
+    }
+
+    /// What a batcher with this room takes.
+    pub fn demand_of(&self, room: &Room) -> Result<Demand> {
         let mut measure = self.measure.clone();
-        let loaded = measure.report();
-        let lanes = Lanes::new(prompts, max_active, self.decoder.config.long_beyond());
-        let cache = Cache::new(&self.decoder, &mut measure, lanes.slots())?;
-        let cached = measure.report().static_bytes - loaded.static_bytes;
-        let work = lanes.largest_work(PREFILL_TOKENS);
-        let (layers, adapter) = (&cache.layers, self.adapter.as_ref());
-        step(&self.decoder, &mut measure, adapter, &work, layers, &GenerateConfig::default())?;
+        let model = Model { decoder: &self.decoder, parts: &[self.adapter.as_ref()] };
+        let cache = run_largest(model, &mut measure, room)?.0;
         let report = measure.report();
         Ok(Demand {
-            weights: loaded.weight_bytes + loaded.static_bytes,
-            cache: cached,
-            activations: report.stack_peak_bytes,
+            weights: report.weight_bytes + report.static_bytes,
+            cache,
+            activations: report.stack_peak_bytes - cache,
             workspace: report.workspace_bytes,
         })
     }
@@ -82,6 +83,13 @@ impl Demand {
             ("activations", self.activations),
             ("workspace", self.workspace),
         ]
+    }
+
+    /// What is still wanted where the weights are loaded and the stack has so many bytes.
+    pub fn beyond(self, reserved: usize) -> Self {
+        let cache = self.cache.saturating_sub(reserved);
+        let activations = self.activations.saturating_sub(reserved.saturating_sub(self.cache));
+        Demand { weights: 0, cache, activations, ..self }
     }
 
     /// All together.

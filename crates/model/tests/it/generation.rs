@@ -173,9 +173,13 @@ fn one_candidate_is_the_likeliest() {
     let mut rig = Rig::tiny(Precision::F32, 2);
     let greedy = run(&mut rig, &family(), &GenerateConfig::default());
     let top_k = GenerateConfig { temperature: 1.5, top_k: 1, ..GenerateConfig::default() };
-    check_equal(&run(&mut rig, &family(), &top_k), &greedy);
     let top_p = GenerateConfig { temperature: 1.5, top_p: 1e-6, ..GenerateConfig::default() };
-    check_equal(&run(&mut rig, &family(), &top_p), &greedy);
+    for config in [top_k, top_p] {
+        // The log-probs are those at temperature 1.5.
+        for (one, greedy) in run(&mut rig, &family(), &config).iter().zip(&greedy) {
+            assert_eq!((&one.tokens, one.finish), (&greedy.tokens, greedy.finish));
+        }
+    }
 }
 
 #[test]
@@ -271,6 +275,33 @@ fn a_prompt_that_the_model_cannot_take_is_refused() {
     assert!(message.contains("prompt 1") && message.contains("no tokens"), "{message}");
     let message = refused(vec![5, 128], 4).unwrap();
     assert!(message.contains("prompt 1") && message.contains("128"), "{message}");
+}
+
+/// A caller that cancels gets what there is: nothing more is computed, for those that run and those that wait.
+#[test]
+fn a_cancelled_call_begins_nothing() {
+    let mut rig = Rig::tiny(Precision::F32, 2);
+    let prompts = prompts();
+    let config = GenerateConfig { max_active: 2, ..GenerateConfig::default() };
+    let free = run(&mut rig, &prompts, &config);
+    let mut seen = Vec::new();
+    let mut on_token = |index, token| {
+        seen.push((index, token));
+        if seen.len() < 3 { Flow::Continue } else { Flow::Cancel }
+    };
+    let adapter = Some(&rig.adapter);
+    let mark = rig.backend.mark();
+    let cancelled =
+        generate(&rig.decoder, &mut *rig.backend, adapter, &prompts, &config, &mut on_token)
+            .unwrap();
+    assert_eq!((seen.len(), rig.backend.mark()), (3, mark));
+    for (index, completion) in cancelled.iter().enumerate() {
+        let own = seen.iter().filter(|(of, _)| *of == index).map(|(_, token)| *token);
+        assert_eq!(completion.tokens, own.collect::<Vec<_>>());
+        assert_eq!(completion.tokens, free[index].tokens[..completion.tokens.len()]);
+        assert_eq!(completion.finish, Finish::Cancelled, "prompt {index}");
+    }
+    assert!(cancelled[2..].iter().all(|completion| completion.tokens.is_empty()));
 }
 
 /// The stack grows to what is needed, and is as it was afterwards.

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod architectures;
+mod batcher;
 mod bitsandbytes;
 mod broken;
 mod checkpoint;
@@ -19,3 +20,4 @@ mod smollm2;
 mod subject;
 mod support;
 mod tiny;
+mod watched;

@@ -10,7 +10,7 @@ use data::{Packing, Place, Sequence, pack};
 use model::adapter::LoadedAdapter;
 use model::{
     Adapter, Base, Decoder, HeadGradients, HeadOutputs, HeadRequest, Keep, LoraConfig, Optimizers,
-    Pass, Want,
+    Pass,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -210,14 +210,6 @@ impl Rig {
         let adapter = self.adapter.clone();
         let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
         self.outputs(batch, &HeadRequest::logprobs(), &pass).logprob
-    }
-
-    /// Log-probabilities and likeliest tokens under the adapter.
-    pub(crate) fn logprobs_and_top1(&mut self, batch: &Batch) -> HeadOutputs {
-        let adapter = self.adapter.clone();
-        let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
-        let want = Want { logprob: true, top1: true, ..Want::default() };
-        self.outputs(batch, &HeadRequest { want, ..HeadRequest::logprobs() }, &pass)
     }
 
     /// Adds the gradient of the weighted log-probabilities; returns these.

@@ -85,6 +85,14 @@ fn an_answer_comes_in_pieces_and_ends_where_it_should() {
 
     let interrupted = session.answer(&asked, &drawn(), true, &mut |_| Flow::Stop).unwrap();
     assert_eq!((interrupted[0].tokens, interrupted[0].finish), (1, Finish::Interrupted));
+
+    // Those that had not begun are not begun.
+    let two = prompts(&session, &[(1, "a"), (2, "b")]);
+    let one_at_a_time = Sampling { batch: 1, ..drawn() };
+    let cancelled = session.answer(&two, &one_at_a_time, true, &mut |_| Flow::Cancel).unwrap();
+    let ends = |answer: &Answer| (answer.tokens, answer.finish);
+    let ends: Vec<_> = cancelled.iter().map(ends).collect();
+    assert_eq!(ends, [(1, Finish::Interrupted), (0, Finish::Interrupted)]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl<'a> Local<'a> {
             let first = round * sampling.batch * ROUND;
             let answers =
                 self.session.answer(prompts, &sampling, true, &mut |_| match signals.asked() {
-                    Some(_) => Flow::Stop,
+                    Some(_) => Flow::Cancel,
                     None => Flow::Continue,
                 });
             for (index, answer) in answers.map_err(refusal)?.into_iter().enumerate() {

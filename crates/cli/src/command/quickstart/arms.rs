@@ -146,7 +146,7 @@ impl Exam {
             bar.advance(token.is_last);
             stopped = signals.asked();
             let goes_on = stopped.is_none() && context.terminal.written().is_ok();
-            if goes_on { Flow::Continue } else { Flow::Stop }
+            if goes_on { Flow::Continue } else { Flow::Cancel }
         })?;
         context.terminal.written()?;
         let seconds = begun.elapsed().as_secs_f64();

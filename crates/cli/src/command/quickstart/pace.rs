@@ -153,7 +153,7 @@ fn answer_pace(session: &mut Session, rows: &[Example], train: f64) -> Result<(f
         }
         // At least one step of nothing but generating.
         let is_over = generated >= prompts.len() && last - all_begun > SECONDS;
-        if is_over { Flow::Stop } else { Flow::Continue }
+        if is_over { Flow::Cancel } else { Flow::Continue }
     };
     let config = GenerateConfig { max_active: LANES, ..GenerateConfig::default() };
     let (backend, speaker) = session.loaded()?;

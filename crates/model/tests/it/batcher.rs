@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use compute::Backend;
-use compute::cpu::Precision;
+use compute::Backend as _;
+use compute::cpu::{Cpu, CpuConfig, Precision};
 use model::generate::{
     Batcher, Drawn, Finish, Flow, GenerateConfig, Model, Prompt, Refusal, Request, Room, RowId,
     Sampling, Scoring, TokenMask, generate,
@@ -490,6 +490,43 @@ fn the_likeliest_tokens_are_told() {
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), 9);
+        batcher.close(backend);
+    });
+}
+
+/// A stack of the bytes that are counted is enough for draws with all that a request may ask, and for scores.
+#[test]
+fn the_stack_that_is_counted_is_enough() {
+    let config = CpuConfig { threads: 2, isa: None, precision: Precision::Bf16 };
+    let (base, lora) = tiny("gqa");
+    let Rig { backend, decoder, adapter } =
+        Rig::new(Box::new(Cpu::new(config).unwrap()), &base, &lora);
+    let mut stage = Stage { decoder, adapter, backend: Watched::new(backend) };
+    assert_eq!(stage.backend.reserved(), 0);
+    let room = Room { blocks: 12, rows: 6, row_tokens: 128, prefill_tokens: 70, scores: true };
+    stage.with(|model, backend| {
+        let counted = Batcher::stack_bytes(model, backend, &room).unwrap();
+        let mut batcher = Batcher::new(model, backend, room).unwrap();
+        assert!(backend.reserved() >= counted && backend.reserved() < counted + 64);
+        for row in 0..6 {
+            let request = Request {
+                sampling: Sampling { repetition: 1.1, temperature: 1.0, ..Sampling::default() },
+                mask: Some(Box::new(Allow(|_| (0..VOCAB).collect()))),
+                top_logprobs: 20,
+                ..request(row, random_tokens(row, 100, VOCAB), 28)
+            };
+            batcher.add(request).unwrap();
+        }
+        let mut drawn = 0;
+        while drawn < 6 * 28 {
+            drawn += batcher.step(model, backend).unwrap().len();
+        }
+        batcher.clear();
+        let prefix = random_tokens(1, 30, VOCAB);
+        let tails: Vec<Vec<u32>> = (0..9).map(|seed| random_tokens(seed, 97, VOCAB)).collect();
+        let asked = Scoring { part: 0, prefix: &prefix, tails: &tails, temperature: 1.0 };
+        let scores = batcher.score(model, backend, &asked).unwrap();
+        assert!(scores.iter().all(|scores| scores.len() == 97));
         batcher.close(backend);
     });
 }

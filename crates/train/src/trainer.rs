@@ -6,14 +6,17 @@ mod demand;
 mod initial_adapter;
 mod models;
 mod noise;
+mod open;
 mod output;
 mod plan;
 mod planned;
 mod report;
 mod resume;
+mod rows;
 mod run_loop;
 mod setup;
 mod stand_in;
+mod start;
 mod trial;
 
 use std::path::PathBuf;
@@ -31,9 +34,10 @@ use crate::run::RunFolder;
 pub use audit::{Audit, audit};
 pub use course::Score;
 pub use noise::Lowest;
+pub use open::{template_kwargs, use_template};
 pub use plan::Memory;
 pub use planned::{ParameterCounts, Planned, Resolved, plan};
-pub use setup::{rows, template_kwargs, use_template};
+pub use rows::rows;
 pub use stand_in::StandIn;
 pub use trial::{Trial, TrialConfig};
 
@@ -149,6 +153,6 @@ pub fn train(
     observer: &mut dyn FnMut(&Event),
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Summary> {
-    let mut run = setup::prepare(job, folder, backend, observer)?;
+    let mut run = start::prepare(job, folder, backend, observer)?;
     run_loop::run(&mut run, backend, observer, control)
 }

@@ -106,6 +106,15 @@ pub(super) struct MadeSet {
     sha256: String,
 }
 
+/// What becomes of one row.
+struct MadeRow {
+    /// Its text, for audits.
+    text: AuditText,
+    /// What it says beside tokens.
+    side: Map<String, Value>,
+    sequences: Vec<crate::Sequence>,
+}
+
 impl Maker<'_> {
     /// The rows of a file, and whether the cache had them all.
     pub(super) fn set(
@@ -264,7 +273,7 @@ impl Maker<'_> {
                     }
                     let notes = (&mut findings, &mut draft.tail.preferences);
                     match self.row(batch.first + index, row, reader, notes) {
-                        Ok((text, side, sequences)) if !sequences.is_empty() => {
+                        Ok(MadeRow { text, side, sequences }) if !sequences.is_empty() => {
                             quality::look(&text, &place, &mut findings);
                             draft.tail.tally.add(&text);
                             draft.push(local, &place, &text, values, &side, &sequences);
@@ -286,14 +295,14 @@ impl Maker<'_> {
         }
     }
 
-    /// One row as text for audits, what it says beside tokens, and its sequences.
+    /// Makes one row.
     fn row(
         &self,
         index: usize,
         row: Row,
         reader: &Reader,
         (findings, preferences): (&mut Findings, &mut preferences::Tally),
-    ) -> std::result::Result<(AuditText, Map<String, Value>, Vec<crate::Sequence>), RowError> {
+    ) -> std::result::Result<MadeRow, RowError> {
         let golden = self.context.and_then(|_| context::golden(&row.value)).map(str::to_owned);
         let mut record: Record = reader.read(row, findings)?;
         count_preference(&record, preferences);
@@ -307,7 +316,7 @@ impl Maker<'_> {
             Some(most) => overlong::apply(sequences, most, self.config.overlong, findings)?,
             None => sequences,
         };
-        Ok((text, record.side(), sequences))
+        Ok(MadeRow { text, side: record.side(), sequences })
     }
 }
 

@@ -16,8 +16,6 @@ pub enum Reference {
     Base,
     /// Adapters of the part [`PartName::Reference`]: those that the policy began with.
     Part,
-    /// They were computed before the first step and stand beside the rows.
-    Cached,
 }
 
 impl TrainingSetup {

@@ -8,8 +8,9 @@ use text::Metadata;
 
 use super::Job;
 use super::course::packing;
+use super::open::{remarks, with_tokens_and_template};
 use super::plan;
-use super::setup::{beyond_the_model, remarks, rows, with_tokens_and_template};
+use super::rows::{beyond_the_model, rows};
 use crate::Result;
 use crate::method;
 use crate::recipe::{check, fill_by_data};

@@ -13,7 +13,7 @@ use model::{Base, LoraConfig};
 use serde_json::{Value, json};
 use session::Serving;
 
-use super::setup::Run;
+use super::start::Run;
 use crate::checkpoint::{Best, link_files};
 use crate::models::{TrainingSetup, Values};
 use crate::run::{pretty, remove_any, sync_folder, write_atomic};

@@ -1,7 +1,7 @@
 //! `report.md`: the run in a page.
 
 use super::Summary;
-use super::setup::Run;
+use super::start::Run;
 use crate::Result;
 use crate::run::write_atomic;
 

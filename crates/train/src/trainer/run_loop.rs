@@ -9,7 +9,7 @@ use text::Message;
 
 use super::course::{Judged, StepData};
 use super::noise::{self, Lowest};
-use super::setup::Run;
+use super::start::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::{Best, Contents};
 use crate::events::{Event, StepEvent};

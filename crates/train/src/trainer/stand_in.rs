@@ -16,19 +16,19 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Rows that share nothing and are learned from the second token on.
-    pub(super) fn rows(&self, vocab_size: usize) -> Result<Prepared> {
+    /// Rows of so many sequences, which share nothing and are learned from the second token on.
+    pub(super) fn rows(&self, vocab_size: usize, sequences: usize) -> Result<Prepared> {
         let place = Place { file: std::path::Path::new("").into(), line: 1, element: None };
-        let sequence = |row: usize| {
+        let sequence = |index: usize| {
             let mut tokens = vec![0; self.tokens];
             let mut weights = vec![1.0; self.tokens];
             weights[0] = 0.0;
-            // Rows that begin alike would be computed once.
-            tokens[0] = (row % vocab_size) as u32;
-            let place = place.clone();
-            Sequence { row: row as u64, part: 0, role: 0, tokens, weights, place }
+            // Sequences that begin alike would be computed once.
+            tokens[0] = (index % vocab_size) as u32;
+            let (row, role) = ((index / sequences) as u64, (index % sequences) as u8);
+            Sequence { row, part: 0, role, tokens, weights, place: place.clone() }
         };
-        let train: Vec<Sequence> = (0..self.rows).map(sequence).collect();
+        let train: Vec<Sequence> = (0..self.rows * sequences).map(sequence).collect();
         Ok(Prepared { train: Sequences::in_memory(&train)?, ..Prepared::default() })
     }
 }

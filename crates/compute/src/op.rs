@@ -296,6 +296,25 @@ impl<'a> Linear<'a> {
         Linear { rows, terms, scale: 1.0, bias: None, base: None, out }
     }
 
+    /// How many linears from the first on touch no result of each other.
+    pub(crate) fn independent(list: &[Linear<'_>]) -> usize {
+        let overlaps = |a: Buffer, b: Buffer| {
+            let end = |buffer: Buffer| buffer.offset + buffer.len * buffer.dtype.size();
+            a.region == b.region && a.offset < end(b) && b.offset < end(a)
+        };
+        let needs = |linear: &Linear<'_>, out: Buffer| {
+            let inputs = linear.terms.iter().map(|term| term.input);
+            inputs
+                .chain(linear.bias)
+                .chain(linear.base)
+                .chain([linear.out])
+                .any(|input| overlaps(input, out))
+        };
+        let apart = |a: &Linear<'_>, b: &Linear<'_>| !needs(a, b.out) && !needs(b, a.out);
+        let free = |&index: &usize| list[..index].iter().all(|before| apart(before, &list[index]));
+        (1..list.len()).take_while(free).count() + 1
+    }
+
     /// Panics where the number of terms is not what every device takes. Counting devices ask as well, so a plan
     /// stops before a kernel does.
     pub(crate) fn assert_terms(&self) {

@@ -13,6 +13,7 @@
 //! ```
 
 mod attention;
+mod batch;
 mod columns;
 pub mod differences;
 mod elementwise;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::invariance::{BATCH, parts};
+use super::batch::{BATCH, parts};
 use super::stored::{codes, signed, stored};
 use super::{Row, Trial};
 use crate::op::{Embed, Linear, Term};

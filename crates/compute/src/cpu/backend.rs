@@ -513,7 +513,7 @@ impl Cpu {
         let machine = Machine { pool, isa: *isa, format: *format };
         let mut rest = list;
         while !rest.is_empty() {
-            let count = independent(rest);
+            let count = Linear::independent(rest);
             let terms: Vec<Vec<ProductTerm<'_>>> =
                 rest[..count].iter().map(|linear| product_terms(places, weights, linear)).collect();
             let products: Vec<Product<'_>> = rest[..count]
@@ -596,25 +596,6 @@ impl Cpu {
 fn matrix(weights: &[Option<Loaded>], weight: Weight) -> &Matrix {
     let loaded = weights.get(weight.id as usize).and_then(Option::as_ref);
     &loaded.expect("a weight is used before it is unloaded").matrix
-}
-
-/// How many linears from the first on touch no result of each other.
-pub(super) fn independent(list: &[Linear<'_>]) -> usize {
-    let overlaps = |a: Buffer, b: Buffer| {
-        let end = |buffer: Buffer| buffer.offset + buffer.len * buffer.dtype.size();
-        a.region == b.region && a.offset < end(b) && b.offset < end(a)
-    };
-    let needs = |linear: &Linear<'_>, out: Buffer| {
-        let inputs = linear.terms.iter().map(|term| term.input);
-        inputs
-            .chain(linear.bias)
-            .chain(linear.base)
-            .chain([linear.out])
-            .any(|input| overlaps(input, out))
-    };
-    let apart = |a: &Linear<'_>, b: &Linear<'_>| !needs(a, b.out) && !needs(b, a.out);
-    let free = |&index: &usize| list[..index].iter().all(|before| apart(before, &list[index]));
-    (1..list.len()).take_while(free).count() + 1
 }
 
 fn product_terms<'a>(

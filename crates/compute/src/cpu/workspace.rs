@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Isa;
 use super::attention::backward_words;
 use super::gemm::{GRADIENT_STEPS, PASS_STEPS};
 use super::head::{chunk_reads, steps_at_a_time};
 use super::panel::{Format, PANEL};
 use super::weight::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH, TEMPORARY};
-use super::{Isa, backend};
 use crate::op::{Attention, Head, Linear, WeightGradient};
 use crate::{Buffer, DType, Footprint, Kept, Op, Weight};
 
@@ -43,7 +43,7 @@ impl Workspace {
     fn linear(&mut self, list: &[Linear<'_>]) {
         let mut rest = list;
         while !rest.is_empty() {
-            let (together, later) = rest.split_at(backend::independent(rest));
+            let (together, later) = rest.split_at(Linear::independent(rest));
             self.products(together);
             rest = later;
         }

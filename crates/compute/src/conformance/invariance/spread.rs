@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Part, parts};
+use crate::conformance::batch::{BATCH, Part, parts};
 use crate::conformance::{Row, Trial};
 use crate::op::{
     ColumnSums, Head, HeadGradients, HeadOutputs, HeadWeightGradient, ScaleColumns, ScatterAdd,
@@ -111,7 +111,7 @@ fn scatter_add(t: &mut Trial<'_>) {
 fn scale_columns(t: &mut Trial<'_>) {
     let cols = 37;
     let (factors, bias) = (t.f32(cols), Some(t.f32(cols)));
-    let [x, base] = [(); 2].map(|()| t.random(super::BATCH * cols));
+    let [x, base] = [(); 2].map(|()| t.random(BATCH * cols));
     parts(t, |t, part: &Part| {
         let (x, base) = (t.upload(part.of(&x), t.operand()), t.upload(part.of(&base), DType::F32));
         let out = t.out(x.len, t.operand());

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use compute::cpu::Precision;
+use compute::Precision;
 use data::source::Row;
 use data::{Config, Location, Reading, Source, SupervisionOptions, Validation, Wanted};
 use hub::Resolved;

@@ -1,4 +1,4 @@
-//! What is kept of a sitting: JSON for programs, rows for `docs/benchmarks.md`.
+//! What is kept of a sitting: JSON for programs, rows for `docs/log/`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,7 +92,7 @@ impl<'a> Report<'a> {
         versions
     }
 
-    /// Rows for `docs/benchmarks.md`.
+    /// Rows for `docs/log/`.
     pub(super) fn markdown(&self) -> String {
         let mut rows: Vec<String> = Vec::new();
         for held in &self.held {

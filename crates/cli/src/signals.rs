@@ -1,4 +1,5 @@
-//! Signals as flags that a loop looks at between two pieces of work.
+//! Signals as flags that a loop looks at between two pieces of work. Before the first step a guard
+//! ends the process after 0.6 s where no loop has looked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

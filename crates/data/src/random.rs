@@ -1,5 +1,7 @@
 //! Randomness as a hash: the same question has the same answer in any order,
 //! on any number of threads and in a resumed run.
+//!
+//! Repeats the four lines of the hash in `compute`, because this crate knows no device.
 
 /// Mixes words into one.
 pub const fn key(words: &[u64]) -> u64 {

@@ -1,7 +1,9 @@
 //! Which rows are kept back for validation.
 //!
 //! Rows that belong together (near-duplicates, a customer's, a moment's) stay on one side. Whether a part is
-//! kept back depends on the seed and on the part alone, so that rows added later move none of the old ones.
+//! kept back depends on the seed and on the part alone, so that rows added later move none of the old ones. The
+//! fraction is therefore met on average, not to the row. With strata each one gives its share exactly, and a few rows
+//! may change sides when rows are added.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

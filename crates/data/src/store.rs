@@ -2,7 +2,10 @@
 //!
 //! A set is what became of one file: its rows as sequences, their texts and fingerprints for audits, and
 //! everything that was found on the way. It lies in a folder of the cache or in memory; either way only
-//! what is needed to find a row again is held, so a set may be larger than memory.
+//! what is needed to find a row again is held, 20 bytes a sequence, so a set may be larger than memory.
+//!
+//! A shard has 1,024 rows or 4 MB and is renamed into place when it is whole, so a kill loses one shard. Its parts and
+//! sequences carry a CRC-32. A damaged shard is prepared again when a run begins; damage that appears later is an error.
 
 mod bytes;
 mod folder;

@@ -2,7 +2,8 @@
 //! vocabulary, and how often their likeliest token is the same.
 //!
 //! The models run one after the other. The first leaves its logits in a file, the second is compared
-//! with them as it runs: memory never holds both.
+//! with them as it runs: memory never holds both. A merged model runs in operands that hold what was written, and a
+//! likeliest token counts only where one model prefers it by more than rounding.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Write as _};

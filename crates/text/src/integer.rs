@@ -2,7 +2,7 @@
 //!
 //! `serde_json` rounds them to a float. Its feature `arbitrary_precision` would keep them, but it
 //! breaks internally tagged enums (tokenizer files are read into them) and turns every number of
-//! every row into a string. So only these numbers are kept as digits: as an object with one key
+//! every row into a string (lists of ids were read at 29 MB/s instead of 75). So only these numbers are kept as digits: as an object with one key
 //! that no file has.
 
 use serde_json::{Map, Value};

@@ -1,5 +1,9 @@
 //! From the recipe's optimizer to steps over everything that is trained, with the rates that
 //! parts of it may have of their own.
+//!
+//! Weight decay applies to what transformers' Trainer chooses by name: all but norms and biases, so DoRA's magnitudes
+//! too. Embeddings keep 32-bit moments under `adamw8bit`, as Trainer tells bitsandbytes. A fused tensor (`qkv_proj`) is
+//! one parameter: blocks, moments and statistics are those of the tensor as it is stored.
 
 use compute::op::Optimize;
 use compute::{Backend, Op, Optimizer, Parameter};

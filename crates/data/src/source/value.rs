@@ -1,4 +1,6 @@
 //! Values of Arrow as JSON.
+//!
+//! A struct of Arrow has every field of every row, so a null in it is a field that was absent. Nulls of JSON stay.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{

@@ -1,5 +1,8 @@
 //! Whether what is learned of a turn is what the turn says: its content, its reasoning, the names
 //! and the argument values of its calls, each of them and none twice.
+//!
+//! The learned text is that of the tokens up to the first one at which the model stops. Contents may be in it in any form
+//! that templates give them: trimmed, indented, JSON with or without escapes, Python, XML.
 
 use std::borrow::Cow;
 

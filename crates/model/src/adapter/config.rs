@@ -1,4 +1,9 @@
 //! What an adapter covers, and how strongly.
+//!
+//! Over a base that ties its head to the embedding, PEFT's `ensure_weight_tying` decides. With it, an embedding that is
+//! saved as a whole takes the head along, and both tensors are written, because PEFT looks for both. Without it the head
+//! keeps the base's values from then on, in generation, training and the merged folder. What a file holds beyond
+//! `modules_to_save` is embedding and head of a resized vocabulary: never trained, saved again.
 
 use std::collections::BTreeMap;
 

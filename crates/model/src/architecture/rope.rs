@@ -1,5 +1,16 @@
 //! Rotary positions: base, scaling and the part of a head that is rotated, in
 //! the spellings of transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`).
+//!
+//! LongRoPE (Phi-3 128k, 3.5, 4-mini): a pass over more tokens than `original_max_position_embeddings` uses the long
+//! frequencies at all of its positions. In training and evaluation the length is that of the row, tokens that nobody
+//! reads included. In generation it is that of prompt and answer so far; when an answer passes the limit, all of its
+//! keys are computed again. transformers takes the longest row of a batch with its padding, we take each row's own
+//! length. One difference remains there as here: an answer that passes the limit is trained with the long frequencies
+//! from its first token and generated with the short ones up to the limit. Sequences on both sides of the limit share
+//! no prefix.
+//!
+//! `dynamic` scaling beyond its limit is refused. transformers changes the frequencies with every token there, leaves
+//! earlier keys as they are, and keeps the largest length that it has seen: an answer is not what training computes.
 
 use std::f64::consts::TAU;
 

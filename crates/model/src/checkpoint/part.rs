@@ -1,4 +1,7 @@
 //! Rows of a tensor, as a backend or the host wants them.
+//!
+//! NaN and infinity are refused here, where values are read anyway. An embedding that stays in its mapped file is read once
+//! for that, 8 MB at a time: looking only at rows as they are used would name the tensor after hours, or never.
 
 use std::ops::Range;
 use std::path::Path;

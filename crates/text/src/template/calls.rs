@@ -2,7 +2,8 @@
 //!
 //! Most templates take the arguments as an object. Some add them to a text, so that Python fails on
 //! an object; and some write calls only where the content is `none`, or fail where it is. Users of
-//! transformers rewrite their rows for these by hand.
+//! transformers rewrite their rows for these by hand. Here a probe is rendered in every form, that of transformers
+//! first, and the first form in which the call is written is used.
 
 use serde_json::{Map, Value, json};
 

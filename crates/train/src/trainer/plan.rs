@@ -1,4 +1,7 @@
 //! How a run fits into memory, and what would help where it does not.
+//!
+//! Size of micro-batches and recomputation of layers follow from the memory and are written into the recipe. Micro-batches
+//! have 1,024 tokens where these fit, and more only where rows share long beginnings, which each micro-batch computes.
 
 use compute::{MemoryLimits, OptimizerKind};
 use keys::{Document, Settings as _};

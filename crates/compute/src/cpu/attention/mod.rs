@@ -3,7 +3,8 @@
 //! A *row* here is one query of one head; the heads that share keys stand next to each other.
 //! Keys are taken in tiles of [`TILE`] positions. What a row gets is a chain of its own: within
 //! a tile it adds in a fixed order, tiles come in ascending order, and a tile or key that it does
-//! not see changes nothing. So its bits depend neither on the other rows nor on runs.
+//! not see changes nothing. So its bits depend neither on the other rows nor on runs. Tiles are aligned to positions from
+//! the start of the sequence, not of the segment: a shared prefix has the bits of a repeated one.
 
 mod backward;
 mod element;

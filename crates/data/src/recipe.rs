@@ -27,109 +27,109 @@ const FORMATS: &[&str] = &[
 pub const KEYS: &[Key] = &[
     Key::entries("data.train").shorthand("path").required().doc("What to train on."),
     Key::path("data.train[].path")
-        .doc("A file, a folder of files or a glob: JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text; also behind gzip or zstd."),
+        .doc("Training rows: a file, a folder of files or a glob. JSON Lines, JSON, CSV, TSV, Parquet, Arrow or text, also compressed with gzip or zstd."),
     Key::text("data.train[].name")
-        .doc("Entry of the LLaMA-Factory dataset_info.json that `path` names."),
+        .doc("Entry to read, if `path` is a LLaMA-Factory dataset_info.json."),
     Key::choice("data.train[].format", FORMATS)
         .default("auto")
-        .doc("Shape of the records; `auto` finds it by looking."),
+        .doc("Format of the training rows. auto detects it."),
     Key::map("data.train[].columns")
-        .doc("The format's column: the file's column, also inside another as `instances.0.output`."),
-    Key::text("data.train[].system").doc("System message of conversations that bring none."),
-    Key::int("data.train[].limit", 1, i64::MAX).unit("rows").doc("Takes only so many rows."),
+        .doc("Column names in the training file: maps a column of the format to one of the file. Dots reach into nested values, as in `instances.0.output`."),
+    Key::text("data.train[].system").doc("System message for training conversations that have none."),
+    Key::int("data.train[].limit", 1, i64::MAX).unit("rows").doc("Maximum number of rows to take from this source."),
     Key::bool("data.train[].shuffle")
         .default("false")
-        .doc("Whether `limit` takes rows by the seed, and not the first ones. Training shuffles in any case."),
+        .doc("Let `limit` take random rows, by the seed, instead of the first ones. Training shuffles in any case."),
     Key::int("data.train[].repeat", 1, 1000)
         .excludes(&["data.train[].weight"])
         .default("1")
-        .doc("How often a row stands in an epoch."),
+        .doc("Number of times a row of this source appears in an epoch."),
     Key::float("data.train[].weight", 0.0, f64::INFINITY)
         .above_min()
-        .doc("Share of the mixture; sources without one have 1."),
+        .doc("Weight of this source in the mixture. Sources without one have weight 1."),
     Key::text("data.train[].hub")
         .excludes(&["data.train[].path"])
-        .doc("Data set on the hub: owner/name."),
-    Key::text("data.train[].config").doc("Configuration of the hub data set."),
-    Key::text("data.train[].split").doc("Split of the hub data set; train without it."),
-    Key::text("data.train[].revision").doc("Branch, tag or commit of the hub data set."),
+        .doc("Training rows from a data set on the hub: owner/name."),
+    Key::text("data.train[].config").doc("Configuration of the hub data set to train on."),
+    Key::text("data.train[].split").doc("Split of the hub data set to train on. By default train."),
+    Key::text("data.train[].revision").doc("Branch, tag or commit of the hub data set to train on."),
     Key::choice("data.mixture", &["first", "all"])
         .default("first")
-        .doc("When an epoch of weighted sources ends: with the first that is through, or when all are."),
+        .doc("When an epoch over weighted sources ends: when the first source is used up, or when all are."),
     Key::section("data.validation").shorthand("path").doc("What to validate on."),
     Key::float("data.validation.fraction", 0.0, 1.0)
         .below_max()
         .excludes(&["data.validation.path", "data.validation.hub"])
-        .doc("Share of the training rows that is kept back."),
+        .doc("Fraction of the training rows to hold out for validation."),
     Key::text("data.validation.by")
         .default("cluster")
-        .doc("What is kept back as a whole: row, cluster (rows that are nearly the same), group:<column>, or time:<column> (the latest)."),
+        .doc("What the validation split keeps together: row, cluster (near-duplicate rows), group:<column>, or time:<column>, which holds out the latest rows."),
     Key::text("data.validation.stratify")
-        .doc("Column of whose every value the share is kept back."),
+        .doc("Column to stratify the validation split by: the fraction is held out for each of its values."),
     Key::path("data.validation.path").doc("File of validation rows."),
     Key::text("data.validation.hub")
         .excludes(&["data.validation.path"])
-        .doc("Validation rows from a data set on the hub."),
-    Key::text("data.validation.config").doc("Configuration of the hub data set."),
-    Key::text("data.validation.split").doc("Split of the hub data set; validation without it."),
-    Key::text("data.validation.revision").doc("Branch, tag or commit of the hub data set."),
+        .doc("Validation rows from a data set on the hub: owner/name."),
+    Key::text("data.validation.config").doc("Configuration of the hub data set to validate on."),
+    Key::text("data.validation.split").doc("Split of the hub data set to validate on. By default validation."),
+    Key::text("data.validation.revision").doc("Branch, tag or commit of the hub data set to validate on."),
     Key::choice("data.validation.format", FORMATS)
         .default_by("the first file of `data.train`")
-        .doc("Shape of the validation records."),
+        .doc("Format of the validation rows."),
     Key::map("data.validation.columns")
         .default_by("the first file of `data.train`")
-        .doc("The format's column: the validation file's column."),
+        .doc("Column names in the validation file: maps a column of the format to one of the file."),
     Key::text("data.validation.system")
         .default_by("the first file of `data.train`")
-        .doc("System message of validation conversations that bring none."),
+        .doc("System message for validation conversations that have none."),
     Key::entries("data.test")
         .shorthand("path")
-        .doc("Rows that are never trained on: those of them that stand in training are found."),
-    Key::path("data.test[].path").required().doc("A file, a folder or a glob."),
+        .doc("Rows that must not be trained on. Training rows that match them are reported."),
+    Key::path("data.test[].path").required().doc("Test rows: a file, a folder or a glob. They are not trained on, and training rows that match them are reported."),
     Key::choice("data.test[].format", FORMATS)
         .default("auto")
-        .doc("Shape of the records; `auto` finds it by looking."),
-    Key::map("data.test[].columns").doc("The format's column: the file's column."),
+        .doc("Format of the test rows. auto detects it."),
+    Key::map("data.test[].columns").doc("Column names in the test file: maps a column of the format to one of the file."),
     Key::choice("data.train_on", &["all", "last", "weighted"])
         .default("all")
-        .doc("Which turns are learned: all that have no weight of 0, the last, or each by its `weight`."),
+        .doc("Turns that are trained on: all whose weight is not 0, only the last, or each by its `weight`."),
     Key::list("data.roles", &Kind::Text)
         .items(1, 8)
         .default("[assistant]")
-        .doc("Whose turns are learned."),
+        .doc("Roles whose turns are trained on."),
     Key::choice("data.reasoning", &["keep", "strip"])
         .default("keep")
-        .doc("Whether the reasoning of a turn is learned, or taken out of the rows."),
-    Key::section("data.system").shorthand("policy").doc("What becomes of system messages."),
+        .doc("Train on the reasoning of a turn (keep), or remove it from the rows (strip)."),
+    Key::section("data.system").shorthand("policy").doc("What to do with system messages."),
     Key::choice("data.system.policy", &["keep", "drop"])
         .excludes(&["data.system.set"])
         .default("keep")
-        .doc("They stay, or are taken out."),
-    Key::text("data.system.set").doc("Text that takes the place of every system message."),
-    Key::section("data.context").shorthand("retrieve").doc("Passages that stand in front of prompts, for training to answer from them."),
-    Key::path("data.context.retrieve").doc("Folder or file of documents to retrieve from, by BM25."),
-    Key::int("data.context.k", 1, 100).default("3").doc("Passages retrieved for a prompt."),
+        .doc("Keep the system messages of the rows, or drop them."),
+    Key::text("data.system.set").doc("Text that replaces every system message."),
+    Key::section("data.context").shorthand("retrieve").doc("Retrieved passages in front of prompts, to train answering from them."),
+    Key::path("data.context.retrieve").doc("Folder or file of documents. Passages retrieved from them by BM25 are put in front of the prompts."),
+    Key::int("data.context.k", 1, 100).default("3").doc("Number of passages retrieved for a prompt."),
     Key::int("data.context.distractors", 0, 100)
         .default("1")
-        .doc("Further passages that have nothing to do with the prompt."),
-    Key::int("data.context.words", 20, 10_000).default("200").unit("words").doc("Length of a passage, about."),
+        .doc("Number of unrelated passages added to a prompt."),
+    Key::int("data.context.words", 20, 10_000).default("200").unit("words").doc("Approximate length of a retrieved passage."),
     Key::float("data.context.without", 0.0, 1.0)
         .default("0.0")
-        .doc("Share of the rows that get distractors only."),
+        .doc("Fraction of the rows that get only unrelated passages."),
     Key::int("data.max_seq_len", 2, i64::MAX)
         .or(&["auto"])
         .default("auto")
         .unit("tokens")
-        .doc("Longest row; `auto` takes the longest there is."),
+        .doc("Maximum length of a row. auto is the length of the longest row."),
     Key::choice("data.overlong", &["error", "truncate", "split", "skip"])
         .default("error")
-        .doc("What happens to rows that are longer: split cuts dialogues between turns and texts into windows."),
+        .doc("What to do with rows longer than `data.max_seq_len`. split cuts dialogues between turns and texts into windows."),
     Key::choice("data.on_error", &["stop", "skip"])
         .default("stop")
-        .doc("What happens to rows that cannot be used: all are named and nothing is trained, or they are left out and listed."),
+        .doc("What to do with unusable rows: stop lists them all and trains nothing; skip leaves them out and lists them."),
     Key::list("data.accept", &Kind::Text)
         .default("[]")
-        .doc("Errors of `check` that shall not stop the run, by name."),
+        .doc("Names of `check` errors that do not stop the run."),
 ];
 
 /// Reads the section of a recipe.
@@ -210,7 +210,7 @@ fn validation(document: &Document, train: &[Source]) -> Result<Validation, Probl
         && share.parse().is_ok_and(|share| (0.0..1.0).contains(&share))
         && !path.exists()
     {
-        let message = format!("`{share}` is no file");
+        let message = format!("`{share}` is not a file");
         let hint = format!("for a share of the rows: `validation: {{fraction: {share}}}`");
         return Err(group.problem("path", message, Some(hint)));
     }
@@ -237,7 +237,7 @@ fn by(group: &Section<'_>) -> Result<By, Problem> {
         Some(("time", column)) if !column.is_empty() => Ok(By::Time(column.trim().to_owned())),
         Some(("group", column)) if !column.is_empty() => Ok(By::Group(column.trim().to_owned())),
         _ => {
-            let message = format!("`{text}` is nothing that rows are kept back by");
+            let message = format!("`{text}` is not a unit to hold out rows by");
             let hint = "one of row, cluster, time:<column>, group:<column>";
             Err(group.problem("by", message, Some(hint.into())))
         }
@@ -393,7 +393,7 @@ mod tests {
             read("data: {train: a.json, validation: {fraction: 0.1, by: \"time:day\"}}").unwrap();
         assert_eq!(config.validation, by(By::Time("day".into())));
         let error = read("data: {train: a.json, validation: 0.1}").unwrap_err();
-        assert_eq!(error, "`0.1` is no file");
+        assert_eq!(error, "`0.1` is not a file");
         assert!(read("data: {train: a.json, validation: \"2024\"}").is_ok());
         let config = read("data: {train: a.json, validation: {fraction: 0}}").unwrap();
         assert_eq!(config.validation, Validation::None);

@@ -37,6 +37,23 @@ pub(crate) fn range(kind: &Kind) -> Option<String> {
     }
 }
 
+/// Upper bounds from here on only guard against slips: no sensible value comes near them.
+const GUARD: i64 = 1 << 20;
+/// The same for numbers with a fraction.
+const FLOAT_GUARD: f64 = 1e4;
+
+/// The range that help and docs show. Bounds that are only guards are left out; the message of a value that is
+/// refused names them.
+fn shown_range(kind: &Kind) -> Option<String> {
+    match *kind {
+        Kind::Int { min, max } if max >= GUARD => range(&Kind::Int { min, max: i64::MAX }),
+        Kind::Float { min, max, open_min, .. } if max >= FLOAT_GUARD => {
+            range(&Kind::Float { min, max: f64::INFINITY, open_min, open_max: false })
+        }
+        _ => range(kind),
+    }
+}
+
 /// What a key takes, in words: "a whole number, 1 to 4096, or `auto`".
 pub(crate) fn describe(key: &Key) -> String {
     let words: Vec<String> = key.words.iter().map(|word| format!("`{word}`")).collect();
@@ -48,7 +65,7 @@ pub(crate) fn describe(key: &Key) -> String {
 }
 
 fn kind_in_words(kind: &Kind) -> Option<String> {
-    let with_range = |name: &str| match range(kind) {
+    let with_range = |name: &str| match shown_range(kind) {
         Some(range) => format!("{name}, {range}"),
         None => name.to_owned(),
     };

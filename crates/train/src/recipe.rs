@@ -20,18 +20,15 @@ pub use distill::DISTILL_KEYS;
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
 
-/// What is asked for first: the model.
+/// The model.
 const MODEL_KEYS: &[Key] = &[
     Key::section("model").shorthand("id").doc("Model to start from."),
     Key::path_or_name("model.id")
         .required()
-        .doc("Hub id, folder, .gguf file, adapter folder or run folder."),
+        .doc("Model to train: hub id, folder, .gguf file, adapter folder or run folder."),
     Key::text("model.revision").doc("Branch, tag or commit of a hub model."),
-    Key::text("model.chat_template").doc(
-        "File with a chat template, or the name of one: one of the model's own, or chatml. \
-             Without it, rows with tools take the model's template tool_use, if there is one.",
-    ),
-    Key::map("model.template_kwargs").doc("Variables for the chat template."),
+    Key::text("model.chat_template").doc("Chat template: a file, the name of one of the model's templates, or chatml. By default the model's own; rows with tools use its tool_use template if it has one."),
+    Key::map("model.template_kwargs").doc("Extra variables for the chat template."),
 ];
 
 /// Values of `adapter.type` that train an adapter.
@@ -42,14 +39,14 @@ const ADAPTER_KEYS: &[Key] = &[
     Key::section("adapter").shorthand("type").doc("What is trained over the frozen base."),
     Key::choice("adapter.type", &["lora", "rslora", "dora", "pissa", "none"])
         .default("lora")
-        .doc("Kind of adapter; none trains the model itself."),
+        .doc("Kind of adapter. none trains the model's own weights."),
     Key::int("adapter.rank", 1, 4096)
-        .when("adapter.type", ADAPTERS).default_by("number of rows").doc("Rank of the matrices."),
+        .when("adapter.type", ADAPTERS).default_by("number of rows").doc("Rank of the adapter matrices."),
     Key::float("adapter.alpha", 0.0, 1e6)
         .when("adapter.type", ADAPTERS)
         .above_min()
         .default_by("rank")
-        .doc("Strength: scaling is alpha / rank (rslora: alpha / sqrt(rank))."),
+        .doc("Strength of the adapter: scaling is alpha / rank (rslora: alpha / sqrt(rank))."),
     Key::list("adapter.target_modules", &Kind::Text)
         .when("adapter.type", ADAPTERS)
         .items(1, 64)
@@ -58,36 +55,36 @@ const ADAPTER_KEYS: &[Key] = &[
         .doc("Linear layers that get an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj (Phi-3: qkv_proj, o_proj, gate_up_proj, down_proj)."),
     Key::map("adapter.rank_pattern")
         .when("adapter.type", ADAPTERS)
-        .doc("Ranks of single modules: a name or regular expression that ends the module's path, and its rank."),
+        .doc("Ranks of individual modules. A key is a name or regular expression that matches the end of a module's path; its value is the rank."),
     Key::map("adapter.alpha_pattern")
-        .when("adapter.type", ADAPTERS).doc("As `rank_pattern`, for alpha."),
+        .when("adapter.type", ADAPTERS).doc("Alphas of individual modules, with keys as in `adapter.rank_pattern`."),
     Key::list("adapter.modules_to_save", &Kind::Text)
         .when("adapter.type", ADAPTERS)
         .default("[]")
-        .doc("Modules of the base that are trained as a whole and saved with the adapter, lm_head say. Where the base ties its head to the embedding, embed_tokens trains and saves both as one matrix; with lm_head beside it they are two."),
+        .doc("Modules of the base that are trained whole and saved with the adapter, such as lm_head. If the base ties its head to the embedding, embed_tokens trains and saves both as one matrix; with lm_head beside it they become two."),
     Key::list("adapter.trainable_tokens", &Kind::Text)
         .when("adapter.type", ADAPTERS)
         .or(&["added"])
         .default("[]")
-        .doc("Tokens whose rows of embedding and head are trained; added means those of `tokenizer`."),
+        .doc("Tokens whose embedding and head rows are trained. added means the tokens that `tokenizer` adds."),
     Key::float("adapter.loraplus_lr_ratio", 0.0, 1e4)
         .when("adapter.type", ADAPTERS)
         .above_min()
         .default("1.0")
         .on_resume(Resume::WithNote)
-        .doc("LoRA+: rate of lora_B over that of lora_A."),
+        .doc("LoRA+: learning rate of lora_B divided by that of lora_A."),
     Key::float("adapter.dropout", 0.0, 1.0)
         .when("adapter.type", ADAPTERS)
         .below_max()
         .default("0.0")
-        .doc("Share of the adapters' inputs that is dropped in training."),
+        .doc("Dropout probability of the adapter inputs during training."),
     Key::choice("adapter.from", &["continue", "stack"])
         .when("adapter.type", ADAPTERS)
         .default_by("model")
-        .doc("What happens to an adapter that the model brings along: it is trained on, or frozen under a new one."),
+        .doc("If the model is an adapter: continue training it, or freeze it and stack a new one."),
     Key::choice("quantization", &["none", "nf4", "int8"])
         .default("none")
-        .doc("How the base's linear layers are kept: nf4 (4 bits, double quantised, as bitsandbytes), int8. A GGUF or bitsandbytes base keeps its own blocks."),
+        .doc("Storage of the base's linear layers: nf4 (4 bits, double quantised, as in bitsandbytes) or int8. A GGUF or bitsandbytes base keeps its own blocks."),
 ];
 
 /// A decay of an optimizer.
@@ -104,156 +101,153 @@ const TRAIN_KEYS: &[Key] = &[
     Key::int("train.max_steps", 1, 1 << 40)
         .on_resume(Resume::WithNote)
         .unit("steps")
-        .doc("Optimizer steps, in place of epochs."),
+        .doc("Number of optimizer steps, instead of `train.epochs`."),
     Key::int("train.batch_size", 1, 1 << 20)
         .excludes(&["train.tokens_per_step"])
         .default_by("method and number of rows")
         .unit("rows")
-        .doc("Rows in an optimizer step."),
+        .doc("Rows per optimizer step. A preference pair counts as one row."),
     Key::int("train.tokens_per_step", 1, 1 << 30)
         .unit("tokens")
-        .doc("Tokens in an optimizer step, as rendered, in place of rows."),
+        .doc("Tokens per optimizer step, as rendered, instead of `train.batch_size`."),
     Key::float("train.learning_rate", 0.0, 1.0)
         .above_min()
         .default_by("method and adapter")
         .on_resume(Resume::WithNote)
-        .doc("Largest learning rate."),
-    Key::section("train.schedule").shorthand("type").doc("How the rate goes."),
+        .doc("Peak learning rate."),
+    Key::section("train.schedule").shorthand("type").doc("Learning rate schedule."),
     Key::choice("train.schedule.type", &["cosine", "linear", "constant"])
         .default("cosine")
         .on_resume(Resume::WithNote)
-        .doc("Shape after warm-up."),
+        .doc("Shape of the learning rate after warm-up."),
     Key::float("train.schedule.warmup_ratio", 0.0, 1.0)
         .default("0.03")
         .on_resume(Resume::WithNote)
-        .doc("Share of the steps in which the rate rises."),
+        .doc("Fraction of the steps used for learning rate warm-up."),
     Key::int("train.schedule.warmup_steps", 0, 1 << 40)
         .excludes(&["train.schedule.warmup_ratio"])
         .on_resume(Resume::WithNote)
         .unit("steps")
-        .doc("Steps in which the rate rises, in place of a share."),
+        .doc("Number of learning rate warm-up steps, instead of `train.schedule.warmup_ratio`."),
     Key::float("train.schedule.min_ratio", 0.0, 1.0)
         .default("0.0")
         .on_resume(Resume::WithNote)
-        .doc("The rate at the end, as a share of the largest."),
-    Key::section("train.optimizer").shorthand("type").doc("How gradients become updates."),
+        .doc("Final learning rate as a fraction of the peak."),
+    Key::section("train.optimizer").shorthand("type").doc("Optimizer."),
     Key::choice(
         "train.optimizer.type",
         &["adamw", "adamw8bit", "lion", "adafactor", "muon", "sgd"],
     )
     .default("adamw")
-    .doc("Kind of optimizer. Muon makes the update of every matrix orthogonal, lora_A and lora_B each for itself, and leaves embeddings, heads, norms and biases to AdamW. adamw8bit keeps the moments of embeddings, and of tensors of fewer than 4096 numbers, in 32 bits. A fused matrix (qkv_proj) is one matrix."),
+    .doc("Optimizer. muon orthogonalises the update of each matrix (lora_A and lora_B separately) and leaves embeddings, heads, norms and biases to AdamW. adamw8bit keeps the moments of embeddings, and of tensors with fewer than 4096 numbers, in 32 bits. A fused matrix (qkv_proj) is one matrix."),
     Key::float("train.optimizer.weight_decay", 0.0, 10.0)
         .default("0.0")
-        .doc("Weight decay of everything but norms and biases. It is decoupled, but for sgd: there it is coupled (added to the gradient), as in torch.optim.SGD."),
+        .doc("Weight decay of all parameters except norms and biases. It is decoupled, except for sgd, where it is added to the gradient as in torch.optim.SGD."),
     Key::list("train.optimizer.betas", BETA)
         .items(2, 2)
         .when("train.optimizer.type", &["adamw", "adamw8bit", "muon"])
         .default("[0.9, 0.999]")
-        .doc("Decay of the first and second moments."),
+        .doc("Decay rates of the first and second moments."),
     Key::list("train.optimizer.betas", BETA)
         .items(2, 2)
         .when("train.optimizer.type", &["lion"])
         .default("[0.9, 0.99]")
-        .doc("Decay of the momentum, in the update and as it is kept."),
+        .doc("Decay rates of the momentum: for the update, and for the stored momentum."),
     Key::float("train.optimizer.momentum", 0.0, 1.0)
         .below_max()
         .when("train.optimizer.type", &["muon"])
         .default("0.95")
-        .doc("Decay of the momentum."),
+        .doc("Decay rate of the momentum."),
     Key::float("train.optimizer.momentum", 0.0, 1.0)
         .below_max()
         .when("train.optimizer.type", &["sgd"])
         .default("0.9")
-        .doc("Decay of the momentum."),
+        .doc("Decay rate of the momentum."),
     Key::bool("train.optimizer.nesterov")
         .when("train.optimizer.type", &["muon"])
         .default("true")
-        .doc("Whether the momentum looks ahead."),
+        .doc("Use Nesterov momentum."),
     Key::bool("train.optimizer.nesterov")
         .when("train.optimizer.type", &["sgd"])
         .default("false")
-        .doc("Whether the momentum looks ahead."),
+        .doc("Use Nesterov momentum."),
     Key::float("train.optimizer.eps", 0.0, 1.0)
         .above_min()
         .when("train.optimizer.type", &["adamw", "adamw8bit", "muon"])
         .default("1.0e-8")
-        .doc("Added to the root of the second moment."),
+        .doc("Constant added to the square root of the second moment."),
     Key::float("train.max_grad_norm", 0.0, 1e9)
         .above_min()
         .or(&["none"])
         .default("1.0")
-        .doc("Longer gradients are shortened to this norm."),
+        .doc("Clip the global gradient norm to this value. none turns clipping off."),
     Key::section("train.evaluate_every")
         .shorthand("steps")
-        .doc("How often the validation loss is taken."),
+        .doc("How often to validate."),
     Key::int("train.evaluate_every.steps", 1, 1 << 40)
         .excludes(&["train.evaluate_every.tokens", "train.evaluate_every.minutes"])
         .default_by("number of steps")
         .on_resume(Resume::Free)
         .unit("steps")
-        .doc("After so many steps."),
+        .doc("Validate after this many steps."),
     Key::int("train.evaluate_every.tokens", 1, 1 << 50)
         .excludes(&["train.evaluate_every.minutes"])
         .on_resume(Resume::Free)
         .unit("tokens")
-        .doc("After so many tokens."),
+        .doc("Validate after this many training tokens."),
     Key::float("train.evaluate_every.minutes", 0.0, 1e6)
         .above_min()
         .on_resume(Resume::Free)
         .unit("minutes")
-        .doc("After so many minutes; where they fall differs from run to run."),
+        .doc("Validate after this many minutes. The steps at which this happens differ from run to run."),
     Key::choice("train.best", &["lowest", "late"])
         .default("lowest")
         .on_resume(Resume::Free)
-        .doc(
-            "Step that is kept: the one with the lowest validation loss, or the latest whose loss lies \
-             within one standard error of the lowest, for few validation rows.",
-        ),
-    Key::section("train.save").shorthand("minutes").doc("How often a checkpoint is written."),
+        .doc("Step that is kept. lowest: the one with the best validation result. late: the latest one whose validation loss is within one standard error of the lowest, for few validation rows."),
+    Key::section("train.save").shorthand("minutes").doc("How often to save a checkpoint."),
     Key::float("train.save.minutes", 0.0, 1e6)
         .above_min()
         .default("10")
         .on_resume(Resume::Free)
         .unit("minutes")
-        .doc("After so many minutes."),
+        .doc("Save a checkpoint after this many minutes."),
     Key::int("train.save.steps", 1, 1 << 40)
         .excludes(&["train.save.minutes"])
         .on_resume(Resume::Free)
         .unit("steps")
-        .doc("After so many steps."),
+        .doc("Save a checkpoint after this many steps."),
     Key::int("train.save.keep", 1, 1000)
         .default("2")
         .on_resume(Resume::Free)
-        .doc("How many checkpoints stay."),
+        .doc("Number of checkpoints to keep."),
     Key::section("train.sample")
-        .doc("Prompts that are answered whenever the validation loss is taken."),
+        .doc("Prompts that the model answers at every validation."),
     Key::list("train.sample.prompts", &Kind::Text)
         .default("[]")
         .on_resume(Resume::Free)
-        .doc("User messages."),
+        .doc("User messages that the model answers at every validation."),
     Key::text("train.sample.system")
         .on_resume(Resume::Free)
-        .doc("System message before each of them."),
+        .doc("System message before each sample prompt."),
     Key::int("train.sample.max_new_tokens", 1, 1 << 20)
         .default("128")
         .on_resume(Resume::Free)
         .unit("tokens")
-        .doc("Longest answer."),
+        .doc("Maximum length of a sample answer."),
     Key::float("train.neftune_noise_alpha", 0.0, 1e3)
         .later("")
-        .doc("Strength of noise on the embeddings while training."),
+        .doc("Strength of the NEFTune noise on the embeddings during training."),
     Key::list("train.layers", &Kind::Text)
         .items(1, 4096)
-        .doc("Layers to train, the rest stays frozen: numbers from 0, ranges as 8-15, or last 4."),
+        .doc("Layers to train; the others stay frozen. Takes numbers from 0, ranges such as 8-15, or last 4."),
     Key::float("train.embedding_learning_rate", 0.0, 1.0)
         .above_min()
         .default_by("train.learning_rate")
         .on_resume(Resume::WithNote)
-        .doc("Largest learning rate of embeddings, heads and trained tokens."),
+        .doc("Peak learning rate of embeddings, heads and trained tokens."),
 ];
 
-/// What stands at the end of a recipe.
+/// The remaining keys.
 const LAST_KEYS: &[Key] = &[
     Key::any("evaluate")
         .later("`tunesmith quickstart` shows an evaluation; tasks come with `eval`")
@@ -268,43 +262,48 @@ const LAST_KEYS: &[Key] = &[
     Key::any("log")
         .later("events.jsonl in the run folder holds everything")
         .doc("Further readers of the events."),
-    Key::section("tokenizer").doc("What the tokenizer gets beside what it has."),
+    Key::section("tokenizer").doc("Tokens to add to the tokenizer."),
     Key::list("tokenizer.add_tokens", &Kind::Text)
         .default("[]")
-        .doc("Texts that become one token each. Their rows start as the mean of the others and are trained."),
+        .doc("Texts that become one token each. Their embedding rows start as the mean of the others and are trained."),
     Key::list("tokenizer.add_special_tokens", &Kind::Text)
         .default("[]")
-        .doc("As `add_tokens`, for marks that are left out when text is shown."),
-    Key::path("output").on_resume(Resume::Free).doc("Run folder; without it runs/<recipe>-NNN."),
-    Key::int("seed", 0, i64::MAX).default("1").doc("Of everything random."),
+        .doc("Special tokens to add. They are trained like `tokenizer.add_tokens` and left out when text is shown."),
+    Key::path("output").on_resume(Resume::Free).doc("Run folder. By default runs/<recipe>-NNN."),
+    Key::int("seed", 0, i64::MAX).default("1").doc("Seed for shuffling, splits, dropout and initialisation."),
     Key::choice("device", &["auto", "cpu"])
         .later_words(&["cuda"])
         .default("auto")
         .on_resume(Resume::Free)
-        .doc("Where to compute."),
+        .doc("Device to compute on."),
     Key::int("micro_batch_tokens", 16, 1 << 30)
         .or(&["auto"])
         .default("auto")
         .on_resume(Resume::WithNote)
         .unit("tokens")
-        .doc("Most tokens computed at a time; changes memory and no bit of the result, unless rows behind one beginning take more (1024 at most behind up to 186 shared tokens): these it cuts apart, which changes rounding. auto is 1024, more where rows share long beginnings, less where memory is short."),
+        .doc("Maximum number of tokens computed at a time. Changes memory and no bit of the result, unless rows that share a prefix need more than this (at most 1024 tokens behind up to 186 shared ones): then they are split, which changes rounding. auto is 1024; more if rows share long prefixes, less if memory is short."),
     Key::bool("share_prefixes")
         .default("true")
         .on_resume(Resume::WithNote)
-        .doc("Compute what several rows begin with once; changes time and memory, not the result beyond rounding. With dropout they have one mask there."),
+        .doc("Compute a prefix that several rows share only once. Changes time and memory, and the result only by rounding. With dropout, these rows share one mask in the prefix."),
     Key::choice("precision", &["auto", "bf16", "f32"])
         .default("auto")
-        .doc("Type that matrix products multiply in; auto is bf16."),
+        .doc("Data type of the operands of matrix products. auto is bf16."),
     Key::choice("activation_checkpointing", &["auto", "none", "block"])
         .default("auto")
         .on_resume(Resume::WithNote)
-        .doc("Keep only the stream between layers and compute the rest twice; changes no bit."),
+        .doc("Save memory by computing layers twice: block keeps only the residual stream between layers. Changes no bit of the result."),
 ];
 
-/// `method`, whose words are the names of [`METHODS`].
+/// `method`, whose words are the names of [`METHODS`]; its doc names those that cannot be trained yet.
 static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
     let names: Vec<&str> = METHODS.iter().map(|method| method.name()).collect();
-    [Key::choice("method", names.leak()).required().doc("What to learn from.")]
+    let later: Vec<&str> = METHODS.iter().filter(|m| !m.trains()).map(|m| m.name()).collect();
+    let doc = format!(
+        "Training method. `check` and `prepare` work for all of them; {} cannot be trained yet.",
+        later.join(", ")
+    );
+    [Key::choice("method", names.leak()).required().doc(doc.leak())]
 });
 
 /// All keys of a recipe.

@@ -16,7 +16,7 @@ adapter.rank                 Rank of the adapter matrices.
     assert!(help.contains(rank), "{help}");
     let length = "\
 data.max_seq_len             Longest row.
-                             a whole number, 1 to 1048576, or auto (tokens); default auto
+                             a whole number, at least 1, or auto (tokens); default auto
 ";
     assert!(help.contains(length), "{help}");
     assert!(!help.contains("rollout") && !help.contains("weight"), "{help}");

@@ -19,12 +19,12 @@ const KEYS: &[Key] = &[
         .above_min()
         .when("method", &["dpo"])
         .default("0.1")
-        .doc("Strength of the pull towards the reference: the larger, the closer the policy stays to it."),
+        .doc("Strength of the pull towards the reference model. Larger values keep the policy closer to it."),
     Key::choice("train.best_by", &["loss", "accuracy"])
         .when("method", &["dpo"])
         .default("loss")
         .on_resume(Resume::Free)
-        .doc("Figure of the validation by which the best step is chosen: the lowest loss, or the highest share of pairs that the model orders rightly."),
+        .doc("Validation figure that selects the best step: the lowest loss, or the highest accuracy, which is the share of pairs whose chosen answer has the higher implicit reward."),
 ];
 
 pub(super) struct DirectPreferenceOptimization;

@@ -17,7 +17,7 @@ const KEYS: &[Key] = &[Key::choice("train.best_by", &["loss", "accuracy"])
     .when("method", &["reward"])
     .default("accuracy")
     .on_resume(Resume::Free)
-    .doc("Figure of the validation by which the best step is chosen: the lowest loss, or the highest share of pairs that the reward orders rightly.")];
+    .doc("Validation figure that selects the best step: the lowest loss, or the highest accuracy, which is the share of pairs whose better answer has the higher reward.")];
 
 pub(super) struct RewardModel;
 

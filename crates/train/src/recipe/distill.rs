@@ -9,46 +9,46 @@ pub const DISTILL_KEYS: &[Key] = &[
     Key::path_or_name("distill.teacher")
         .default_by("model")
         .on_resume(Resume::Free)
-        .doc("Who answers: a model, or the address of an OpenAI-compatible endpoint, ending in /v1."),
+        .doc("Teacher: a model, or the address of an OpenAI-compatible endpoint, ending in /v1."),
     Key::text("distill.model")
         .on_resume(Resume::Free)
         .doc("Name of the teacher at the endpoint."),
     Key::text("distill.system")
         .on_resume(Resume::Free)
-        .doc("The long prompt, in place of the rows' own system messages."),
+        .doc("System prompt of the teacher. It replaces the rows' own system messages."),
     Key::path("distill.system_file")
         .excludes(&["distill.system"])
         .on_resume(Resume::Free)
-        .doc("File with the long prompt."),
+        .doc("File with the system prompt of the teacher."),
     Key::path("distill.examples")
         .on_resume(Resume::Free)
-        .doc("Rows that the teacher sees before each prompt, as examples."),
+        .doc("File of rows that the teacher sees as examples before each prompt."),
     Key::text("distill.keep_system")
         .on_resume(Resume::Free)
-        .doc("System message of the written rows, in place of the long prompt; without it they have none."),
+        .doc("System message of the written rows. By default they have none."),
     Key::int("distill.samples", 1, 1000)
         .default_by("the command: 1")
         .on_resume(Resume::Free)
-        .doc("Answers to each prompt."),
+        .doc("Number of teacher answers per prompt."),
     Key::int("distill.max_new_tokens", 1, 1 << 20)
         .default_by("the command: 1024")
         .on_resume(Resume::Free)
         .unit("tokens")
-        .doc("Longest answer; longer ones are rejected."),
+        .doc("Maximum length of a teacher answer. Longer answers are rejected."),
     Key::float("distill.temperature", 0.0, 10.0)
         .default_by("0 for one sample, 1 for several")
         .on_resume(Resume::Free)
-        .doc("0 always takes the most likely token."),
+        .doc("Sampling temperature of the teacher. 0 always takes the most likely token."),
     Key::float("distill.top_p", 0.0, 1.0)
         .above_min()
         .default_by("the command: 1")
         .on_resume(Resume::Free)
-        .doc("Only the most likely tokens that together have this probability."),
+        .doc("Nucleus sampling of the teacher: draw only from the most likely tokens that together have this probability."),
     Key::path("distill.output")
         .on_resume(Resume::Free)
-        .doc("The JSON Lines to write; `distill` needs it."),
+        .doc("JSON Lines file that `distill` writes. Required by `distill`."),
     Key::int("distill.concurrency", 1, 1024)
         .default_by("the command: 8")
         .on_resume(Resume::Free)
-        .doc("Requests at once to an endpoint, prompts at once in a model."),
+        .doc("Number of requests to the endpoint at once, or of prompts answered by the model at once."),
 ];

@@ -305,7 +305,7 @@ const NO_DOCUMENT: crate::finding::Kind = crate::finding::Kind {
 const DAMAGED: crate::finding::Kind = crate::finding::Kind {
     id: "damaged-cache",
     level: Level::Warning,
-    message: "prepared rows in the cache were damaged and have been made anew",
+    message: "damaged rows in the cache were prepared again",
     hint: "nothing is wrong with this run; if it comes again, the disk or the memory has a fault",
 };
 const SKIPPED: crate::finding::Kind = crate::finding::Kind {

@@ -164,7 +164,7 @@ pub fn conversations(
     for row in rows {
         match reader.read(row, findings) {
             Ok(Record::Conversation(conversation)) => conversations.push(conversation),
-            Ok(other) => bad.push(RowError::new(other.place(), "row is no conversation")),
+            Ok(other) => bad.push(RowError::new(other.place(), "row is not a conversation")),
             Err(error) => bad.push(error),
         }
     }

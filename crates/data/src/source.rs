@@ -212,7 +212,7 @@ fn utf8<'a>(place: &Place, bytes: &'a [u8]) -> std::result::Result<&'a str, RowE
 
 fn too_long(place: &Place, what: &str) -> RowError {
     RowError::new(place, format!("{what} is over 256 MB"))
-        .with_hint("a quote or a line end is missing, or the row is no text to train on")
+        .with_hint("a quote or a line end is missing, or the row is not a text to train on")
 }
 
 fn file_error(place: impl ToString, message: impl Into<String>) -> Error {

@@ -236,7 +236,7 @@ impl Store {
         let state: State =
             serde_json::from_str(&text).map_err(|error| damaged(&state_path, error))?;
         if let Some(what) = state.impossible() {
-            return Err(damaged(&state_path, format!("{what} cannot be")));
+            return Err(damaged(&state_path, format!("{what} is impossible")));
         }
         read_optimizer(&path.join(OPTIMIZER), backend, &models.trained())?;
         Ok(state)

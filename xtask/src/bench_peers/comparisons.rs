@@ -37,7 +37,7 @@ fn sft(commands: &Commands<'_>) -> Result<Comparison, String> {
         let name = format!("Tunesmith, {setting}");
         sides.push(ours(&name, commands.train(&rows, Some(setting))?));
     }
-    sides.push(peer("TRL as it comes", commands.trl_as_it_comes(&rows)));
+    sides.push(peer("TRL with default settings", commands.trl_as_it_comes(&rows)));
     sides.push(peer("TRL, no checkpointing", commands.trl_without_checkpointing(&rows)));
     sides.push(peer("TRL, best of a sweep", commands.trl_sweep(&rows)));
     sides.push(peer("PyTorch loop", commands.loop_over(&rows)));

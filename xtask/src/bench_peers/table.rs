@@ -41,10 +41,10 @@ fn row(held: &Held, standing: &Standing) -> Vec<String> {
     ]
 }
 
-/// How Tunesmith stands to the strongest peer, and to TRL as it comes.
+/// How Tunesmith stands to the strongest peer, and to TRL with default settings.
 pub(super) fn verdicts(held: &Held) -> Vec<String> {
     let strongest = held.strongest_peer();
-    let stock = held.standings.iter().find(|standing| standing.name == "TRL as it comes");
+    let stock = held.standings.iter().find(|standing| standing.name == "TRL with default settings");
     let verdict = |label: &str, standing: &Standing| {
         let speed = held.speed_ratio(standing)?;
         let memory = held.memory_ratio(standing);

@@ -39,42 +39,42 @@ pub const MOJIBAKE: Kind = Kind {
 pub const HTML: Kind = Kind {
     id: "html-rest",
     level: Level::Note,
-    message: "tags or entities of HTML stand in the text",
+    message: "the text contains HTML tags or entities",
     hint: "strip them unless the task is about HTML",
 };
 /// An e-mail address.
 pub const EMAIL: Kind = Kind {
     id: "email-address",
     level: Level::Note,
-    message: "an e-mail address stands in the text",
+    message: "the text contains an e-mail address",
     hint: "models repeat what they were trained on: replace personal data",
 };
 /// The number of a payment card or bank account.
 pub const ACCOUNT: Kind = Kind {
     id: "card-number",
     level: Level::Warning,
-    message: "the number of a payment card or bank account stands in the text",
+    message: "the text contains the number of a payment card or bank account",
     hint: "models repeat what they were trained on: replace personal data",
 };
 /// A telephone number.
 pub const PHONE: Kind = Kind {
     id: "phone-number",
     level: Level::Note,
-    message: "a telephone number with a country code stands in the text",
+    message: "the text contains a telephone number with a country code",
     hint: "models repeat what they were trained on: replace personal data",
 };
 /// A key that opens something.
 pub const SECRET: Kind = Kind {
     id: "secret",
     level: Level::Warning,
-    message: "what looks like an API key or a private key stands in the text",
+    message: "the text contains what looks like an API key or a private key",
     hint: "revoke it and remove it from the data: models repeat what they were trained on",
 };
 /// The same over and over.
 pub const REPETITION: Kind = Kind {
     id: "repeated-text",
     level: Level::Warning,
-    message: "a line, a sentence or a few words stand in the answer over and over",
+    message: "the answer repeats a line, a sentence or a few words over and over",
     hint: "remove such rows: they teach the model to loop",
 };
 

@@ -1,4 +1,8 @@
 //! What is found by looking at many rows at once.
+//!
+//! Training rows are compared with each other up to the first [`AUDITED_ROWS`], and a finding says so. As many held-out
+//! rows are looked for in all training rows, which pass block by block. Equal rows stay on one side of a split however
+//! many there are.
 
 use super::audited::Audited;
 use super::{Config, Made, Validation};
@@ -198,7 +202,7 @@ const FEW: Kind = Kind {
 const EXACT: Kind = Kind {
     id: "duplicate-rows",
     level: Level::Warning,
-    message: "rows that stand in the data more than once",
+    message: "rows that appear more than once",
     hint: "remove them, unless they should weigh more; `repeat` says so openly",
 };
 const NEAR: Kind = Kind {
@@ -242,13 +246,13 @@ const VALIDATION: LeakKinds = LeakKinds {
     exact: Kind {
         id: "validation-row-in-training",
         level: Level::Error,
-        message: "validation rows that stand in the training rows",
+        message: "validation rows that are also training rows",
         hint: "remove them from one side: the validation loss would be that of rows learned by heart",
     },
     prompt: Kind {
         id: "validation-prompt-in-training",
         level: Level::Warning,
-        message: "validation rows whose prompt stands in a training row, with another answer",
+        message: "validation rows whose prompt is in a training row with another answer",
         hint: "`data.validation.by: cluster` or `group:<column>` keeps them on one side",
     },
     near: Kind {
@@ -260,7 +264,7 @@ const VALIDATION: LeakKinds = LeakKinds {
     ngram: Kind {
         id: "validation-text-in-training",
         level: Level::Note,
-        message: "validation rows with a run of 13 words that stands in a training row",
+        message: "validation rows that share a run of 13 words with a training row",
         hint: "a shared instruction is harmless; a shared document is not",
     },
 };
@@ -268,13 +272,13 @@ const TEST: LeakKinds = LeakKinds {
     exact: Kind {
         id: "test-row-in-training",
         level: Level::Error,
-        message: "test rows that stand in the training rows",
+        message: "test rows that are also training rows",
         hint: "remove them from the training rows: the test would measure memory",
     },
     prompt: Kind {
         id: "test-prompt-in-training",
         level: Level::Warning,
-        message: "test rows whose prompt stands in a training row, with another answer",
+        message: "test rows whose prompt is in a training row with another answer",
         hint: "remove the training rows, unless the prompt is a fixed instruction",
     },
     near: Kind {
@@ -286,7 +290,7 @@ const TEST: LeakKinds = LeakKinds {
     ngram: Kind {
         id: "test-text-in-training",
         level: Level::Warning,
-        message: "test rows with a run of 13 words that stands in a training row",
+        message: "test rows that share a run of 13 words with a training row",
         hint: "a shared instruction is harmless; a shared document or question is not",
     },
 };

@@ -194,7 +194,7 @@ const NULL_IN_TOOLS: Kind = Kind {
     id: "null-in-tools",
     level: Level::Note,
     message: "tool calls or schemas of tools have fields that are null, which the model sees",
-    hint: "leave such a field out, unless null is its value; in a Parquet or Arrow file null is no value",
+    hint: "leave such a field out, unless null is its value; in a Parquet or Arrow file null is not a value",
 };
 const IDENTICAL_PAIR: Kind = Kind {
     id: "identical-pair",

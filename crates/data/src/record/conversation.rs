@@ -82,6 +82,6 @@ pub(crate) fn calls_tools(message: &Message) -> bool {
 const TRAILING_TURNS: Kind = Kind {
     id: "trailing-turns",
     level: Level::Warning,
-    message: "the conversation goes on after the last assistant turn that counts; the rest is not trained on",
+    message: "the conversation continues after the last assistant turn that counts; the rest is not trained on",
     hint: "end each conversation with the answer that should be learned",
 };

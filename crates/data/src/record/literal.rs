@@ -94,7 +94,7 @@ impl<'a> Parser<'a> {
             let key = match self.value()? {
                 Value::String(key) => key,
                 Value::Number(key) => key.to_string(),
-                _ => return Err(self.fault("a key is no text")),
+                _ => return Err(self.fault("a key is not a text")),
             };
             if !self.takes(":") {
                 return Err(self.fault("expected `:`"));
@@ -161,7 +161,7 @@ impl<'a> Parser<'a> {
             false => word.parse::<f64>().ok().and_then(Number::from_f64),
         };
         let number =
-            number.ok_or_else(|| self.fault(&format!("`{word}` is no number that fits")))?;
+            number.ok_or_else(|| self.fault(&format!("`{word}` is not a number that fits")))?;
         self.at += word.len();
         Ok(Value::Number(number))
     }
@@ -179,7 +179,7 @@ impl<'a> Parser<'a> {
         };
         let wraps = ["array", "np.array", "np.float64", "np.float32", "np.int64", "np.str_"];
         if constant.is_none() && !wraps.contains(&word) {
-            return Err(self.fault(&format!("`{word}` is no literal")));
+            return Err(self.fault(&format!("`{word}` is not a literal")));
         }
         self.at += word.len();
         if let Some(constant) = constant {
@@ -244,11 +244,11 @@ mod tests {
             (r"['\q']", "unknown escape, character 3"),
             (
                 "[99999999999999999999]",
-                "`99999999999999999999` is no number that fits, character 2",
+                "`99999999999999999999` is not a number that fits, character 2",
             ),
-            ("[-inf]", "`-inf` is no number that fits, character 2"),
-            ("[b'a']", "`b` is no literal, character 2"),
-            ("[Timestamp('2020')]", "`Timestamp` is no literal, character 2"),
+            ("[-inf]", "`-inf` is not a number that fits, character 2"),
+            ("[b'a']", "`b` is not a literal, character 2"),
+            ("[Timestamp('2020')]", "`Timestamp` is not a literal, character 2"),
             ("[*]", "expected a value, character 2"),
         ] {
             assert_eq!(parse(text).unwrap_err(), fault, "{text}");

@@ -23,7 +23,7 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
     let ids = integers(fields, "input_ids")?;
     let mut tokens = Vec::with_capacity(ids.len());
     for id in &ids {
-        let error = || fields.error(format!("`input_ids` has {id}, which is no token id"));
+        let error = || fields.error(format!("`input_ids` has {id}, which is not a token id"));
         tokens.push(u32::try_from(*id).map_err(|_| error())?);
     }
     let mut weights = weights(fields, &ids)?;

@@ -20,7 +20,7 @@ pub(super) const DOUBLE_BOS: Kind = Kind {
     id: "double-bos",
     level: Level::Error,
     message: "the row begins with two beginning-of-sequence tokens",
-    hint: "remove the one that the data bring",
+    hint: "remove the one in the data",
 };
 pub(super) const END_IS_NOT_EOS: Kind = Kind {
     id: "end-is-not-eos",

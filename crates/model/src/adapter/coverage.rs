@@ -59,7 +59,7 @@ impl LoraConfig {
         if let Some((pattern, _)) = coverage.rank_pattern.iter().find(|(_, rank)| *rank == 0) {
             return Err(wrong(
                 "rank_pattern",
-                format!("`rank_pattern`: `{pattern}` = 0 is no rank"),
+                format!("`rank_pattern`: `{pattern}` = 0 is not a valid rank"),
             ));
         }
         let modules = covered.into_iter().map(|key| {
@@ -204,9 +204,11 @@ impl<T: Copy> Patterns<T> {
             };
             let earlier = self.deciding(path).expect("it matches at least this one");
             let earlier = &self.patterns[earlier].0;
-            return Err(wrong(key, format!("`{key}`: `{pattern}` decides nothing")).with_hint(
-                format!("`{earlier}` before it matches the same modules: put it later"),
-            ));
+            return Err(wrong(
+                key,
+                format!("`{key}`: `{pattern}` has no effect: an earlier pattern matches first"),
+            )
+            .with_hint(format!("put it before `{earlier}`, which matches the same modules")));
         }
         Ok(())
     }
@@ -334,12 +336,12 @@ mod tests {
         let alpha_pattern = vec![(".*".into(), 2.0), ("v_proj".into(), 3.0)];
         check_error(
             Coverage { alpha_pattern, ..plain() },
-            "`alpha_pattern`: `v_proj` decides nothing",
-            Some("`.*` before it matches the same modules: put it later"),
+            "`alpha_pattern`: `v_proj` has no effect: an earlier pattern matches first",
+            Some("put it before `.*`, which matches the same modules"),
         );
         check_error(
             Coverage { rank_pattern: vec![("v_proj".into(), 0)], ..plain() },
-            "`rank_pattern`: `v_proj` = 0 is no rank",
+            "`rank_pattern`: `v_proj` = 0 is not a valid rank",
             None,
         );
     }

@@ -83,7 +83,7 @@ pub(super) fn read<'a>(
         return Ok(None);
     };
     let [rows, cols] = shape[..] else {
-        return Err(reader.refused(&format!("has shape {shape:?}, which is no matrix")));
+        return Err(reader.refused(&format!("has shape {shape:?}, which is not a matrix")));
     };
     let codes = Codes(kind);
     codes.values().check(rows, cols).map_err(|error| match error {

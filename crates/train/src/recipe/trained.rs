@@ -86,7 +86,13 @@ fn pattern(
             Some(number) => Ok((name.clone(), number)),
             None => {
                 let hint = "a positive number, a whole one for a rank".to_owned();
-                Err(problem(document, key, format!("`{name}` = {json} cannot be"), hint))
+                let noun = if key == "adapter.rank_pattern" { "rank" } else { "alpha" };
+                Err(problem(
+                    document,
+                    key,
+                    format!("`{name}` = {json} is not a valid {noun}"),
+                    hint,
+                ))
             }
         }
     };

@@ -10,7 +10,7 @@ use crate::method;
 use crate::{Error, Result};
 
 /// Why a value stands in the recipe.
-const WHY: &str = "of the adapter that the model brings";
+const WHY: &str = "of the model's adapter";
 
 /// Reads the adapter, and the scalar head of a reward model where one is trained, unless the recipe asks for another shape or it belongs to another base, and
 /// writes its shape into the recipe. `now` says over what it would be trained.
@@ -72,7 +72,7 @@ pub(super) fn refuse_whole(dir: &Path, below: &LoadedAdapter) -> Result<()> {
         return Ok(());
     };
     Err(Error::refused(
-        format!("{}: brings `{name}`, which a new adapter over it could not keep", dir.display()),
+        format!("{}: contains `{name}`, which a new adapter over it could not keep", dir.display()),
         "merge it into the base first: `tunesmith merge`",
     ))
 }
@@ -92,7 +92,7 @@ fn refuse_more(document: &Document, base: &Base) -> Result<()> {
         "tokenizer.add_special_tokens",
     ];
     let Some(key) = keys.iter().find(asks) else { return Ok(()) };
-    let message = format!("`{key}` says how a new adapter is, and the model brings one");
+    let message = format!("`{key}` describes a new adapter, but the model's adapter is continued");
     let hint = format!(
         "leave it out, put a new adapter over it with `adapter.from: stack`, or start from the base {}",
         base.path.display()
@@ -133,11 +133,8 @@ fn contradiction(asked: &Document, brought: &Document, key: &str, base: &Base) -
     let show = |document: &Document| {
         document.value(key).map_or_else(|| "nothing".into(), |value| value.to_json().to_string())
     };
-    let message = format!(
-        "`{key}` of the adapter that the model brings is {}, not {}",
-        show(brought),
-        show(asked)
-    );
+    let message =
+        format!("`{key}` of the model's adapter is {}, not {}", show(brought), show(asked));
     let hint = format!("leave `{key}` out, or start from the base {}", base.path.display());
     Error::Recipe(asked.problem(key, message, Some(hint)).into())
 }

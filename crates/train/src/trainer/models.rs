@@ -49,7 +49,7 @@ pub(super) enum InitialAdapter {
 pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Result<InitialAdapter> {
     if trains_base(document) {
         if sources.start.is_some() {
-            let message = "`none` trains the model itself, but the model brings an adapter";
+            let message = "`none` trains the model itself, but the model is an adapter";
             let hint = "merge the adapter first: `tunesmith merge`".to_owned();
             return Err(problem(document, "adapter.type", message.into(), hint));
         }
@@ -57,13 +57,13 @@ pub(super) fn take_start(document: &mut Document, sources: &Sources<'_>) -> Resu
     }
     let Some(dir) = sources.start else {
         if document.is_given("adapter.from") {
-            let message = "the model brings no adapter that this could be about".to_owned();
+            let message = "the model is not an adapter".to_owned();
             let hint = "leave it out, or give an adapter or a run as `model`".to_owned();
             return Err(problem(document, "adapter.from", message, hint));
         }
         return Ok(InitialAdapter::Nothing);
     };
-    document.fill("adapter.from", "continue", "an adapter that the model brings is trained on");
+    document.fill("adapter.from", "continue", "the model is an adapter, which is trained further");
     if sources.checkpoint.is_some() {
         return Ok(InitialAdapter::Nothing);
     }
@@ -224,7 +224,7 @@ fn check_saved(document: &Document, base: &Base, lora: &LoraConfig) -> Result<()
         let found: Vec<_> = paths.iter().filter(|path| path.ends_with(name.as_str())).collect();
         if found.is_empty() {
             let hint = "embed_tokens, lm_head and norm are the usual ones".to_owned();
-            let message = format!("`{name}` is no module of the model");
+            let message = format!("`{name}` is not a module of the model");
             return Err(problem(document, key, message, hint));
         }
         let adapted = |(layer, module): &(usize, model::Module)| {
@@ -275,7 +275,7 @@ fn trained_tokens(
     let mut ids = Vec::new();
     for name in document.opt_strs(key).unwrap_or_default() {
         let Some(id) = sources.tokenizer.id(name) else {
-            let message = format!("`{name}` is no token of the model");
+            let message = format!("`{name}` is not a token of the model");
             let hint = "a new one is added with `tokenizer: {add_tokens: [...]}`".to_owned();
             return Err(problem(document, key, message, hint));
         };

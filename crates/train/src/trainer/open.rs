@@ -25,7 +25,7 @@ pub(super) fn with_tokens_and_template(
         };
         for (index, &token) in tokens.iter().enumerate() {
             if token.is_empty() {
-                return Err(problem("an empty text is no token".into(), "leave it out"));
+                return Err(problem("an empty text is not a token".into(), "leave it out"));
             }
             if metadata.tokenizer.id(token).is_some() || tokens[..index].contains(&token) {
                 let message = format!("`{token}` is a token already");

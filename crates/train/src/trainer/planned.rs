@@ -79,7 +79,7 @@ pub fn plan(job: Job<'_>, device: &dyn Backend, stand_in: Option<StandIn>) -> Re
         .collect();
     if let Some(StandIn { rows, tokens }) = stand_in {
         notes.push(format!(
-            "{rows} rows of {tokens} tokens stand in for the data: steps, tokens and activations are theirs"
+            "{rows} synthetic rows of {tokens} tokens replace the data: steps, tokens and activations are theirs"
         ));
     }
     notes.extend(loading(&prepared));

@@ -34,7 +34,8 @@ impl Before {
     pub(super) fn date(&self) -> Result<Date> {
         let (path, manifest) = &self.manifests[0];
         manifest["date"].as_str().and_then(|date| date.parse().ok()).ok_or_else(|| {
-            let message = format!("{}: `date` = {} is no date", path.display(), manifest["date"]);
+            let message =
+                format!("{}: `date` = {} is not a date", path.display(), manifest["date"]);
             Error::refused(message, "begin a new run")
         })
     }

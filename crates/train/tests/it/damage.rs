@@ -122,12 +122,12 @@ fn numbers_that_cannot_be_are_refused() {
         };
         check(&change, message);
     };
-    state("seconds", json!(-1.0), "state.json: `seconds` = -1 cannot be");
+    state("seconds", json!(-1.0), "state.json: `seconds` = -1 is impossible");
     state("seconds", json!(null), "state.json: ");
     state("rows", json!(-3), "state.json: ");
     let score = json!({"by": "loss", "value": 1.0, "higher_is_better": false});
     let best = json!({"step": 9, "score": score});
-    state("best", best, "state.json: a best step 9 after step 4 cannot be");
+    state("best", best, "state.json: a best step 9 after step 4 is impossible");
     state("tokens_supervised", json!(1_u64 << 40), "supervised tokens of ");
     state("step", json!(11), "the run stands at step 11, behind its end");
 

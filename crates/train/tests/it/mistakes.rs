@@ -398,11 +398,27 @@ fn check_key(overrides: &[&str], message: &str, hint: &str) {
 fn adapters_that_the_model_cannot_have() {
     let none = "`adapter.type` is none";
     check_key(&["adapter.type=none", "quantization=nf4"], none, "leave `quantization` out");
-    check_key(&["adapter.from=stack"], "brings no adapter", "leave it out");
-    check_key(&["adapter.rank_pattern={q_proj: two}"], "`q_proj` = \"two\" cannot be", "whole one");
-    check_key(&["adapter.rank_pattern={q_proj: 1.5}"], "`q_proj` = 1.5 cannot be", "whole one");
-    check_key(&["adapter.rank_pattern={q_proj: 0}"], "`q_proj` = 0 cannot be", "whole one");
-    check_key(&["adapter.alpha_pattern={q_proj: -1}"], "`q_proj` = -1 cannot be", "a positive");
+    check_key(&["adapter.from=stack"], "is not an adapter", "leave it out");
+    check_key(
+        &["adapter.rank_pattern={q_proj: two}"],
+        "`q_proj` = \"two\" is not a valid rank",
+        "whole one",
+    );
+    check_key(
+        &["adapter.rank_pattern={q_proj: 1.5}"],
+        "`q_proj` = 1.5 is not a valid rank",
+        "whole one",
+    );
+    check_key(
+        &["adapter.rank_pattern={q_proj: 0}"],
+        "`q_proj` = 0 is not a valid rank",
+        "whole one",
+    );
+    check_key(
+        &["adapter.alpha_pattern={q_proj: -1}"],
+        "`q_proj` = -1 is not a valid alpha",
+        "a positive",
+    );
     let matches = "`qq_proj` matches no adapted module";
     check_key(&["adapter.rank_pattern={qq_proj: 2}"], matches, "adapted are");
     check_key(&["adapter.alpha_pattern={qq_proj: 2}"], matches, "adapted are");
@@ -415,11 +431,11 @@ fn adapters_that_the_model_cannot_have() {
 
 #[test]
 fn modules_and_tokens_that_the_model_has_not() {
-    let no_module = "`lm_haed` is no module of the model";
+    let no_module = "`lm_haed` is not a module of the model";
     check_key(&["adapter.modules_to_save=[lm_haed]"], no_module, "lm_head");
     let at_once = "`q_proj` is adapted and saved as a whole at once";
     check_key(&["adapter.modules_to_save=[q_proj]"], at_once, "one of the two");
-    let no_token = "`<x>` is no token of the model";
+    let no_token = "`<x>` is not a token of the model";
     check_key(&["adapter.trainable_tokens=[<x>]"], no_token, "tokenizer: {add_tokens");
     let twice = "the embedding is trained as a whole";
     check_key(
@@ -427,7 +443,7 @@ fn modules_and_tokens_that_the_model_has_not() {
         twice,
         "leave it out",
     );
-    check_key(&["tokenizer.add_tokens=[\"\"]"], "an empty text is no token", "leave it out");
+    check_key(&["tokenizer.add_tokens=[\"\"]"], "an empty text is not a token", "leave it out");
     check_key(&["tokenizer.add_tokens=[e]"], "`e` is a token already", "trainable_tokens");
     check_key(&["tokenizer.add_tokens=[<a>, <a>]"], "`<a>` is a token already", "");
     check_key(&["tokenizer.add_special_tokens=[<s>]"], "`<s>` is a token already", "");
@@ -454,7 +470,7 @@ fn adapters_that_do_not_go_together() {
     let mut whole = Fixture::at(&fixture.path(""));
     whole.recipe = whole.recipe.replace("adapter: {rank: 4}\n", "");
     let how = How { start: Some(plain), overrides: &["adapter.type=none"], ..How::default() };
-    check_refused(&whole, &how, "the model brings an adapter", "tunesmith merge");
+    check_refused(&whole, &how, "the model is an adapter", "tunesmith merge");
 }
 
 /// Findings of a short run over a base.

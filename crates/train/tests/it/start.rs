@@ -68,15 +68,12 @@ fn a_recipe_that_contradicts_the_adapter() {
     };
     let lora = LoadedAdapter::read(&peft, &fixture.base().config).unwrap().config;
     let rank = format!("is {}, not 99", lora.rank);
-    check(
-        "adapter.rank=99",
-        &format!("`adapter.rank` of the adapter that the model brings {rank}"),
-    );
+    check("adapter.rank=99", &format!("`adapter.rank` of the model's adapter {rank}"));
     check("adapter.alpha=99", "`adapter.alpha`");
-    check("adapter.type=lora", "`adapter.type` of the adapter that the model brings is \"rslora\"");
+    check("adapter.type=lora", "`adapter.type` of the model's adapter is \"rslora\"");
     check("adapter.target_modules=[q_proj]", "`adapter.target_modules`");
     check("adapter.modules_to_save=[lm_head]", "`adapter.modules_to_save`");
-    check("adapter.rank_pattern={q_proj: 2}", "`adapter.rank_pattern` says how a new adapter is");
+    check("adapter.rank_pattern={q_proj: 2}", "`adapter.rank_pattern` describes a new adapter");
     check("adapter.alpha_pattern={q_proj: 2}", "`adapter.alpha_pattern` says how");
     check("adapter.trainable_tokens=[e]", "`adapter.trainable_tokens` says how");
     check("train.layers=[0]", "`train.layers` says how");

@@ -96,7 +96,7 @@ fn number(
         (Some(value), _) => value
             .as_f64()
             .filter(|&number| is_valid(number))
-            .ok_or_else(|| Error::file(path, format!("`{key}` = {value} cannot be"))),
+            .ok_or_else(|| Error::file(path, format!("`{key}` = {value} is not a valid value"))),
     }
 }
 

@@ -52,7 +52,7 @@ impl TensorInfo {
         file_len: u64,
     ) -> std::result::Result<(), String> {
         if !self.offset.is_multiple_of(alignment) {
-            return Err(format!("its offset {} is no multiple of {alignment}", self.offset));
+            return Err(format!("its offset {} is not a multiple of {alignment}", self.offset));
         }
         let start = data_start.checked_add(self.offset);
         let end = start.and_then(|start| start.checked_add(self.bytes));

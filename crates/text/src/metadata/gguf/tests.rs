@@ -207,7 +207,7 @@ fn bad_tensors_are_refused() {
     refused(one(&[33], 2, 0), "tensor `w` of shape [33] cannot be Q4_0");
     refused(one(&[u64::MAX, 2], 0, 0), "cannot be F32");
     refused(one(&[u64::MAX / 2], 0, 0), "cannot be F32");
-    refused(one(&[8, 3], 0, 8), "tensor `w`: its offset 8 is no multiple of 32");
+    refused(one(&[8, 3], 0, 8), "tensor `w`: its offset 8 is not a multiple of 32");
     refused(one(&[8, 3], 0, 32), "tensor `w`: its 96 bytes from 96 + 32 on reach past the end");
     refused(one(&[8, 3], 0, u64::MAX - 31), "reach past the end of the file at 192");
     let twice = Header::default().tensor("w", &[8], 0, 0).tensor("w", &[8], 0, 32);

@@ -10,7 +10,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
-const RECIPES: [(&str, &str, u64); 14] = [
+const RECIPES: [(&str, &str, u64); 16] = [
     ("llama-3.1-8b-qlora", "llama-3.1-8b", 8_030_261_248),
     ("mistral-7b-v0.3-qlora", "mistral-7b-v0.3", 7_248_023_552),
     ("qwen2.5-0.5b", "qwen2.5-0.5b", 494_032_768),
@@ -25,6 +25,8 @@ const RECIPES: [(&str, &str, u64); 14] = [
     ("full-fine-tuning", "smollm2-135m", 134_515_008),
     ("dora", "smollm2-135m", 134_515_008),
     ("new-tokens", "smollm2-135m", 134_515_008),
+    ("dpo", "smollm2-135m", 134_515_008),
+    ("reward", "smollm2-135m", 134_515_008),
 ];
 
 /// Plans a recipe over a shape, for rows of 512 tokens and so many GB.
@@ -103,7 +105,13 @@ fn the_rows_of_the_recipes_are_read() {
     let mut config: Value = serde_json::from_str(&house.read("tiny/config.json")).unwrap();
     config["max_position_embeddings"] = 512.into();
     house.write("tiny/config.json", &config.to_string());
-    let recipe = format!("{EXAMPLES}/smollm2-135m.yaml");
-    let planned = house.run(&["plan", &recipe, "--json", "model=./tiny"]).done().result();
-    assert_eq!((&planned["schema"], &planned["steps"]), (&1.into(), &51.into()), "{planned}");
+    for (recipe, steps) in [("smollm2-135m", 51), ("dpo", 1), ("reward", 1)] {
+        let recipe = format!("{EXAMPLES}/{recipe}.yaml");
+        let planned = house.run(&["plan", &recipe, "--json", "model=./tiny"]).done().result();
+        assert_eq!(
+            (&planned["schema"], &planned["steps"]),
+            (&1.into(), &steps.into()),
+            "{planned}"
+        );
+    }
 }

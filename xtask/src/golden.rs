@@ -25,6 +25,7 @@ const SCRIPTS: &[Script] = &[
     script("ropes"),
     script("gguf_models"),
     script("peft_files"),
+    script("reward_models"),
     script("adapters"),
     script("merged"),
     script("bnb"),

@@ -173,7 +173,8 @@ fn check_refused(fixture: &Fixture, overrides: &[&str], message: &str) {
 fn what_a_method_cannot_take_is_refused() {
     let dpo = fixture("dpo", &pairs());
     check_refused(&dpo, &["adapter={type: none}"], "does not");
-    check_refused(&dpo, &["objective.beta=0"], "`objective.beta`");
+    let error = dpo.try_document(&["objective.beta=0"]).unwrap_err().to_string();
+    assert!(error.contains("`objective.beta` is `0`, but must be over 0"), "{error}");
     check_refused(&dpo, &["train.best=late", "train.best_by=accuracy"], "`late` compares losses");
     let reward = fixture("reward", &pairs());
     check_refused(&reward, &["adapter={type: none}"], "writes its model as an adapter");

@@ -73,7 +73,7 @@ impl Served {
         }
         if let Some(recipe) = &self.recipe {
             train::trainer::use_template(recipe, &mut opened.metadata, opened.date)?;
-            opened.serving.template_kwargs = train::trainer::template_kwargs(recipe);
+            opened.serving.template_kwargs = train::recipe::template_kwargs(recipe);
         }
         let manner = Manner { system: self.system().map(str::to_owned), options: self.options };
         let backend = context.device(Precision::Bf16)?;

@@ -22,7 +22,7 @@ pub struct Engine<'a> {
     /// The one whose outputs the objective judges.
     pub trained: PartName,
     /// Keep only the residual stream between layers.
-    pub checkpoint: bool,
+    pub recompute: bool,
 }
 
 /// What a step's gradient came with.
@@ -232,7 +232,7 @@ impl<'a> Engine<'a> {
 
     fn pass(&self, part: &'a Part, keep: bool, dropout_key: Option<u64>) -> Pass<'a> {
         let adapter = part.adapter.as_deref();
-        let keep = if keep { Keep::for_backward(self.checkpoint) } else { Keep::Nothing };
+        let keep = if keep { Keep::for_backward(self.recompute) } else { Keep::Nothing };
         Pass { adapter, keep, dropout_key, lookups: None }
     }
 }

@@ -118,9 +118,9 @@ impl Models {
     }
 
     /// The engine that trains the policy.
-    pub fn engine<'a>(&'a self, backend: &'a mut dyn Backend, checkpoint: bool) -> Engine<'a> {
+    pub fn engine<'a>(&'a self, backend: &'a mut dyn Backend, recompute: bool) -> Engine<'a> {
         let (decoder, parts, trained) = (&self.decoder, &self.parts, PartName::Policy);
-        Engine { backend, decoder, parts, trained, checkpoint }
+        Engine { backend, decoder, parts, trained, recompute }
     }
 
     /// All that is trained: tensors of the base, then those of each part.

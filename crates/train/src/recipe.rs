@@ -7,6 +7,7 @@ mod trained;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use compute::Quantization;
 use data::{Extent, StepSize};
 use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
@@ -297,8 +298,8 @@ const LAST_KEYS: &[Key] = &[
 
 /// `method`, whose words are the names of [`METHODS`]; its doc names those that cannot be trained yet.
 static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
-    let names: Vec<&str> = METHODS.iter().map(|method| method.name()).collect();
-    let later: Vec<&str> = METHODS.iter().filter(|m| !m.trains()).map(|m| m.name()).collect();
+    let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+    let later: Vec<&str> = METHODS.iter().filter(|m| !m.trains()).map(|m| m.name).collect();
     let doc = format!(
         "Training method. `check` and `prepare` work for all of them; {} cannot be trained yet.",
         later.join(", ")
@@ -310,7 +311,7 @@ static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
     sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS]);
-    sections.extend(METHODS.iter().map(|method| method.keys()));
+    sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }
 
@@ -363,6 +364,16 @@ pub struct Recipe {
     pub sample: SampleConfig,
     /// Seed of everything random.
     pub seed: u64,
+    /// How frozen linear layers are made smaller.
+    pub quantization: Option<Quantization>,
+    /// Whether what rows begin with is computed once.
+    pub shares_prefixes: bool,
+    /// Most tokens computed at a time; none where memory decides.
+    pub micro_batch_tokens: Option<usize>,
+    /// Whether layers are computed twice to save memory; none where memory decides.
+    pub recompute: Option<bool>,
+    /// Variables for the chat template.
+    pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     schedule: (ScheduleKind, Warmup, f64),
 }
 
@@ -422,6 +433,15 @@ impl Recipe {
                 max_new_tokens: document.get_usize("train.sample.max_new_tokens"),
             },
             seed: document.get_i64("seed") as u64,
+            quantization: quantization(document),
+            shares_prefixes: document.get_bool("share_prefixes"),
+            micro_batch_tokens: document.opt_usize("micro_batch_tokens"),
+            recompute: match document.get_str("activation_checkpointing") {
+                "none" => Some(false),
+                "block" => Some(true),
+                _ => None,
+            },
+            template_kwargs: template_kwargs(document),
             schedule: (kind, warmup, document.get_f64("train.schedule.min_ratio")),
         })
     }
@@ -435,6 +455,12 @@ impl Recipe {
         };
         Schedule { kind, warmup_steps, total_steps, min_ratio }
     }
+}
+
+/// Variables that a recipe gives to the chat template.
+pub fn template_kwargs(document: &Document) -> serde_json::Map<String, serde_json::Value> {
+    let entries = document.opt_map("model.template_kwargs").unwrap_or_default();
+    entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
 }
 
 /// `runs/<stem of the recipe>`, the number still to come.

@@ -2,21 +2,21 @@
 
 mod audit;
 mod course;
-mod demand;
 mod initial_adapter;
+mod memory_estimate;
 mod models;
 mod noise;
 mod open;
 mod output;
 mod plan;
-mod planned;
+mod plan_report;
 mod report;
 mod resume;
 mod rows;
 mod run_loop;
 mod setup;
-mod stand_in;
 mod start;
+mod synthetic_rows;
 mod trial;
 
 use std::path::PathBuf;
@@ -34,11 +34,11 @@ use crate::run::RunFolder;
 pub use audit::{Audit, audit};
 pub use course::Score;
 pub use noise::Lowest;
-pub use open::{template_kwargs, use_template};
+pub use open::use_template;
 pub use plan::Memory;
-pub use planned::{ParameterCounts, Planned, Resolved, plan};
+pub use plan_report::{ParameterCounts, Planned, Resolved, plan};
 pub use rows::rows;
-pub use stand_in::StandIn;
+pub use synthetic_rows::SyntheticRows;
 pub use trial::{Trial, TrialConfig};
 
 /// What [`train`] is asked to do.

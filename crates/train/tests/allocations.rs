@@ -108,14 +108,14 @@ fn compute_threads_allocate_nothing() {
         quantization: None,
         optimizer: Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 },
         micro_batch_tokens: 300,
-        checkpoint: false,
+        recompute: false,
         shares_prefixes: true,
         memory_limit: usize::MAX,
     };
     let nf4 = Quantization::Nf4;
     let configs = [
         ("LoRA", lora.clone()),
-        ("LoRA, computed twice", TrialConfig { checkpoint: true, ..lora.clone() }),
+        ("LoRA, computed twice", TrialConfig { recompute: true, ..lora.clone() }),
         ("LoRA over NF4", TrialConfig { quantization: Some(nf4), ..lora.clone() }),
         ("the whole model", TrialConfig { rank: None, ..lora }),
     ];

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
 
 /// The words of all methods.
 fn names() -> clap::builder::PossibleValuesParser {
-    train::method::METHODS.map(|method| method.name()).into()
+    train::method::METHODS.map(|method| method.name).into()
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
@@ -126,10 +126,10 @@ fn tell(arguments: &Arguments, context: &Context, look: &Look, recipe: &draft::W
     terminal.say(&format!("  {program} check {}", quote(&name)));
     match look.method.trains() {
         true => terminal.say(&format!("  {program} train {}", quote(&name))),
-        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name())),
+        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name)),
     }
     terminal.result(json!({
-        "recipe": name, "method": look.method.name(), "trains": look.method.trains(), "rows": look.rows, "tokens": look.lengths.to_json(),
+        "recipe": name, "method": look.method.name, "trains": look.method.trains(), "rows": look.rows, "tokens": look.lengths.to_json(),
         "files": look.files, "findings": look.findings.iter().collect::<Vec<_>>(),
         "warnings": recipe.warnings,
     }));

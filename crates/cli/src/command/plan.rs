@@ -2,7 +2,7 @@
 
 use clap::Args;
 use keys::{Document, Settings as _};
-use train::trainer::{Planned, StandIn};
+use train::trainer::{Planned, SyntheticRows};
 
 use super::subject::{Recipe, Subject};
 use crate::context::{Context, precision_of};
@@ -66,7 +66,7 @@ fn plan(
     let memory = arguments.memory.map(|gigabytes| (gigabytes * 1e9) as usize);
     let job = subject.job(document, memory, context);
     let rows = arguments.rows as usize;
-    let stand_in = arguments.tokens.map(|tokens| StandIn { rows, tokens: tokens as usize });
+    let stand_in = arguments.tokens.map(|tokens| SyntheticRows { rows, tokens: tokens as usize });
     let planned = train::trainer::plan(job, &*device, stand_in);
     planned.map_err(|error| {
         Failure::from(error).or_hint(stand_in.is_none().then_some(

@@ -1,7 +1,7 @@
 //! Direct preference optimization, Rafailov et al. 2023.
 
 use data::Wanted;
-use keys::{Document, Key, Resume, Settings as _};
+use keys::{Key, Resume, Settings as _};
 
 use super::{Figure, Method, Usual};
 use crate::models::PartName;
@@ -27,54 +27,22 @@ const KEYS: &[Key] = &[
         .doc("Validation figure that selects the best step: the lowest loss, or the highest accuracy, which is the share of pairs whose chosen answer has the higher implicit reward."),
 ];
 
-pub(super) struct DirectPreferenceOptimization;
-
-pub(super) const METHOD: DirectPreferenceOptimization = DirectPreferenceOptimization;
-
-impl Method for DirectPreferenceOptimization {
-    fn name(&self) -> &'static str {
-        "dpo"
-    }
-
-    fn title(&self) -> &'static str {
-        "Direct preference optimization"
-    }
-
-    fn records(&self) -> Wanted {
-        Wanted::Preferences
-    }
-
-    fn learns_from(&self) -> &'static str {
-        "pairs of a chosen and a rejected answer"
-    }
-
-    fn fewest_sequences(&self) -> usize {
-        2
-    }
-
-    fn learned(&self) -> &'static str {
-        "loss on the chosen against the rejected answer, their end-of-turn tokens included"
-    }
-
-    fn keys(&self) -> &'static [Key] {
-        KEYS
-    }
-
-    fn usual(&self) -> Usual {
-        Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 }
-    }
-
-    fn judged_by(&self, document: &Document) -> Figure {
-        match document.get_str("train.best_by") {
-            "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
-            _ => Figure::LOSS,
-        }
-    }
-
-    fn objective(&self, document: &Document) -> Box<dyn Objective> {
-        Box::new(Dpo { beta: document.get_f64("objective.beta") })
-    }
-}
+pub(super) static METHOD: Method = Method {
+    name: "dpo",
+    title: "Direct preference optimization",
+    records: Wanted::Preferences,
+    learns_from: "pairs of a chosen and a rejected answer",
+    fewest_sequences: 2,
+    learned: "loss on the chosen against the rejected answer, their end-of-turn tokens included",
+    keys: KEYS,
+    usual: Usual { rates: [1e-5, 1e-6, 1e-6], batch: 32, epochs: 1.0 },
+    judged_by: |document| match document.get_str("train.best_by") {
+        "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
+        _ => Figure::LOSS,
+    },
+    objective: Some(|document| Box::new(Dpo { beta: document.get_f64("objective.beta") })),
+    ..Method::DEFAULT
+};
 
 /// `-log σ(β · (policy margin − reference margin))`, eq. 7, averaged over the step's pairs.
 ///

@@ -20,7 +20,7 @@ pub use reward::Reward;
 pub use sft::Sft;
 
 /// Every method, in the order of `--help`.
-pub static METHODS: [&dyn Method; 11] = [
+pub static METHODS: [&Method; 11] = [
     &sft::METHOD,
     &pretrain::METHOD,
     &dpo::METHOD,
@@ -35,52 +35,60 @@ pub static METHODS: [&dyn Method; 11] = [
 ];
 
 /// A way to learn.
-pub trait Method: Sync {
+#[derive(Debug)]
+pub struct Method {
     /// Its word in a recipe.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// What it is called in cards, with a capital.
-    fn title(&self) -> &'static str;
-
+    pub title: &'static str,
     /// The records that it learns from.
-    fn records(&self) -> Wanted;
-
+    pub records: Wanted,
     /// The same in words.
-    fn learns_from(&self) -> &'static str;
-
+    pub learns_from: &'static str,
     /// Sequences that a row has at least. A row with fewer cannot be learned from.
-    fn fewest_sequences(&self) -> usize {
-        1
-    }
-
+    pub fewest_sequences: usize,
     /// What of a row is learned, in words.
-    fn learned(&self) -> &'static str;
-
+    pub learned: &'static str,
     /// Keys of its own. Each says by [`Key::when`] that it belongs to the method.
-    fn keys(&self) -> &'static [Key] {
-        &[]
-    }
-
+    pub keys: &'static [Key],
     /// What it takes unless told otherwise.
-    fn usual(&self) -> Usual;
-
+    pub usual: Usual,
     /// Whether it trains a scalar head beside the adapter.
-    fn has_scalar_head(&self) -> bool {
-        false
-    }
+    pub has_scalar_head: bool,
+    /// The figure of a validation by which steps are compared, as a resolved recipe says.
+    pub judged_by: fn(&Document) -> Figure,
+    /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
+    pub objective: Option<fn(&Document) -> Box<dyn Objective>>,
+}
 
-    /// The figure of a validation by which steps are compared.
-    fn judged_by(&self, _document: &Document) -> Figure {
-        Figure::LOSS
-    }
+impl Method {
+    /// What most methods have.
+    const DEFAULT: Method = Method {
+        name: "",
+        title: "",
+        records: Wanted::Conversations,
+        learns_from: "",
+        fewest_sequences: 1,
+        learned: "",
+        keys: &[],
+        usual: Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
+        has_scalar_head: false,
+        judged_by: |_| Figure::LOSS,
+        objective: None,
+    };
 
     /// Whether it can be trained, or only its data prepared.
-    fn trains(&self) -> bool {
-        true
+    pub fn trains(&self) -> bool {
+        self.objective.is_some()
     }
 
     /// The loss, with the settings of a resolved recipe.
-    fn objective(&self, document: &Document) -> Box<dyn Objective>;
+    ///
+    /// # Panics
+    /// Where the method cannot be trained, which [`trainable`] refuses.
+    pub fn objective(&self, document: &Document) -> Box<dyn Objective> {
+        self.objective.expect("a method that is trained has a loss")(document)
+    }
 }
 
 /// What a method takes unless told otherwise.
@@ -109,23 +117,23 @@ impl Figure {
 }
 
 /// The method of that name.
-pub fn named(name: &str) -> Option<&'static dyn Method> {
-    METHODS.into_iter().find(|method| method.name() == name)
+pub fn named(name: &str) -> Option<&'static Method> {
+    METHODS.into_iter().find(|method| method.name == name)
 }
 
 /// The method of a recipe.
-pub fn of(document: &Document) -> &'static dyn Method {
+pub fn of(document: &Document) -> &'static Method {
     named(document.get_str("method")).expect("the key takes names of methods only")
 }
 
 /// The method of a recipe, refused where it cannot be trained yet.
-pub fn trainable(document: &Document) -> Result<&'static dyn Method> {
+pub fn trainable(document: &Document) -> Result<&'static Method> {
     let method = of(document);
     if method.trains() {
         return Ok(method);
     }
-    let message = format!("method `{}` cannot be trained yet", method.name());
-    let trained: Vec<&str> = METHODS.iter().filter(|m| m.trains()).map(|m| m.name()).collect();
+    let message = format!("method `{}` cannot be trained yet", method.name);
+    let trained: Vec<&str> = METHODS.iter().filter(|m| m.trains()).map(|m| m.name).collect();
     let hint = format!(
         "this version trains {}; `tunesmith check` and `prepare` work on the data of every method",
         trained.join(", ")

@@ -1,7 +1,7 @@
 //! Reward model: a scalar head taught by pairs, Ouyang et al. 2022, eq. 1.
 
 use data::{Reads, Wanted};
-use keys::{Document, Key, Resume, Settings as _};
+use keys::{Key, Resume, Settings as _};
 use model::{HeadGradients, HeadRequest, Want};
 
 use super::{Figure, Method, Usual};
@@ -19,58 +19,23 @@ const KEYS: &[Key] = &[Key::choice("train.best_by", &["loss", "accuracy"])
     .on_resume(Resume::Free)
     .doc("Validation figure that selects the best step: the lowest loss, or the highest accuracy, which is the share of pairs whose better answer has the higher reward.")];
 
-pub(super) struct RewardModel;
-
-pub(super) const METHOD: RewardModel = RewardModel;
-
-impl Method for RewardModel {
-    fn name(&self) -> &'static str {
-        "reward"
-    }
-
-    fn title(&self) -> &'static str {
-        "Reward model"
-    }
-
-    fn records(&self) -> Wanted {
-        Wanted::Rewards
-    }
-
-    fn learns_from(&self) -> &'static str {
-        "pairs, ranked answers or judged steps"
-    }
-
-    fn fewest_sequences(&self) -> usize {
-        2
-    }
-
-    fn learned(&self) -> &'static str {
-        "loss on the score at the last token of every answer, better against worse"
-    }
-
-    fn keys(&self) -> &'static [Key] {
-        KEYS
-    }
-
-    fn usual(&self) -> Usual {
-        Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 }
-    }
-
-    fn has_scalar_head(&self) -> bool {
-        true
-    }
-
-    fn judged_by(&self, document: &Document) -> Figure {
-        match document.get_str("train.best_by") {
-            "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
-            _ => Figure::LOSS,
-        }
-    }
-
-    fn objective(&self, _document: &Document) -> Box<dyn Objective> {
-        Box::new(Reward)
-    }
-}
+pub(super) static METHOD: Method = Method {
+    name: "reward",
+    title: "Reward model",
+    records: Wanted::Rewards,
+    learns_from: "pairs, ranked answers or judged steps",
+    fewest_sequences: 2,
+    learned: "loss on the score at the last token of every answer, better against worse",
+    keys: KEYS,
+    usual: Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 },
+    has_scalar_head: true,
+    judged_by: |document| match document.get_str("train.best_by") {
+        "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
+        _ => Figure::LOSS,
+    },
+    objective: Some(|_| Box::new(Reward)),
+    ..Method::DEFAULT
+};
 
 /// `-log σ(r_better − r_worse − margin)`, averaged over the pairs of every unit and over the step's units.
 ///

@@ -3,46 +3,22 @@
 use std::collections::BTreeMap;
 
 use data::Wanted;
-use keys::Document;
 use text::Target;
 
 use super::{Method, Usual};
 use crate::objective::{Coupling, MicroOutputs, Objective, Outcome, Share};
 use crate::step::{StepPlan, Totals};
 
-pub(super) struct SupervisedFineTuning;
-
-pub(super) const METHOD: SupervisedFineTuning = SupervisedFineTuning;
-
-impl Method for SupervisedFineTuning {
-    fn name(&self) -> &'static str {
-        "sft"
-    }
-
-    fn title(&self) -> &'static str {
-        "Supervised fine-tuning"
-    }
-
-    fn records(&self) -> Wanted {
-        Wanted::Conversations
-    }
-
-    fn learns_from(&self) -> &'static str {
-        "whole conversations"
-    }
-
-    fn learned(&self) -> &'static str {
-        "loss on the turns that count, their end-of-turn token included"
-    }
-
-    fn usual(&self) -> Usual {
-        Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 }
-    }
-
-    fn objective(&self, _document: &Document) -> Box<dyn Objective> {
-        Box::new(Sft)
-    }
-}
+pub(super) static METHOD: Method = Method {
+    name: "sft",
+    title: "Supervised fine-tuning",
+    records: Wanted::Conversations,
+    learns_from: "whole conversations",
+    learned: "loss on the turns that count, their end-of-turn token included",
+    usual: Usual { epochs: 3.0, ..Method::DEFAULT.usual },
+    objective: Some(|_| Box::new(Sft)),
+    ..Method::DEFAULT
+};
 
 /// `- Σ w_t log p(t) / Σ w_t`, both sums over the whole optimizer step.
 ///

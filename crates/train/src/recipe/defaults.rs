@@ -16,7 +16,7 @@ const STEPS_MIN: usize = 50;
 pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
     fill_adapter(document, rows);
     fill_learning_rate(document, parameters);
-    let (method, usual) = (method::of(document).name(), method::of(document).usual());
+    let (method, usual) = (method::of(document).name, method::of(document).usual);
     if document.opt_usize("train.max_steps").is_none() {
         document.fill("train.epochs", usual.epochs, method);
     }
@@ -52,8 +52,8 @@ const SMALL_MODEL: usize = 1_000_000_000;
 
 fn fill_learning_rate(document: &mut Document, parameters: usize) {
     let method = method::of(document);
-    let [adapter, whole, small] = method.usual().rates;
-    let method = method.name();
+    let [adapter, whole, small] = method.usual.rates;
+    let method = method.name;
     let (rate, why) = match trains_base(document) {
         false => (adapter, format!("{method} with an adapter")),
         true if parameters < SMALL_MODEL => (small, format!("{method} of a whole model under 1B")),

@@ -22,7 +22,7 @@ pub fn check(document: &Document) -> Result<()> {
         return Err(problem(document, "quantization", message.to_owned(), hint.to_owned()));
     }
     let prompts = document.opt_strs("train.sample.prompts").unwrap_or_default();
-    if method::of(document).has_scalar_head() && !prompts.is_empty() {
+    if method::of(document).has_scalar_head && !prompts.is_empty() {
         let message = "a reward model gives scores and answers no prompts";
         return Err(problem(
             document,

@@ -195,13 +195,13 @@ impl Course for Rows {
 }
 
 /// Refuses rows with too few sequences for the method.
-pub(super) fn check_rows(method: &dyn Method, sequences: &Sequences) -> Result<()> {
+pub(super) fn check_rows(method: &Method, sequences: &Sequences) -> Result<()> {
     let units = sequences.order_units()?;
-    let few = |unit: &usize| units.sequences(*unit).len() < method.fewest_sequences();
+    let few = |unit: &usize| units.sequences(*unit).len() < method.fewest_sequences;
     let Some(unit) = (0..units.len()).find(few) else { return Ok(()) };
     let place = sequences.get(units.sequences(unit).start)?.place;
     let message =
-        format!("{place}: method `{}` compares answers, and the row has one", method.name());
+        format!("{place}: method `{}` compares answers, and the row has one", method.name);
     let hint = "give rows with a chosen and a rejected answer, or with several that have scores";
     Err(crate::Error::refused(message, hint))
 }

@@ -20,7 +20,7 @@ pub(super) fn load(
     base: &Base,
     now: &PeftMetadata,
 ) -> Result<(LoadedAdapter, Option<Vec<f32>>)> {
-    let (loaded, head) = match method::of(document).has_scalar_head() {
+    let (loaded, head) = match method::of(document).has_scalar_head {
         true => LoadedAdapter::read_scored(dir, &base.config)?,
         false => (LoadedAdapter::read(dir, &base.config)?, None),
     };

@@ -13,7 +13,7 @@ use super::initial_adapter;
 use crate::checkpoint::Store;
 use crate::method;
 use crate::models::{PartName, TrainingSetup};
-use crate::recipe::{Recipe, coverage, layers, quantization, trains_base};
+use crate::recipe::{Recipe, coverage, layers, trains_base};
 use crate::{Error, Result};
 
 /// What the setup is made from, beside the recipe.
@@ -91,9 +91,9 @@ pub(super) fn training_setup(
 ) -> Result<TrainingSetup> {
     let mut setup = policy(document, recipe, sources, initial)?;
     let method = method::of(document);
-    if method.has_scalar_head() {
+    if method.has_scalar_head {
         if setup.tensors.is_some() {
-            let message = format!("method `{}` writes its model as an adapter", method.name());
+            let message = format!("method `{}` writes its model as an adapter", method.name);
             let hint = "train one: `adapter: {type: lora}`".to_owned();
             return Err(problem(document, "adapter.type", message, hint));
         }
@@ -123,7 +123,7 @@ fn policy(
     let vocabulary = sources.tokenizer.vocab_size();
     let vocab_size =
         (!sources.added.is_empty() && vocabulary > base.config.vocab_size).then_some(vocabulary);
-    let mut setup = TrainingSetup::new(quantization(document), recipe.optimizer.kinds());
+    let mut setup = TrainingSetup::new(recipe.quantization, recipe.optimizer.kinds());
     setup.vocab_size = vocab_size;
     setup.brought = usize::from(sources.start.is_some());
     let config = setup.config(base);

@@ -3,7 +3,6 @@
 use data::{Finding, Level};
 use keys::{Document, Settings as _};
 use model::Base;
-use serde_json::Value;
 use text::{ChatTemplate, Date, Metadata};
 
 use crate::recipe::{quantization, trains_base};
@@ -119,10 +118,4 @@ fn named_template(
     };
     ChatTemplate::new(&source, &metadata.special, date)
         .map_err(|error| problem(format!("`{name}`: {error}"), "mend the template".into()))
-}
-
-/// Variables that a recipe gives to the chat template.
-pub fn template_kwargs(document: &Document) -> serde_json::Map<String, Value> {
-    let entries = document.opt_map("model.template_kwargs").unwrap_or_default();
-    entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
 }

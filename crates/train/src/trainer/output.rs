@@ -157,7 +157,7 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
-    let (base, method) = (&run.peft.base_model, run.method.name());
+    let (base, method) = (&run.peft.base_model, run.method.name);
     let kind = match (lora.dora, lora.kind) {
         (true, _) => "DoRA",
         (false, LoraKind::RsLora) => "rsLoRA",
@@ -183,7 +183,7 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
          # Adapter for {base}\n\n\
          {} of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
          {}{over}{grown}{alone}",
-        run.method.title(),
+        run.method.title,
         lora.rank,
         lora.alpha,
         env!("CARGO_PKG_VERSION"),
@@ -193,12 +193,12 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
 }
 
 fn model_card(run: &Run) -> String {
-    let (base, method) = (&run.peft.base_model, run.method.name());
+    let (base, method) = (&run.peft.base_model, run.method.name);
     format!(
         "---\nbase_model: {base}\npipeline_tag: text-generation\ntags: [{method}, tunesmith]\n---\n\n\
          # {base}, fine-tuned\n\n\
          {} of {} tensors of the model with Tunesmith {}.\n{}\n{}",
-        run.method.title(),
+        run.method.title,
         run.models.decoder.trained().len(),
         env!("CARGO_PKG_VERSION"),
         validation(run),
@@ -221,7 +221,7 @@ fn facts(run: &Run) -> String {
          * Base weights: SHA-256 `{}`.\n\
          * `chat_template.jinja` is the template that it was trained with.\n",
         run.counts.train,
-        run.method.learned(),
+        run.method.learned,
         run.peft.base_hash.as_deref().unwrap_or("unknown"),
     )
 }

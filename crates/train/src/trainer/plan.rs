@@ -4,12 +4,13 @@
 //! have 1,024 tokens where these fit, and more only where rows share long beginnings, which each micro-batch computes.
 
 use compute::{MemoryLimits, OptimizerKind};
-use keys::{Document, Settings as _};
+use keys::Document;
 use serde::Serialize;
 
 use super::course::Rows;
-use super::demand::Demand;
+use super::memory_estimate::MemoryEstimate;
 use crate::models::TrainingSetup;
+use crate::recipe::Recipe;
 use crate::{Error, Result};
 
 /// Micro-batches that are tried, largest first, where the recipe leaves the size open.
@@ -29,7 +30,7 @@ pub(super) struct Plan {
     /// Most tokens computed at a time.
     pub(super) micro_batch_tokens: usize,
     /// Whether layers are computed twice.
-    pub(super) checkpoint: bool,
+    pub(super) recompute: bool,
     /// What the run's own steps take.
     pub(super) memory: Memory,
     /// The same where micro-batches are full and every token is read: what is reserved, and what has to fit.
@@ -95,11 +96,11 @@ impl Memory {
 
 /// What the recipe says about memory, and what the data needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wishes {
+pub(super) struct MemoryRequest {
     /// None: choose.
     pub(super) micro_batch_tokens: Option<usize>,
     /// None: choose.
-    pub(super) checkpoint: Option<bool>,
+    pub(super) recompute: Option<bool>,
     /// Tokens of the longest row.
     pub(super) longest: usize,
     /// Most sequences of a step.
@@ -112,16 +113,12 @@ pub(super) struct Wishes {
     pub(super) process: usize,
 }
 
-impl Wishes {
+impl MemoryRequest {
     /// What the recipe says; the rest is open.
-    pub(super) fn of(document: &Document) -> Self {
-        Wishes {
-            micro_batch_tokens: document.opt_usize("micro_batch_tokens"),
-            checkpoint: match document.get_str("activation_checkpointing") {
-                "none" => Some(false),
-                "block" => Some(true),
-                _ => None,
-            },
+    pub(super) fn of(recipe: &Recipe) -> Self {
+        MemoryRequest {
+            micro_batch_tokens: recipe.micro_batch_tokens,
+            recompute: recipe.recompute,
             longest: 1,
             sequences: 1,
             of_step: 1,
@@ -132,22 +129,22 @@ impl Wishes {
 }
 
 /// Writes what was chosen into the recipe, where that left it open.
-pub(super) fn write_choices(document: &mut Document, wishes: &Wishes, plan: &Plan) {
-    if wishes.micro_batch_tokens.is_none() {
+pub(super) fn write_choices(document: &mut Document, request: &MemoryRequest, plan: &Plan) {
+    if request.micro_batch_tokens.is_none() {
         document.choose("micro_batch_tokens", plan.micro_batch_tokens, "fits in memory");
     }
-    if wishes.checkpoint.is_none() {
-        let word = if plan.checkpoint { "block" } else { "none" };
+    if request.recompute.is_none() {
+        let word = if plan.recompute { "block" } else { "none" };
         document.choose("activation_checkpointing", word, "fits in memory");
     }
 }
 
 /// The sizes above `usual`, largest first, of which each saves a tenth of what a smaller one computes.
-fn larger_that_pay(demand: &Demand, rows: &mut Rows, usual: usize) -> Result<Vec<usize>> {
+fn larger_that_pay(estimate: &MemoryEstimate, rows: &mut Rows, usual: usize) -> Result<Vec<usize>> {
     let mut pay = Vec::new();
-    let mut fewest = demand.computed(rows, usual)?;
+    let mut fewest = estimate.computed(rows, usual)?;
     for tokens in LARGER.into_iter().filter(|&tokens| tokens > usual) {
-        let computed = demand.computed(rows, tokens)?;
+        let computed = estimate.computed(rows, tokens)?;
         if 10 * computed <= 9 * fewest {
             pay.insert(0, tokens);
             fewest = computed;
@@ -158,30 +155,33 @@ fn larger_that_pay(demand: &Demand, rows: &mut Rows, usual: usize) -> Result<Vec
 
 /// Chooses the largest micro-batch that fits, activations kept before recomputed; the smallest there is
 /// where none does.
-pub(super) fn choose(demand: &Demand, rows: &mut Rows, wishes: &Wishes) -> Result<Plan> {
-    let sizes: Vec<usize> = match wishes.micro_batch_tokens {
-        Some(tokens) => vec![tokens.max(wishes.longest)],
+pub(super) fn choose(
+    estimate: &MemoryEstimate,
+    rows: &mut Rows,
+    request: &MemoryRequest,
+) -> Result<Plan> {
+    let sizes: Vec<usize> = match request.micro_batch_tokens {
+        Some(tokens) => vec![tokens.max(request.longest)],
         None => {
-            let mut sizes = larger_that_pay(demand, rows, CANDIDATES[0].max(wishes.longest))?;
-            sizes.extend(CANDIDATES.iter().map(|&tokens| tokens.max(wishes.longest)));
+            let mut sizes = larger_that_pay(estimate, rows, CANDIDATES[0].max(request.longest))?;
+            sizes.extend(CANDIDATES.iter().map(|&tokens| tokens.max(request.longest)));
             sizes
         }
     };
-    let modes: &[bool] = match wishes.checkpoint {
+    let modes: &[bool] = match request.recompute {
         Some(true) => &[true],
         Some(false) => &[false],
         None => &[false, true],
     };
-    let weights = demand.resident.weights + demand.looked_up(rows)?;
-    let resident = Memory { weights, process: wishes.process, ..demand.resident };
-    let limits = wishes.limits;
+    let weights = estimate.resident.weights + estimate.looked_up(rows)?;
+    let resident = Memory { weights, process: request.process, ..estimate.resident };
+    let limits = request.limits;
     let mut smallest: Option<Plan> = None;
-    for &checkpoint in modes {
+    for &recompute in modes {
         for &tokens in &sizes {
-            let (sequences, of_step) = (wishes.sequences, wishes.of_step);
-            let worst = demand.worst(tokens, sequences, of_step, checkpoint)?.over(resident);
-            let plan =
-                Plan { micro_batch_tokens: tokens, checkpoint, memory: worst, worst, limits };
+            let (sequences, of_step) = (request.sequences, request.of_step);
+            let worst = estimate.worst(tokens, sequences, of_step, recompute)?.over(resident);
+            let plan = Plan { micro_batch_tokens: tokens, recompute, memory: worst, worst, limits };
             if smallest.is_none_or(|other| plan.fits() || worst.total() < other.worst.total()) {
                 smallest = Some(plan);
             }
@@ -194,7 +194,7 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows, wishes: &Wishes) -> Resul
         }
     }
     let mut plan = smallest.expect("at least one size is tried");
-    let own = demand.own(rows, plan.micro_batch_tokens, plan.checkpoint)?;
+    let own = estimate.own(rows, plan.micro_batch_tokens, plan.recompute)?;
     plan.memory = own.over(resident);
     // Reserved is what is needed, whatever the worst case forgot.
     plan.worst.activations = plan.worst.activations.max(own.stack);
@@ -202,13 +202,17 @@ pub(super) fn choose(demand: &Demand, rows: &mut Rows, wishes: &Wishes) -> Resul
 }
 
 /// Refuses a plan that does not fit.
-pub(super) fn require_fit(plan: &Plan, wishes: &Wishes, setup: &TrainingSetup) -> Result<()> {
+pub(super) fn require_fit(
+    plan: &Plan,
+    request: &MemoryRequest,
+    setup: &TrainingSetup,
+) -> Result<()> {
     if plan.fits() {
         return Ok(());
     }
     let cures = cures(plan, setup).join("; ");
     let hint = format!("what helps most, in this order: {cures}");
-    let what = format!("the run does not fit: over rows of {} tokens it", wishes.longest);
+    let what = format!("the run does not fit: over rows of {} tokens it", request.longest);
     Err(Error::refused(too_large(&what, &plan.worst, &plan.limits), hint))
 }
 
@@ -231,7 +235,7 @@ pub(super) fn too_large(what: &str, memory: &Memory, limits: &MemoryLimits) -> S
 /// What to change where it does not fit, the largest share first.
 pub(super) fn cures(plan: &Plan, setup: &TrainingSetup) -> Vec<String> {
     let memory = &plan.worst;
-    let smaller = match plan.checkpoint {
+    let smaller = match plan.recompute {
         true => "a lower `data.max_seq_len` or `micro_batch_tokens`",
         false => {
             "a lower `data.max_seq_len` or `micro_batch_tokens`, or `activation_checkpointing: block`"

@@ -7,8 +7,8 @@ use model::Config;
 use text::Metadata;
 
 use super::DataAccess;
-use super::open::template_kwargs;
 use crate::method;
+use crate::recipe::template_kwargs;
 use crate::{Error, Result};
 
 /// Prepares the rows of a recipe, whatever its method.
@@ -19,7 +19,7 @@ pub fn rows(
     at: &DataAccess<'_>,
 ) -> Result<data::Prepared> {
     let seed = document.get_i64("seed") as u64;
-    let wanted = method::of(document).records();
+    let wanted = method::of(document).records;
     let config = data::recipe::config(document, wanted, seed, threads);
     let mut config = config.map_err(|problem| Error::Recipe(problem.into()))?;
     config.cache = at.cache.clone();

@@ -87,7 +87,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
     let trained = run.models.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
-    let mut engine = run.models.engine(backend, run.plan.checkpoint);
+    let mut engine = run.models.engine(backend, run.plan.recompute);
     let outcome = engine.accumulate(&plan, run.course.objective(), dropout_key)?;
     let grad_norm = engine.gradient_norm(&parameters)?;
     check_finite(run, number + 1, outcome.loss, grad_norm)?;
@@ -184,7 +184,7 @@ fn validate(
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
-    let mut engine = run.models.engine(backend, run.plan.checkpoint);
+    let mut engine = run.models.engine(backend, run.plan.recompute);
     let Some(judged) = run.course.judge(&mut engine, &run.packing)? else { return Ok(()) };
     let (step, loss) = (run.state.step, judged.loss);
     if !loss.is_finite() {

@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use compute::{Backend, MemoryLimits};
 use data::{Cursor, Finding, Order};
-use keys::{Document, Settings as _};
+use keys::Document;
 use model::Base;
 use model::adapter::PeftMetadata;
 use serde_json::Value;
 use text::{Date, Metadata};
 
 use super::course::{Rows, check_rows};
-use super::demand::Demand;
+use super::memory_estimate::MemoryEstimate;
 use super::models::{Sources, take_start, training_setup};
 use super::open::{quantised_base, remarks, with_tokens_and_template};
-use super::plan::{self, Plan, Wishes};
+use super::plan::{self, MemoryRequest, Plan};
 use super::resume::Before;
 use super::rows::{beyond_the_model, refuse_errors, rows};
-use super::stand_in::{self, StandIn};
 use super::start::manifest;
+use super::synthetic_rows::{self, SyntheticRows};
 use super::{Job, output};
 use crate::checkpoint::Store;
 use crate::method;
@@ -32,7 +32,7 @@ pub(super) enum Purpose<'a> {
     /// To be carried out, or gone on with in this folder.
     Train(Option<&'a RunFolder>),
     /// To be planned, over these rows in place of those that it names. No weight is read.
-    Plan(Option<StandIn>),
+    Plan(Option<SyntheticRows>),
 }
 
 /// A recipe with everything that it leaves open decided, before anything is on a device.
@@ -52,8 +52,8 @@ pub(super) struct Prepared {
     /// Rows that are neither trained nor validated on, and why.
     pub(super) left_out: Vec<data::RowError>,
     pub(super) findings: Vec<Finding>,
-    pub(super) demand: Demand,
-    pub(super) wishes: Wishes,
+    pub(super) estimate: MemoryEstimate,
+    pub(super) request: MemoryRequest,
     pub(super) plan: Plan,
 }
 
@@ -91,12 +91,12 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         Purpose::Train(_) => None,
     };
     let metadata = match base.metadata_with(start.as_deref(), date) {
-        Err(_) if stand_in.is_some() => stand_in::metadata(&base)?,
+        Err(_) if stand_in.is_some() => synthetic_rows::metadata(&base)?,
         metadata => metadata?,
     };
     let (metadata, added) = with_tokens_and_template(&document, metadata, date)?;
     let data = match &stand_in {
-        Some(stand_in) => stand_in.rows(base.config.vocab_size, method.fewest_sequences())?,
+        Some(stand_in) => stand_in.rows(base.config.vocab_size, method.fewest_sequences)?,
         None => rows(&document, &metadata, threads, &at)?,
     };
     let mut findings: Vec<Finding> = data.findings.iter().cloned().collect();
@@ -156,12 +156,12 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         validation,
         extent: recipe.extent,
         objective: method.objective(&document),
-        judged_by: method.judged_by(&document),
-        shares_prefixes: document.get_bool("share_prefixes"),
+        judged_by: (method.judged_by)(&document),
+        shares_prefixes: recipe.shares_prefixes,
     };
     let longest = rows.longest()?;
     let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences());
-    let wishes = Wishes {
+    let request = MemoryRequest {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
         of_step: match recipe.step_size {
@@ -171,12 +171,12 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         longest,
         limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
         process: process + setup.kept_bytes(),
-        ..Wishes::of(&document)
+        ..MemoryRequest::of(&recipe)
     };
     let objective = method.objective(&document);
-    let demand = Demand::new(&base, &setup, &recipe.optimizer, objective, device)?;
-    let plan = plan::choose(&demand, &mut rows, &wishes)?;
-    plan::write_choices(&mut document, &wishes, &plan);
+    let estimate = MemoryEstimate::new(&base, &setup, &recipe.optimizer, objective, device)?;
+    let plan = plan::choose(&estimate, &mut rows, &request)?;
+    plan::write_choices(&mut document, &request, &plan);
     Ok(Prepared {
         document,
         recipe,
@@ -191,8 +191,8 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         rows,
         left_out,
         findings,
-        demand,
-        wishes,
+        estimate,
+        request,
         plan,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use compute::Backend;
+use compute::{Backend, Quantization};
 use data::prepare::FileSummary;
 use data::{Division, Finding, Packing};
 use keys::{Document, Settings as _};
@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use text::{ChatTemplate, Date, Metadata};
 
 use super::course::{Course, Rows, packing};
-use super::open::template_kwargs;
 use super::plan::{self, Plan};
 use super::setup::{Purpose, decide};
 use super::{Job, output};
@@ -46,7 +45,7 @@ pub(super) struct Run {
     pub(super) threads: usize,
     pub(super) setup: TrainingSetup,
     pub(super) models: Models,
-    pub(super) method: &'static dyn Method,
+    pub(super) method: &'static Method,
     pub(super) course: Box<dyn Course>,
     pub(super) counts: RowCounts,
     pub(super) findings: Vec<Finding>,
@@ -86,7 +85,7 @@ pub(super) fn prepare(
     let resumed = folder.occupied() == Occupied::Resume;
     let purpose = Purpose::Train(resumed.then_some(&folder));
     let mut prepared = decide(job, &*backend, purpose)?;
-    plan::require_fit(&prepared.plan, &prepared.wishes, &prepared.setup)?;
+    plan::require_fit(&prepared.plan, &prepared.request, &prepared.setup)?;
     let models = prepared.setup.load(&prepared.base, backend)?;
     let (state, best) = match &prepared.latest {
         Some(path) => (Store::resume(path, backend, &models)?, Store::best(path)),
@@ -115,10 +114,10 @@ pub(super) fn prepare(
     let recipe_text = document.to_yaml();
     folder.write_recipe(&recipe_text)?;
     folder.write_left_out(&prepared.left_out)?;
-    let quantization = match document.get_str("quantization") {
-        "nf4" => Some("nf4"),
-        "int8" => Some("int8"),
-        _ => None,
+    let quantization = match prepared.recipe.quantization {
+        Some(Quantization::Nf4) => Some("nf4"),
+        Some(Quantization::Int8) => Some("int8"),
+        None => None,
     };
     let mut run = Run {
         schedule: prepared.recipe.schedule(total_steps),
@@ -130,7 +129,7 @@ pub(super) fn prepare(
         ),
         log: folder.event_log()?,
         store: Store::new(folder.checkpoints(), prepared.recipe.keep),
-        template_kwargs: template_kwargs(document),
+        template_kwargs: prepared.recipe.template_kwargs.clone(),
         storage: prepared.base.storage_name()?,
         quantization,
         threads,
@@ -170,7 +169,7 @@ fn announce(
     let parameters = run.models.decoder.config.parameter_count();
     let started = Event::Started {
         run: run.folder.path().display().to_string(),
-        method: run.method.name().into(),
+        method: run.method.name.into(),
         steps: run.total_steps,
         resumed_from: resumed.then_some(run.state.step),
         rows_train: run.counts.train,

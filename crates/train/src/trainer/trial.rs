@@ -8,7 +8,7 @@ use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, LoraConfig, Selection};
 
 use super::course::packing;
-use super::demand::Demand;
+use super::memory_estimate::MemoryEstimate;
 use super::plan::{self, Memory};
 use crate::method::Sft;
 use crate::models::{Models, TrainingSetup};
@@ -28,7 +28,7 @@ pub struct TrialConfig {
     /// Most tokens computed at a time.
     pub micro_batch_tokens: usize,
     /// Whether layers are computed twice.
-    pub checkpoint: bool,
+    pub recompute: bool,
     /// Whether a beginning that several rows share is computed once.
     pub shares_prefixes: bool,
     /// Bytes that the trial may take.
@@ -39,7 +39,7 @@ pub struct TrialConfig {
 pub struct Trial {
     models: Models,
     optimizer: OptimizerConfig,
-    checkpoint: bool,
+    recompute: bool,
     steps: u64,
     /// The step.
     pub plan: StepPlan,
@@ -71,8 +71,8 @@ impl Trial {
         let packing =
             packing(&base.config, &Sft, config.micro_batch_tokens, config.shares_prefixes);
         let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
-        let counted = Demand::new(base, &setup, &optimizer, Box::new(Sft), &*backend)?;
-        let used = counted.most(&plan, config.checkpoint)?;
+        let counted = MemoryEstimate::new(base, &setup, &optimizer, Box::new(Sft), &*backend)?;
+        let used = counted.most(&plan, config.recompute)?;
         let flops = counted.work(&plan)?;
         let parameters = counted.parameters();
         let memory = used.over(Memory { saving: 0, ..counted.resident });
@@ -85,15 +85,15 @@ impl Trial {
         let models = setup.load(base, backend)?;
         setup.forget_values();
         backend.reserve(used.stack)?;
-        let checkpoint = config.checkpoint;
-        Ok(Trial { models, optimizer, checkpoint, steps: 0, plan, memory, flops, parameters })
+        let recompute = config.recompute;
+        Ok(Trial { models, optimizer, recompute, steps: 0, plan, memory, flops, parameters })
     }
 
     /// One step: gradient, norm, update. Returns the loss.
     pub fn step(&mut self, backend: &mut dyn Backend) -> Result<f64> {
         let trained = self.models.trained();
         let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
-        let mut engine = self.models.engine(&mut *backend, self.checkpoint);
+        let mut engine = self.models.engine(&mut *backend, self.recompute);
         let outcome = engine.accumulate(&self.plan, &Sft, None)?;
         engine.gradient_norm(&parameters)?;
         self.steps += 1;

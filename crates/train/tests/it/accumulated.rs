@@ -83,7 +83,7 @@ impl Subject {
         &mut self,
         plan: &StepPlan,
         objective: &dyn Objective,
-        checkpoint: bool,
+        recompute: bool,
     ) -> (StepOutcome, Gradients) {
         let trained = self.trained();
         for tensor in &trained {
@@ -99,7 +99,7 @@ impl Subject {
                 Part { name: PartName::Reference, adapter: None, head: None },
             ],
             trained: PartName::Policy,
-            checkpoint,
+            recompute,
         };
         let outcome = engine.accumulate(plan, objective, Some(5)).unwrap();
         assert_eq!(self.cpu.mark(), start, "the stack is back where it began");
@@ -324,7 +324,7 @@ fn trained_with(budgets: &[usize]) -> Vec<Vec<u32>> {
             decoder: &subject.decoder,
             parts: &[Part::policy(None, None)],
             trained: PartName::Policy,
-            checkpoint: false,
+            recompute: false,
         };
         engine.accumulate(&plan, &Sft, None).unwrap();
         optimizer.step(&mut subject.cpu, &trained, 1e-2, 1.0, number).unwrap();

@@ -135,7 +135,7 @@ impl Rig {
             decoder: &self.models.decoder,
             parts: &self.models.parts,
             trained,
-            checkpoint: false,
+            recompute: false,
         }
     }
 

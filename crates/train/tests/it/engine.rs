@@ -27,7 +27,7 @@ struct Setup {
     values: Vec<Vec<f32>>,
     /// Weight of a scalar head.
     score: Option<Vec<f32>>,
-    checkpoint: bool,
+    recompute: bool,
 }
 
 impl Setup {
@@ -36,7 +36,7 @@ impl Setup {
         let adapter = model_golden("tiny_llama/gqa/adapter");
         let loaded = LoadedAdapter::read(&adapter, &base.config).unwrap();
         let (lora, values) = (loaded.config, loaded.values);
-        Setup { base, lora, values, score: None, checkpoint: false }
+        Setup { base, lora, values, score: None, recompute: false }
     }
 
     /// Outcome and gradients (of the adapter's matrices, then of the scalar head) of one step.
@@ -60,7 +60,7 @@ impl Setup {
                 Part { name: PartName::Reference, adapter: None, head: None },
             ],
             trained: PartName::Policy,
-            checkpoint: self.checkpoint,
+            recompute: self.recompute,
         };
         let outcome = engine.accumulate(plan, objective, None).unwrap();
         let evaluated = engine.evaluate(plan, objective).unwrap();
@@ -180,8 +180,8 @@ fn packings(keep_units: bool) -> Vec<Packing> {
 fn sft_gradients_equal_pytorch_however_the_step_is_cut() {
     let (sequences, golden) = sft_sequences();
     let expected = gradients("tiny_llama/gqa/gradients.safetensors");
-    for checkpoint in [false, true] {
-        let setup = Setup { checkpoint, ..Setup::new() };
+    for recompute in [false, true] {
+        let setup = Setup { recompute, ..Setup::new() };
         for mut packing in packings(false) {
             packing.drop_unread = true;
             let plan = plan_of(&sequences, &packing);

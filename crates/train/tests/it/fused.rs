@@ -75,7 +75,7 @@ fn check(backend: &mut dyn Backend, golden: &Value, run: &Value) {
             decoder: &decoder,
             parts: &[Part::policy(adapter.clone(), None)],
             trained: PartName::Policy,
-            checkpoint: false,
+            recompute: false,
         };
         let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), &Packing::new(usize::MAX));
         let loss = engine.accumulate(&plan, &Sft, None).unwrap().loss;

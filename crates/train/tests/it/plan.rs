@@ -5,11 +5,16 @@ use model::Base;
 use serde_json::{Value, json};
 use train::events::Event;
 use train::run::Occupied;
-use train::trainer::{Control, Job, Planned, StandIn, plan};
+use train::trainer::{Control, Job, Planned, SyntheticRows, plan};
 
 use crate::support::{Fixture, How, cpu, read_json};
 
-fn planned(fixture: &Fixture, how: &How<'_>, base: Base, stand_in: Option<StandIn>) -> Planned {
+fn planned(
+    fixture: &Fixture,
+    how: &How<'_>,
+    base: Base,
+    stand_in: Option<SyntheticRows>,
+) -> Planned {
     let device = cpu(how.threads, how.precision);
     let job = Job { base, ..fixture.job(how) };
     plan(job, &device, stand_in).unwrap()
@@ -68,7 +73,7 @@ fn a_plan_needs_no_text() {
         std::fs::remove_file(fixture.path(file)).unwrap();
     }
     let how = How { overrides: &["train.batch_size=4", "train.epochs=2"], ..How::default() };
-    let rows = StandIn { rows: 10, tokens: 50 };
+    let rows = SyntheticRows { rows: 10, tokens: 50 };
     let planned = planned(&fixture, &how, shapes(&fixture), Some(rows));
     assert_eq!((planned.steps, planned.tokens), (5, 2 * 10 * 50));
     assert!(planned.fits && planned.memory.activations > 0, "{planned:?}");

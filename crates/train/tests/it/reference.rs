@@ -108,7 +108,7 @@ fn compare(cpu: &mut Cpu, models: &Models, recompute: bool) -> Compare {
         decoder: &models.decoder,
         parts: &models.parts,
         trained: PartName::Policy,
-        checkpoint: recompute,
+        recompute,
     };
     engine.accumulate(&plan, &compare, None).unwrap();
     compare

@@ -51,14 +51,14 @@ fn work_counts_what_is_useful() {
         quantization: None,
         optimizer: Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 },
         micro_batch_tokens: 64,
-        checkpoint: false,
+        recompute: false,
         shares_prefixes: true,
         memory_limit: usize::MAX,
     };
     let (loss, work) = step(&lora, 2);
     assert!(loss.is_finite() && loss > 1.0, "{loss}");
     // Computing again is not useful, and changes no bit.
-    let checkpointed = TrialConfig { checkpoint: true, ..lora.clone() };
+    let checkpointed = TrialConfig { recompute: true, ..lora.clone() };
     assert_eq!(step(&checkpointed, 2), (loss, work));
     assert_eq!(step(&lora, 4).1, 2 * work);
     // The gradients of all weights come on top, those of the adapter's go.

@@ -17,7 +17,7 @@ use train::models::{Part, PartName};
 use train::optimizer::OptimizerConfig;
 use train::run::{Occupied, RunFolder};
 use train::step::StepPlan;
-use train::trainer::{Control, Job, StandIn, plan};
+use train::trainer::{Control, Job, SyntheticRows, plan};
 
 use crate::support::{Fixture, How, cpu, floats, golden_json, model_golden, read_json, tokens};
 
@@ -75,7 +75,7 @@ fn check_curve(backend: &mut dyn Backend, case: &Value, golden: &Value, packing:
             decoder: &decoder,
             parts: &[Part::policy(None, None)],
             trained: PartName::Policy,
-            checkpoint: step % 2 == 1,
+            recompute: step % 2 == 1,
         };
         let plan = StepPlan::new(&Unit::of_sequences(sequences(batch)), packing);
         let loss = engine.accumulate(&plan, &Sft, None).unwrap().loss;
@@ -242,7 +242,7 @@ fn a_model_that_cannot_be_written_is_not_trained() {
 fn a_model_out_of_a_gemma_file_can_be_written() {
     let fixture = fixture();
     let how = How { overrides: &["adapter.type=none"], ..How::default() };
-    let stand_in = Some(StandIn { rows: 4, tokens: 8 });
+    let stand_in = Some(SyntheticRows { rows: 4, tokens: 8 });
     for case in ["gemma2", "gemma3_text"] {
         let base = Base::open(&model_golden(&format!("gguf/{case}.gguf"))).unwrap();
         let job = Job { base, ..fixture.job(&how) };

@@ -51,7 +51,7 @@ fn step(
             OptimizerName::Adamw8bit => Optimizer::AdamW8bit { betas, eps },
         },
         micro_batch_tokens: arguments.micro_batch_tokens.max(tokens as u32) as usize,
-        checkpoint: arguments.checkpointing,
+        recompute: arguments.checkpointing,
         shares_prefixes: !arguments.unshared,
         memory_limit: free_memory(),
     };

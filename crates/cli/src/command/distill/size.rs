@@ -4,7 +4,8 @@ use data::{Supervisor, record};
 use keys::{Document, Settings as _};
 use model::Base;
 use text::Message;
-use train::trainer::{template_kwargs, use_template};
+use train::recipe::template_kwargs;
+use train::trainer::use_template;
 
 use super::config::{DistillConfig, Teacher};
 use super::prompts::Prompt;

@@ -84,7 +84,7 @@ impl Draft<'_> {
     fn first_half(&self, kept_back: usize) -> String {
         let data = self.data(kept_back);
         let epochs = epochs(self.look.rows, kept_back).0;
-        let (model, method) = (scalar(&self.model), self.look.method.name());
+        let (model, method) = (scalar(&self.model), self.look.method.name);
         format!("model: {model}\nmethod: {method}\n{data}train:\n  epochs: {epochs}\n")
     }
 
@@ -126,7 +126,7 @@ impl Draft<'_> {
         let shown = |key: &str| document.get_f64(key).to_string();
         let why = |key: &str| reason(document, key);
         let rows = count(self.look.rows as u64);
-        let (method, trains) = (self.look.method.name(), self.look.method.trains());
+        let (method, trains) = (self.look.method.name, self.look.method.trains());
         let learned = self.look.learned();
         let mut text = format!("# Written by `tunesmith init {method}`. {rows} rows, {learned}.\n");
         _ = writeln!(text, "# Tokens: {}.", self.look.lengths.tell());

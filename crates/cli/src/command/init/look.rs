@@ -20,7 +20,7 @@ use train::method::Method;
 /// What data look like.
 pub(super) struct Look {
     /// What they are to teach by.
-    pub(super) method: &'static dyn Method,
+    pub(super) method: &'static Method,
     /// The files.
     pub(super) files: Vec<FileLook>,
     /// Rows of all files.
@@ -51,14 +51,14 @@ pub(super) struct FileLook {
 impl Look {
     /// Reads the data, and counts tokens if they are conversations and the model is on this machine.
     pub(super) fn at(
-        method: &'static dyn Method,
+        method: &'static Method,
         arguments: &Arguments,
         context: &Context,
     ) -> Result<Self> {
         let at_hand = context.models().at_hand(&arguments.model);
         let base = at_hand.as_ref().map(|model| Base::open(&model.path)).transpose()?;
         let max_positions = base.as_ref().map(|base| base.config.max_position_embeddings);
-        if method.records() != Wanted::Conversations {
+        if method.records != Wanted::Conversations {
             return Ok(Look { max_positions, ..Look::of_rows(method, &arguments.data)? });
         }
         let mut findings = Findings::default();
@@ -91,12 +91,12 @@ impl Look {
     }
 
     /// Looks at rows that are no conversations.
-    fn of_rows(method: &'static dyn Method, paths: &[PathBuf]) -> Result<Self> {
+    fn of_rows(method: &'static Method, paths: &[PathBuf]) -> Result<Self> {
         let (mut files, mut rows) = (Vec::new(), Vec::new());
         for path in paths {
             let loaded = data::source::read(path)?;
             let format =
-                shape(&loaded, method.records()).ok_or_else(|| refuse(method, path, &loaded))?;
+                shape(&loaded, method.records).ok_or_else(|| refuse(method, path, &loaded))?;
             files.push(FileLook {
                 path: path.clone(),
                 format: format.to_owned(),
@@ -119,7 +119,7 @@ impl Look {
     /// What is learned, in words.
     pub(super) fn learned(&self) -> String {
         match self.turns {
-            None => self.method.learns_from().to_owned(),
+            None => self.method.learns_from.to_owned(),
             Some((1, 1)) => "one answer a row".to_owned(),
             Some((low, high)) if low == high => format!("{low} answers a row"),
             Some((low, high)) => format!("{low} to {high} answers a row"),
@@ -128,7 +128,7 @@ impl Look {
 }
 
 fn load_conversations(
-    method: &dyn Method,
+    method: &Method,
     path: &Path,
     findings: &mut Findings,
 ) -> Result<(FileLook, Vec<Conversation>)> {

@@ -13,12 +13,12 @@ use crate::error::Failure;
 pub(super) const NOT_TRAINED: &str = "`check` and `prepare` work on it; `train` cannot do it yet";
 
 /// What to type in place of a method for rows that do not fit it.
-pub(super) fn instead(method: &dyn Method, file: &Path, rows: &[Row]) -> Option<String> {
+pub(super) fn instead(method: &Method, file: &Path, rows: &[Row]) -> Option<String> {
     let fitting: Vec<&str> = METHODS
         .iter()
-        .filter(|other| other.records() != method.records())
-        .filter(|other| shape(rows, other.records()).is_some())
-        .map(|other| other.name())
+        .filter(|other| other.records != method.records)
+        .filter(|other| shape(rows, other.records).is_some())
+        .map(|other| other.name)
         .collect();
     let first = fitting.first()?;
     let names: Vec<String> = fitting.iter().map(|name| format!("`{name}`")).collect();
@@ -28,8 +28,8 @@ pub(super) fn instead(method: &dyn Method, file: &Path, rows: &[Row]) -> Option<
 }
 
 /// Refuses rows that the method cannot learn from.
-pub(super) fn refuse(method: &dyn Method, file: &Path, rows: &[Row]) -> Failure {
-    let (path, name, learns_from) = (file.display(), method.name(), method.learns_from());
+pub(super) fn refuse(method: &Method, file: &Path, rows: &[Row]) -> Failure {
+    let (path, name, learns_from) = (file.display(), method.name, method.learns_from);
     let message = format!("{path}: `{name}` learns from {learns_from}, which the rows are not");
     let columns = rows.first().map(|row| row.value.keys().cloned().collect::<Vec<_>>());
     let columns = columns.unwrap_or_default().join("`, `");
@@ -62,8 +62,8 @@ mod tests {
             let rows = rows(text);
             let fits: Vec<&str> = METHODS
                 .iter()
-                .filter(|method| shape(&rows, method.records()).is_some())
-                .map(|method| method.name())
+                .filter(|method| shape(&rows, method.records).is_some())
+                .map(|method| method.name)
                 .collect();
             assert_eq!(fits, expected, "{text}");
         };

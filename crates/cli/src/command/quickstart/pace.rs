@@ -102,7 +102,7 @@ fn step(
         decoder,
         parts: &[Part::policy(Some(adapter.clone()), None)],
         trained: PartName::Policy,
-        checkpoint: false,
+        recompute: false,
     };
     engine.accumulate(plan, &Sft, None)?;
     engine.backend.sync()?;

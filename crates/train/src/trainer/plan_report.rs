@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::course::Course as _;
 use super::plan::{Memory, cures};
 use super::setup::{Prepared, Purpose, decide};
-use super::{Job, StandIn};
+use super::{Job, SyntheticRows};
 use crate::Result;
 use crate::checkpoint::State;
 
@@ -70,21 +70,25 @@ pub struct Resolved {
 /// Plans a recipe for a device: reads headers, config and data, and no weight.
 ///
 /// `stand_in` takes the place of the recipe's rows. The job's output is not looked at.
-pub fn plan(job: Job<'_>, device: &dyn Backend, stand_in: Option<StandIn>) -> Result<Planned> {
+pub fn plan(
+    job: Job<'_>,
+    device: &dyn Backend,
+    stand_in: Option<SyntheticRows>,
+) -> Result<Planned> {
     let mut prepared = decide(job, device, Purpose::Plan(stand_in))?;
     let mut notes: Vec<String> = prepared
         .findings
         .iter()
         .map(|finding| format!("{} ({}): {}", finding.message, finding.count, finding.hint))
         .collect();
-    if let Some(StandIn { rows, tokens }) = stand_in {
+    if let Some(SyntheticRows { rows, tokens }) = stand_in {
         notes.push(format!(
             "{rows} synthetic rows of {tokens} tokens replace the data: steps, tokens and activations are theirs"
         ));
     }
     notes.extend(loading(&prepared));
     notes.push("time and cost are not estimated: they follow from a measured speed".into());
-    let (total, trainable) = prepared.demand.parameters();
+    let (total, trainable) = prepared.estimate.parameters();
     let steps = prepared.rows.total_steps(&State::default());
     let Prepared { plan, document, setup, .. } = &prepared;
     let resolved = document.chosen().map(|(key, value, reason): (&str, &Value, &str)| Resolved {
@@ -102,7 +106,7 @@ pub fn plan(job: Job<'_>, device: &dyn Backend, stand_in: Option<StandIn>) -> Re
         cures: if plan.fits() { Vec::new() } else { cures(plan, setup) },
         steps,
         micro_batch_tokens: plan.micro_batch_tokens,
-        activation_checkpointing: if plan.checkpoint { "block" } else { "none" },
+        activation_checkpointing: if plan.recompute { "block" } else { "none" },
         resolved: resolved.collect(),
         seconds: None,
         cost: None,

@@ -20,7 +20,7 @@ const STEPS: usize = 64;
 const FILE_RUN: usize = 64 << 10;
 
 /// A model on a device that only counts.
-pub(super) struct Demand {
+pub(super) struct MemoryEstimate {
     models: Models,
     measure: Measure,
     dropout: bool,
@@ -31,14 +31,14 @@ pub(super) struct Demand {
 
 /// What a pass takes for a while.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Use {
+pub(super) struct Peak {
     pub(super) stack: usize,
     pub(super) workspace: usize,
 }
 
-impl Use {
-    fn or(self, other: Use) -> Use {
-        Use { stack: self.stack.max(other.stack), workspace: self.workspace.max(other.workspace) }
+impl Peak {
+    fn or(self, other: Peak) -> Peak {
+        Peak { stack: self.stack.max(other.stack), workspace: self.workspace.max(other.workspace) }
     }
 
     /// With what the model takes by itself.
@@ -47,7 +47,7 @@ impl Use {
     }
 }
 
-impl Demand {
+impl MemoryEstimate {
     /// Puts the model there, and takes one step of the optimizer.
     pub(super) fn new(
         base: &Base,
@@ -77,7 +77,7 @@ impl Demand {
             saving: setup.saving_bytes(&trained),
             ..Memory::default()
         };
-        Ok(Demand { models, measure, dropout, objective, resident })
+        Ok(MemoryEstimate { models, measure, dropout, objective, resident })
     }
 
     /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself. The step
@@ -87,11 +87,11 @@ impl Demand {
         tokens: usize,
         sequences: usize,
         of_step: usize,
-        checkpoint: bool,
-    ) -> Result<Use> {
+        recompute: bool,
+    ) -> Result<Peak> {
         let different = of_step.min(self.models.decoder.config.vocab_size) as u32;
         let plan = worst_plan(tokens, sequences, &*self.objective);
-        self.step(&plan, different, checkpoint)
+        self.step(&plan, different, recompute)
     }
 
     /// Tokens that the run's first steps compute where micro-batches are so large.
@@ -106,14 +106,14 @@ impl Demand {
     }
 
     /// The micro-batches that the run will make, validation's among them.
-    pub(super) fn own(&self, rows: &mut Rows, tokens: usize, checkpoint: bool) -> Result<Use> {
+    pub(super) fn own(&self, rows: &mut Rows, tokens: usize, recompute: bool) -> Result<Peak> {
         let packing = self.packing(rows, tokens);
-        let mut most = Use::default();
+        let mut most = Peak::default();
         let steps = rows.first_steps(STEPS)?;
         let plans: Vec<_> = steps.iter().map(|step| StepPlan::new(step, &packing)).collect();
         let different = plans.iter().map(|plan| different_tokens(plan).len()).max().unwrap_or(0);
         for plan in largest(plans) {
-            most = most.or(self.step(&plan, different as u32, checkpoint)?);
+            most = most.or(self.step(&plan, different as u32, recompute)?);
         }
         for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
             for plan in largest([StepPlan::new(&chunk?, &packing)]) {
@@ -124,10 +124,10 @@ impl Demand {
     }
 
     /// What the micro-batches of a step take at most.
-    pub(super) fn most(&self, plan: &StepPlan, checkpoint: bool) -> Result<Use> {
-        let (mut most, different) = (Use::default(), different_tokens(plan).len());
+    pub(super) fn most(&self, plan: &StepPlan, recompute: bool) -> Result<Peak> {
+        let (mut most, different) = (Peak::default(), different_tokens(plan).len());
         for plan in largest([plan.clone()]) {
-            most = most.or(self.step(&plan, different as u32, checkpoint)?);
+            most = most.or(self.step(&plan, different as u32, recompute)?);
         }
         Ok(most)
     }
@@ -164,8 +164,8 @@ impl Demand {
     }
 
     /// A micro-batch of a step that looks up so many different tokens.
-    fn step(&self, plan: &StepPlan, different: u32, checkpoint: bool) -> Result<Use> {
-        Ok(used(&self.count(plan, 0..different, checkpoint)?))
+    fn step(&self, plan: &StepPlan, different: u32, recompute: bool) -> Result<Peak> {
+        Ok(used(&self.count(plan, 0..different, recompute)?))
     }
 
     /// Useful floating point operations of forward and backward over a step.
@@ -186,16 +186,16 @@ impl Demand {
         &self,
         plan: &StepPlan,
         tokens: impl Iterator<Item = u32>,
-        checkpoint: bool,
+        recompute: bool,
     ) -> Result<Measure> {
         let mut measure = self.measure.clone();
         let dropout_key = self.dropout.then_some(0);
-        let mut engine = self.models.engine(&mut measure, checkpoint);
+        let mut engine = self.models.engine(&mut measure, recompute);
         engine.accumulate_over(plan, tokens, &*self.objective, dropout_key)?;
         Ok(measure)
     }
 
-    fn evaluation(&self, plan: &StepPlan) -> Result<Use> {
+    fn evaluation(&self, plan: &StepPlan) -> Result<Peak> {
         let mut measure = self.measure.clone();
         self.models.engine(&mut measure, false).evaluate(plan, &*self.objective)?;
         Ok(used(&measure))
@@ -210,9 +210,9 @@ fn different_tokens(plan: &StepPlan) -> Vec<u32> {
     tokens
 }
 
-fn used(measure: &Measure) -> Use {
+fn used(measure: &Measure) -> Peak {
     let report = measure.report();
-    Use { stack: report.stack_peak_bytes, workspace: report.workspace_bytes }
+    Peak { stack: report.stack_peak_bytes, workspace: report.workspace_bytes }
 }
 
 /// Those micro-batches that no other one exceeds in everything that memory depends on, each as a step of its own.

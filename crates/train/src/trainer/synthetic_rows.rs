@@ -8,14 +8,14 @@ use crate::Result;
 
 /// Rows in the place of those that a recipe names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StandIn {
+pub struct SyntheticRows {
     /// How many.
     pub rows: usize,
     /// Tokens of each.
     pub tokens: usize,
 }
 
-impl StandIn {
+impl SyntheticRows {
     /// Rows of so many sequences, which share nothing and are learned from the second token on.
     pub(super) fn rows(&self, vocab_size: usize, sequences: usize) -> Result<Prepared> {
         let place = Place { file: std::path::Path::new("").into(), line: 1, element: None };

@@ -105,13 +105,11 @@ fn the_rows_of_the_recipes_are_read() {
     let mut config: Value = serde_json::from_str(&house.read("tiny/config.json")).unwrap();
     config["max_position_embeddings"] = 512.into();
     house.write("tiny/config.json", &config.to_string());
-    for (recipe, steps) in [("smollm2-135m", 51), ("dpo", 1), ("reward", 1)] {
+    // Of the twelve pairs, those that validation does not hold out are a step each.
+    for (recipe, steps) in [("smollm2-135m", 51..=51), ("dpo", 6..=11), ("reward", 6..=11)] {
         let recipe = format!("{EXAMPLES}/{recipe}.yaml");
         let planned = house.run(&["plan", &recipe, "--json", "model=./tiny"]).done().result();
-        assert_eq!(
-            (&planned["schema"], &planned["steps"]),
-            (&1.into(), &steps.into()),
-            "{planned}"
-        );
+        assert_eq!(planned["schema"], 1, "{planned}");
+        assert!(steps.contains(&planned["steps"].as_u64().unwrap()), "{planned}");
     }
 }

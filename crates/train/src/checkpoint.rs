@@ -49,7 +49,7 @@ pub struct State {
     /// The lowest validation, where later ones are kept that lie within its noise.
     #[serde(default)]
     pub lowest: Option<Lowest>,
-    /// The last validation loss.
+    /// The last validation, by the figure by which steps are compared.
     pub validation_last: Option<f64>,
     /// Loss of the first step.
     pub loss_first: Option<f64>,

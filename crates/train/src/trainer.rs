@@ -135,10 +135,14 @@ pub struct Summary {
     pub loss_last: Option<f64>,
     /// Best validation score: the loss, or the figure of `train.best_by`.
     pub validation_best: Option<f64>,
-    /// Last validation loss.
+    /// The figure by which steps are compared: `loss`, or that of `train.best_by`.
+    pub validation_by: Option<String>,
+    /// The same figure of the last validation.
     pub validation_last: Option<f64>,
     /// Remarks about the data.
     pub findings: Vec<data::Finding>,
+    /// Whether the model gives scores and no text.
+    pub gives_scores: bool,
     /// Where the adapter stands.
     pub adapter: PathBuf,
 }

@@ -250,20 +250,26 @@ impl Outcome {
         }
         if let (Some(best), Some(last)) = (summary.validation_best, summary.validation_last) {
             let step = summary.best_step;
-            terminal.say(&format!("validation  best {best:.4} at step {step}, last {last:.4}"));
+            let by = summary.validation_by.as_deref().filter(|by| *by != "loss");
+            let by = by.map(|by| format!("{by} ")).unwrap_or_default();
+            terminal.say(&format!("validation  {by}best {best:.4} at step {step}, last {last:.4}"));
         }
         // A run that trains the model itself leaves a model.
         let is_model = summary.adapter.ends_with("model");
         let what = if is_model { "model" } else { "adapter" };
         let shown = context.environment.show(&summary.adapter);
         terminal.say(&format!("{what:<11} {shown}"));
-        terminal.say(&style.bold("next"));
+        if self.stopped_by.is_some() || !summary.gives_scores {
+            terminal.say(&style.bold("next"));
+        }
         let (run, program) = (quote(&run), quote(context.environment.program()));
         if self.stopped_by.is_some() {
             terminal.say(&format!("  {program} train {run} --resume"));
         }
-        terminal.say(&format!("  {program} generate {run} --prompt 'Hello'"));
-        terminal.say(&format!("  {program} chat {run}"));
+        if !summary.gives_scores {
+            terminal.say(&format!("  {program} generate {run} --prompt 'Hello'"));
+            terminal.say(&format!("  {program} chat {run}"));
+        }
     }
 }
 

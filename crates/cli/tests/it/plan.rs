@@ -61,7 +61,9 @@ fn a_config_and_stand_in_rows_are_enough() {
     let planned = house.run(&[&order[..], &rows].concat()).done().result();
     assert_eq!(planned["steps"], 6);
     assert_eq!(planned["tokens"], 6 * 4 * 64);
-    assert!(planned["notes"][0].as_str().unwrap().starts_with("12 rows of 64 tokens stand in"));
+    assert!(
+        planned["notes"][0].as_str().unwrap().starts_with("12 synthetic rows of 64 tokens replace")
+    );
 }
 
 #[test]

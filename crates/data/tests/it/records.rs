@@ -285,7 +285,7 @@ fn oddities_are_found() {
     let row = |turns: &str| format!("{{\"messages\": [{turns}], \"id\": 7}}");
     let user = r#"{"role": "user", "content": "a"}"#;
     let assistant = r#"{"role": "assistant", "content": "b"}"#;
-    check_finding(&row(&format!("{user}, {assistant}, {user}")), "trailing-turns", "goes on");
+    check_finding(&row(&format!("{user}, {assistant}, {user}")), "trailing-turns", "continues");
     let twice = row(&format!("{user}, {assistant}, {assistant}"));
     check_finding(&twice, "assistant-twice", "follow each other");
     check_finding(&twice, "unused-columns", "`id`");

@@ -344,7 +344,7 @@ fn a_gguf_tensor_that_does_not_fit_is_named() {
     check("blk.1.attn_q.weight", &|t| t.shift = 1 << 40, &["past the end"]);
     // The first tensor of the file: its offset is 0 before.
     check("blk.0.attn_k.weight", &|t| t.shift = u64::MAX - 31, &["past the end"]);
-    check("blk.1.attn_q.weight", &|t| t.shift = 4, &["no multiple"]);
+    check("blk.1.attn_q.weight", &|t| t.shift = 4, &["not a multiple"]);
     check("blk.1.attn_q.weight", &|t| t.dims = vec![u64::MAX, 2], &[]);
     check("blk.1.attn_q.weight", &|t| t.dims = vec![], &["0 dimensions"]);
     check("blk.1.attn_q.weight", &|t| t.kind = 777, &["777"]);

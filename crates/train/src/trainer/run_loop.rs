@@ -191,7 +191,7 @@ fn validate(
         return Err(not_finite(run, step, "validation_loss", loss, None));
     }
     let best = is_kept(run, &judged);
-    run.state.validation_last = Some(loss);
+    run.state.validation_last = Some(judged.score.value);
     if best {
         run.state.best = Some(Best { step, score: judged.score });
         output::write(run, backend)?;
@@ -262,8 +262,10 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         loss_first: state.loss_first,
         loss_last: state.loss_last,
         validation_best: state.best.as_ref().map(|best| best.score.value),
+        validation_by: state.best.as_ref().map(|best| best.score.by.clone()),
         validation_last: state.validation_last,
         findings: run.findings.clone(),
+        gives_scores: run.method.has_scalar_head,
         adapter: run.output(),
     }
 }

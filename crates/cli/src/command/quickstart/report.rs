@@ -175,6 +175,8 @@ mod tests {
             loss_first: Some(2.0),
             loss_last: Some(0.1),
             validation_best: Some(0.1),
+            validation_by: Some("loss".into()),
+            gives_scores: false,
             validation_last: Some(0.2),
             findings: Vec::new(),
             adapter: PathBuf::from("runs/q/run/adapter"),

@@ -77,7 +77,7 @@ fn a_plan_needs_no_text() {
     let planned = planned(&fixture, &how, shapes(&fixture), Some(rows));
     assert_eq!((planned.steps, planned.tokens), (5, 2 * 10 * 50));
     assert!(planned.fits && planned.memory.activations > 0, "{planned:?}");
-    assert!(planned.notes[0].contains("10 rows of 50 tokens"), "{:?}", planned.notes);
+    assert!(planned.notes[0].contains("10 synthetic rows of 50 tokens"), "{:?}", planned.notes);
 }
 
 #[test]

@@ -74,10 +74,10 @@ fn a_recipe_that_contradicts_the_adapter() {
     check("adapter.target_modules=[q_proj]", "`adapter.target_modules`");
     check("adapter.modules_to_save=[lm_head]", "`adapter.modules_to_save`");
     check("adapter.rank_pattern={q_proj: 2}", "`adapter.rank_pattern` describes a new adapter");
-    check("adapter.alpha_pattern={q_proj: 2}", "`adapter.alpha_pattern` says how");
-    check("adapter.trainable_tokens=[e]", "`adapter.trainable_tokens` says how");
-    check("train.layers=[0]", "`train.layers` says how");
-    check("tokenizer.add_tokens=[hi]", "`tokenizer.add_tokens` says how");
+    check("adapter.alpha_pattern={q_proj: 2}", "`adapter.alpha_pattern` describes a new adapter");
+    check("adapter.trainable_tokens=[e]", "`adapter.trainable_tokens` describes a new adapter");
+    check("train.layers=[0]", "`train.layers` describes a new adapter");
+    check("tokenizer.add_tokens=[hi]", "`tokenizer.add_tokens` describes a new adapter");
     // To ask for what there is is no contradiction.
     let (rank, alpha) =
         (format!("adapter.rank={}", lora.rank), format!("adapter.alpha={}", lora.alpha));

@@ -34,6 +34,9 @@ pub static METHODS: [&Method; 11] = [
     &later::RLOO,
 ];
 
+/// Makes a loss with the settings of a resolved recipe.
+pub type MakeObjective = fn(&Document) -> Box<dyn Objective>;
+
 /// A way to learn.
 #[derive(Debug)]
 pub struct Method {
@@ -58,7 +61,7 @@ pub struct Method {
     /// The figure of a validation by which steps are compared, as a resolved recipe says.
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
-    pub objective: Option<fn(&Document) -> Box<dyn Objective>>,
+    pub objective: Option<MakeObjective>,
 }
 
 impl Method {

@@ -34,7 +34,6 @@ pub(super) static METHOD: Method = Method {
         _ => Figure::LOSS,
     },
     objective: Some(|_| Box::new(Reward)),
-    ..Method::DEFAULT
 };
 
 /// `-log σ(r_better − r_worse − margin)`, averaged over the pairs of every unit and over the step's units.

@@ -56,7 +56,7 @@ fn what_later_versions_bring_is_refused_by_name() {
     // Their data can be prepared; they cannot be trained.
     for method in ["kto", "grpo", "simpo"] {
         let document = fixture(&LEAST.replace("sft", method)).try_document(&[]).unwrap();
-        let error = train::method::trainable(&document).err().expect("it is refused");
+        let error = train::method::trainable(&document).expect_err("it is refused");
         assert!(error.to_string().contains(method), "{error}");
     }
 }

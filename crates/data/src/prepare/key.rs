@@ -12,7 +12,7 @@ use crate::record::Reading;
 use crate::{Error, Result, Stop};
 
 /// Raised whenever the same input gives other rows.
-const LAYOUT: u32 = 5;
+const LAYOUT: u32 = 6;
 
 /// What a file is prepared with, as one name. `limit` counts only where it takes rows.
 pub(super) fn key(

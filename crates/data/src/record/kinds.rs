@@ -95,6 +95,8 @@ pub struct Answer {
     pub messages: Vec<Message>,
     /// Its score, higher is better, where there are scores.
     pub score: Option<f64>,
+    /// How many grades are better than its own, 0 for the best. Equally good answers have the same.
+    pub standing: usize,
 }
 
 /// A prompt with an answer in judged steps.
@@ -197,7 +199,7 @@ impl Record {
     /// | record | entries |
     /// |---|---|
     /// | preference | `margin`, where the row has one |
-    /// | ranked | `scores`, best first, where all answers have one |
+    /// | ranked | `standings`, best first; `scores` where all answers have one |
     /// | stepwise | `labels`, one a step |
     /// | prompt | `reference`, and `columns` with all that is not asked |
     pub fn side(&self) -> Map<String, Value> {
@@ -211,6 +213,8 @@ impl Record {
             }
             Record::Ranked(ranked) => {
                 let scores: Option<Vec<f64>> = ranked.answers.iter().map(|a| a.score).collect();
+                let standings = ranked.answers.iter().map(|answer| answer.standing);
+                put("standings", standings.collect::<Vec<_>>().into());
                 if let Some(scores) = scores {
                     put("scores", scores.into());
                 }

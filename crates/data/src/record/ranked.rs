@@ -39,6 +39,9 @@ fn signature(row: &Map<String, Value>) -> Option<&'static str> {
     (has_values || first.is_object()).then_some(signature)
 }
 
+/// What is wrong with a row that nothing can be learned from.
+const EQUALLY_GOOD: &str = "all answers are equally good";
+
 /// An answer as the row has it: higher is better.
 struct Scored {
     messages: Vec<Message>,
@@ -61,10 +64,15 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
     if fields.wanted == Wanted::Preferences {
         return best_and_worst(fields, answers, is_score);
     }
+    if answers[0].value == answers[answers.len() - 1].value {
+        return Err(fields.error(EQUALLY_GOOD));
+    }
     let asked = prompt::asked(fields)?;
-    let answer = |scored: Scored| Answer {
-        messages: scored.messages,
-        score: is_score.then_some(scored.value),
+    let (mut standing, mut last) = (0, answers[0].value);
+    let answer = |scored: Scored| {
+        standing += usize::from(scored.value != last);
+        last = scored.value;
+        Answer { messages: scored.messages, score: is_score.then_some(last), standing }
     };
     Ok(Record::Ranked(Ranked {
         place: fields.place.clone(),
@@ -80,7 +88,7 @@ fn best_and_worst(fields: &Fields<'_>, mut answers: Vec<Scored>, is_score: bool)
     let worst = answers.pop().ok_or_else(|| fields.error("row has fewer than two answers"))?;
     let difference = best.value - worst.value;
     if difference == 0.0 {
-        return Err(fields.error("all answers are equally good"));
+        return Err(fields.error(EQUALLY_GOOD));
     }
     let asked = prompt::asked(fields)?;
     Ok(Record::Preference(Preference {

@@ -1,8 +1,11 @@
 //! Reward model: a scalar head taught by pairs, Ouyang et al. 2022, eq. 1.
 
+use std::ops::Range;
+
 use data::{Reads, Wanted};
 use keys::{Key, Resume, Settings as _};
 use model::{HeadGradients, HeadRequest, Want};
+use serde_json::{Map, Value};
 
 use super::{Figure, Method, Usual};
 use crate::objective::{
@@ -39,7 +42,7 @@ pub(super) static METHOD: Method = Method {
 /// `-log σ(r_better − r_worse − margin)`, averaged over the pairs of every unit and over the step's units.
 ///
 /// A sequence's reward is the scalar head at its last token. A unit has its answers best first: two of them are
-/// one pair, K of them K·(K-1)/2. The margin (Touvron et al. 2023, eq. 2) is that of the row's side data,
+/// one pair, K of them K·(K-1)/2, less those that are equally good. The margin (Touvron et al. 2023, eq. 2) is that of the row's side data,
 /// 0 where it has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reward;
@@ -81,25 +84,24 @@ fn evaluate_micro(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
 
     for unit in plan.units_of(micro.sequences) {
         let side = &plan.sides[plan.sequences[unit.start].unit as usize];
-        let apart = side.get("margin").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
-        let pairs = (unit.len() * (unit.len() - 1) / 2) as f64;
+        let apart = side.get("margin").and_then(Value::as_f64).unwrap_or(0.0);
+        let pairs = pairs(&unit, side);
+        let count = pairs.len() as f64;
         let (mut loss, mut right, mut sum) = (0.0, 0.0, 0.0);
-        for better in unit.clone() {
-            for worse in better + 1..unit.end {
-                let (better, worse) = (last_read[better], last_read[worse]);
-                let margin = f64::from(rewards[better]) - f64::from(rewards[worse]);
-                loss += softplus(apart - margin);
-                right += f64::from(u8::from(margin > 0.0));
-                sum += margin;
-                let slope = (sigmoid(margin - apart) - 1.0) / (pairs * units);
-                by_read[better] += slope;
-                by_read[worse] -= slope;
-            }
+        for (better, worse) in pairs {
+            let (better, worse) = (last_read[better], last_read[worse]);
+            let margin = f64::from(rewards[better]) - f64::from(rewards[worse]);
+            loss += softplus(apart - margin);
+            right += f64::from(u8::from(margin > 0.0));
+            sum += margin;
+            let slope = (sigmoid(margin - apart) - 1.0) / (count * units);
+            by_read[better] += slope;
+            by_read[worse] -= slope;
         }
         let share = |value: f64| Share { sequence: unit.start, value };
-        outcome.loss.push(share(loss / pairs / units));
-        accuracies.shares.push(share(right / pairs));
-        margins.shares.push(share(sum / pairs));
+        outcome.loss.push(share(loss / count / units));
+        accuracies.shares.push(share(right / count));
+        margins.shares.push(share(sum / count));
         let total: f64 = unit.clone().map(|index| f64::from(rewards[last_read[index]])).sum();
         means.shares.push(share(total / unit.len() as f64));
     }
@@ -108,4 +110,16 @@ fn evaluate_micro(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
     outcome.gradients = HeadGradients { value: Some(value), ..HeadGradients::default() };
     outcome.metrics = vec![accuracies, margins, means];
     outcome
+}
+
+/// The better and the worse sequence of every pair of a unit. Answers of the same standing are no pair.
+fn pairs(unit: &Range<usize>, side: &Map<String, Value>) -> Vec<(usize, usize)> {
+    let standings = side.get("standings").and_then(Value::as_array);
+    let standing = |index: usize| match standings {
+        Some(standings) => standings[index - unit.start].as_u64(),
+        None => Some((index - unit.start) as u64),
+    };
+    let all =
+        unit.clone().flat_map(|better| (better + 1..unit.end).map(move |worse| (better, worse)));
+    all.filter(|&(better, worse)| standing(better) != standing(worse)).collect()
 }

@@ -163,6 +163,10 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         (false, LoraKind::RsLora) => "rsLoRA",
         (false, LoraKind::Lora) => "LoRA",
     };
+    let task = match run.method.has_scalar_head {
+        true => "text-classification",
+        false => "text-generation",
+    };
     let over = match run.quantization {
         Some(name) => format!("* Trained over the base in {name}.\n"),
         None => String::new(),
@@ -179,7 +183,7 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         false => "* vLLM takes LoRA matrices only: merge it first, with `tunesmith merge`.\n",
     };
     format!(
-        "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, {method}, tunesmith]\n---\n\n\
+        "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: {task}\ntags: [lora, {method}, tunesmith]\n---\n\n\
          # Adapter for {base}\n\n\
          {} of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
          {}{over}{grown}{alone}",

@@ -92,6 +92,7 @@ fn a_reward_model_learns_what_is_better_and_is_written_for_peft() {
     assert_eq!(head.unwrap().len(), shape.hidden_size);
     let card = fs::read_to_string(fixture.path("run/adapter/README.md")).unwrap();
     assert!(card.contains("Reward model of a LoRA adapter"), "{card}");
+    assert!(card.contains("pipeline_tag: text-classification"), "{card}");
 
     // It goes on from there.
     let start = Some(fixture.path("run/adapter"));
@@ -116,6 +117,29 @@ fn ranked_answers_are_all_compared() {
     assert_eq!((step["rows"].as_u64(), step["tokens_supervised"].as_u64()), (Some(2), Some(6)));
     let loss = step["loss"].as_f64().unwrap();
     assert!((0.2..2.0).contains(&loss), "{loss}");
+}
+
+#[test]
+fn equally_good_answers_are_no_pair() {
+    let first = |rows: &[Value]| {
+        let mut fixture = fixture("reward", rows);
+        fixture.recipe = fixture.recipe.replace(", validation: {fraction: 0.2}", "");
+        let overrides = &["train.batch_size=1", "train.max_steps=1"];
+        let run = fixture.train("run", &How { overrides, ..How::default() });
+        run.map(|summary| summary.loss_first.unwrap())
+    };
+    let ranked = |answers: [&str; 3], scores: [u32; 3]| json!({"prompt": "2+2?", "responses": answers, "scores": scores});
+    // Of two equal answers it does not matter which one the row names first.
+    let one = first(&[ranked(["4", "four", "5"], [3, 3, 1])]).unwrap();
+    let other = first(&[ranked(["four", "4", "5"], [3, 3, 1])]).unwrap();
+    assert!((one - other).abs() < 1e-6, "{one} {other}");
+    // Ranks may be shared too.
+    let mut row = ranked(["4", "four", "5"], [1, 1, 2]);
+    let ranks = row.as_object_mut().unwrap().remove("scores").unwrap();
+    row["ranks"] = ranks;
+    assert!((first(&[row]).unwrap() - one).abs() < 1e-6);
+    let error = first(&[ranked(["4", "four", "5"], [2, 2, 2])]).unwrap_err();
+    assert!(error.to_string().contains("all answers are equally good"), "{error}");
 }
 
 #[test]

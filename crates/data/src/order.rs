@@ -113,11 +113,6 @@ impl Units {
         self.rows.is_empty()
     }
 
-    /// Tokens of the longest; 0 where there are none.
-    pub fn longest(&self) -> usize {
-        self.tokens.iter().max().map_or(0, |&tokens| tokens as usize)
-    }
-
     /// Indices of a unit's sequences.
     pub fn sequences(&self, unit: usize) -> Range<usize> {
         let start = unit.checked_sub(1).map_or(0, |before| self.ends[before] as usize);

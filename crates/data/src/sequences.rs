@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::audit::AuditText;
 use crate::order::Units;
 use crate::store::{Draft, Header, SequenceAt, Set, Shard};
@@ -43,8 +45,44 @@ struct Totals {
     supervised: usize,
     rows: usize,
     units: usize,
+    /// The first of the units with the most tokens.
+    longest_unit: Extent,
+    /// The first of the units with the fewest sequences.
+    smallest_unit: Extent,
     /// Index and tokens of the first of the longest.
     longest: Option<(usize, usize)>,
+}
+
+/// A unit, without what is in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extent {
+    /// Its first sequence.
+    start: usize,
+    /// How many sequences it has.
+    len: usize,
+    tokens: usize,
+}
+
+impl Extent {
+    fn sequences(self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+impl Totals {
+    /// Counts a unit that is complete.
+    fn close(&mut self, unit: Extent) {
+        if unit.len == 0 {
+            return;
+        }
+        if self.units == 0 || unit.tokens > self.longest_unit.tokens {
+            self.longest_unit = unit;
+        }
+        if self.units == 0 || unit.len < self.smallest_unit.len {
+            self.smallest_unit = unit;
+        }
+        self.units += 1;
+    }
 }
 
 /// Sequences of several sets in an order of their own.
@@ -104,7 +142,7 @@ impl Sequences {
         let rows = sets.last().map_or(0, |(set, first)| first + set.rows as u64);
         let mut all = Sequences { sets, rows, runs, totals: Totals::default() };
         let (mut totals, mut index, mut last) = (Totals::default(), 0, None);
-        let mut last_unit = None;
+        let (mut last_unit, mut unit) = (None, Extent::default());
         all.each(|outline| {
             totals.tokens += outline.tokens;
             totals.supervised += outline.supervised;
@@ -112,10 +150,16 @@ impl Sequences {
                 totals.longest = Some((index, outline.tokens));
             }
             totals.rows += usize::from(!outline.is_copy && last != Some(outline.row));
-            totals.units += usize::from(last_unit != Some((outline.row, outline.part)));
+            if last_unit != Some((outline.row, outline.part)) {
+                totals.close(unit);
+                unit = Extent { start: index, ..Extent::default() };
+            }
+            unit.len += 1;
+            unit.tokens += outline.tokens;
             (index, last) = (index + 1, Some(outline.row));
             last_unit = Some((outline.row, outline.part));
         })?;
+        totals.close(unit);
         all.totals = totals;
         Ok(all)
     }
@@ -125,7 +169,7 @@ impl Sequences {
         let mut draft = Draft::default();
         for group in sequences.chunk_by(|a, b| a.row == b.row) {
             let (row, place) = (group[0].row as u32, &group[0].place);
-            let side = serde_json::Map::new();
+            let side = Map::new();
             draft.push(row, place, &AuditText::default(), Vec::new(), &side, group);
         }
         draft.tail.rows = sequences.last().map_or(0, |last| last.row as usize + 1);
@@ -211,25 +255,29 @@ impl Sequences {
         Ok(units)
     }
 
-    /// Tokens of the longest unit.
-    pub fn longest_unit(&self) -> Result<usize> {
-        Ok(self.order_units()?.longest())
+    /// Sequences and tokens of the longest unit; none of no unit.
+    pub fn longest_unit(&self) -> (Range<usize>, usize) {
+        let unit = self.totals.longest_unit;
+        (unit.sequences(), unit.tokens)
     }
 
-    /// The unit that a sequence belongs to.
-    pub fn unit_of(&self, sequence: usize) -> Result<Range<usize>> {
-        let units = self.order_units()?;
-        let mut all = (0..units.len()).map(|unit| units.sequences(unit));
-        Ok(all.find(|unit| unit.contains(&sequence)).expect("every sequence is of a unit"))
+    /// The first of the units with the fewest sequences; none of no unit.
+    pub fn smallest_unit(&self) -> Range<usize> {
+        self.totals.smallest_unit.sequences()
     }
 
     /// Reads a unit: its sequences, and what its row says beside them.
     ///
     /// Fails where the cache was removed or damaged meanwhile.
     pub fn unit(&self, sequences: Range<usize>) -> Result<Unit> {
-        let (run, first) = self.runs.find(sequences.start);
-        let side = self.sets[run.set as usize].0.side(first)?;
+        let side = self.side(sequences.start)?;
         Ok(Unit { sequences: self.get_all(sequences)?, side })
+    }
+
+    /// What the row of a sequence says beside tokens.
+    fn side(&self, index: usize) -> Result<Map<String, Value>> {
+        let (run, sequence) = self.runs.find(index);
+        self.sets[run.set as usize].0.side(sequence)
     }
 
     /// Reads several units.
@@ -254,13 +302,32 @@ impl Sequences {
     }
 
     /// Reads all of them unit by unit, so many units at a time.
-    pub fn chunks(&self, size: usize) -> Result<impl Iterator<Item = Result<Vec<Unit>>>> {
-        let units = self.order_units()?;
-        let starts = (0..units.len()).step_by(size);
-        Ok(starts.map(move |start| {
-            let end = (start + size).min(units.len());
-            (start..end).map(|unit| self.unit(units.sequences(unit))).collect()
-        }))
+    pub fn chunks(&self, size: usize) -> impl Iterator<Item = Result<Vec<Unit>>> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            (next < self.len()).then(|| {
+                let chunk = self.chunk(next, size)?;
+                next += chunk.iter().map(|unit| unit.sequences.len()).sum::<usize>();
+                Ok(chunk)
+            })
+        })
+    }
+
+    /// Reads so many units from a sequence on that begins one.
+    fn chunk(&self, start: usize, size: usize) -> Result<Vec<Unit>> {
+        let mut units: Vec<Unit> = Vec::new();
+        for index in start..self.len() {
+            let sequence = self.get(index)?;
+            let is_full = units.len() == size;
+            match units.last_mut() {
+                Some(unit) if unit.sequences[0].is_in_unit_of(&sequence) => {
+                    unit.sequences.push(sequence);
+                }
+                _ if is_full => break,
+                _ => units.push(Unit { sequences: vec![sequence], side: self.side(index)? }),
+            }
+        }
+        Ok(units)
     }
 
     /// Where the first sequence stands that has the id `vocab_size` or a higher one, and the id.
@@ -298,5 +365,28 @@ mod tests {
         assert_eq!(found, [(0, 0, 0..3), (0, 0, 5..6), (1, 0, 6..8), (1, 1, 8..9)]);
         let all: Vec<u32> = (0..runs.len).map(|index| runs.find(index).1).collect();
         assert_eq!(all, [0, 1, 2, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn units_are_counted_and_read_whole() {
+        let sequence = |row: u64, part: u32, role: u8, len: usize| Sequence {
+            row,
+            part,
+            role,
+            tokens: vec![1; len],
+            weights: [vec![0.0], vec![1.0; len - 1]].concat(),
+            place: Place { file: Path::new("a").into(), line: 1, element: None },
+        };
+        let all =
+            [(0, 0, 0, 4), (0, 0, 1, 9), (1, 0, 0, 8), (1, 0, 1, 8), (2, 0, 0, 5), (2, 1, 0, 3)];
+        let all = all.map(|(row, part, role, len)| sequence(row, part, role, len));
+        let sequences = Sequences::in_memory(&all).unwrap();
+        assert_eq!((sequences.units(), sequences.rows()), (4, 3));
+        assert_eq!((sequences.longest_unit(), sequences.smallest_unit()), ((2..4, 16), 4..5));
+        for size in [1, 2, 3, 9] {
+            let chunks: Vec<Vec<Unit>> = sequences.chunks(size).collect::<Result<_>>().unwrap();
+            assert!(chunks.iter().all(|chunk| chunk.len() <= size));
+            assert_eq!(chunks.concat(), Unit::of_sequences(all.to_vec()), "{size}");
+        }
     }
 }

@@ -111,14 +111,14 @@ pub(super) fn packing(
 
 impl Rows {
     /// Tokens of the longest that stands whole in a micro-batch: a sequence, or a unit that must not be cut.
-    pub(super) fn longest(&self) -> Result<usize> {
+    pub(super) fn longest(&self) -> usize {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
-            Coupling::Unit => sequences.longest_unit(),
+            Coupling::Unit => sequences.longest_unit().1,
             Coupling::Sequence | Coupling::Step => {
-                Ok(sequences.longest().map_or(0, |(_, tokens)| tokens))
+                sequences.longest().map_or(0, |(_, tokens)| tokens)
             }
         };
-        Ok(longest(&self.train)?.max(longest(&self.validation)?).max(1))
+        longest(&self.train).max(longest(&self.validation)).max(1)
     }
 
     /// What the first `count` steps take, and the longest unit alone.
@@ -129,9 +129,7 @@ impl Rows {
             cursor = step.next;
             steps.push(self.train.units_at(&step.units)?);
         }
-        if let Some((longest, _)) = self.train.longest() {
-            steps.push(vec![self.train.unit(self.train.unit_of(longest)?)?]);
-        }
+        steps.push(vec![self.train.unit(self.train.longest_unit().0)?]);
         Ok(steps)
     }
 }
@@ -155,7 +153,7 @@ impl Course for Rows {
         }
         let (mut loss, mut divisor, mut units, mut shares) = (0.0, 0.0, 0.0, Vec::new());
         let mut metrics: Vec<(&'static str, f64)> = Vec::new();
-        for chunk in self.validation.chunks(VALIDATION_CHUNK)? {
+        for chunk in self.validation.chunks(VALIDATION_CHUNK) {
             let plan = StepPlan::new(&chunk?, packing);
             let outcome = engine.evaluate(&plan, &*self.objective)?;
             let (of_chunk, units_of_chunk) =
@@ -196,10 +194,11 @@ impl Course for Rows {
 
 /// Refuses rows with too few sequences for the method.
 pub(super) fn check_rows(method: &Method, sequences: &Sequences) -> Result<()> {
-    let units = sequences.order_units()?;
-    let few = |unit: &usize| units.sequences(*unit).len() < method.fewest_sequences;
-    let Some(unit) = (0..units.len()).find(few) else { return Ok(()) };
-    let place = sequences.get(units.sequences(unit).start)?.place;
+    let smallest = sequences.smallest_unit();
+    if sequences.is_empty() || smallest.len() >= method.fewest_sequences {
+        return Ok(());
+    }
+    let place = sequences.get(smallest.start)?.place;
     let message =
         format!("{place}: method `{}` compares answers, and the row has one", method.name);
     let hint = "give rows with a chosen and a rejected answer, or with several that have scores";

@@ -115,7 +115,7 @@ impl MemoryEstimate {
         for plan in largest(plans) {
             most = most.or(self.step(&plan, different as u32, recompute)?);
         }
-        for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
             for plan in largest([StepPlan::new(&chunk?, &packing)]) {
                 most = most.or(self.evaluation(&plan)?);
             }
@@ -150,7 +150,7 @@ impl MemoryEstimate {
             runs.into_iter().filter(|&run| run).count() * FILE_RUN
         };
         let mut most = rows.first_steps(STEPS)?.iter().map(|step| touched(step)).max().unwrap_or(0);
-        for chunk in rows.validation.chunks(VALIDATION_CHUNK)?.take(STEPS) {
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
             most = most.max(touched(&chunk?));
         }
         Ok(most)

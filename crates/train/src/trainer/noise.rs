@@ -10,7 +10,7 @@ pub(super) const MOST_SEQUENCES: usize = 1024;
 pub struct Lowest {
     /// The loss.
     pub loss: f64,
-    /// What every sequence adds to it, before it is divided.
+    /// What every row adds to it, before it is divided, `[units]`.
     pub sequences: Vec<f64>,
 }
 

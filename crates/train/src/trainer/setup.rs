@@ -148,7 +148,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     check_rows(method, &train)?;
     check_rows(method, &validation)?;
 
-    let of_a_row = train.longest_unit()?.max(1);
+    let of_a_row = train.longest_unit().1.max(1);
     let units = train.order_units()?;
     let mut rows = Rows {
         order: Order::new(units, recipe.seed, recipe.step_size, recipe.extent),
@@ -159,7 +159,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         judged_by: (method.judged_by)(&document),
         shares_prefixes: recipe.shares_prefixes,
     };
-    let longest = rows.longest()?;
+    let longest = rows.longest();
     let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences());
     let request = MemoryRequest {
         // Steps by tokens vary in rows; twice the first leaves room.

@@ -20,6 +20,7 @@ pub mod quantize;
 pub mod random;
 pub mod reference;
 pub mod weight;
+mod wrapper;
 
 pub use backend::{Backend, Device, Precision};
 pub use buffer::{Buffer, DType, Mark, Region};
@@ -35,3 +36,4 @@ pub use weight::{
     Absmax, LookupSource, Owner, Parameter, ParameterPart, Quantization, QuantizedSource,
     QuantizedValues, Storage, Weight, WeightSource,
 };
+pub use wrapper::{Transfer, Wrapper};

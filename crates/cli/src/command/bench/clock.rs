@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use compute::{
-    Backend, Buffer, DType, Device, Footprint, LookupSource, Mark, Op, OptimizerKind, Parameter,
-    Quantization, QuantizedSource, Result, Shape, Weight, WeightSource,
-};
+use compute::{Backend, Op, Result, Transfer, Wrapper};
 
 use super::row::Row;
 
@@ -113,119 +110,32 @@ fn is_transposed(list: &[compute::op::Linear<'_>]) -> bool {
     list.iter().flat_map(|linear| linear.terms).any(|term| term.transposed)
 }
 
-impl Backend for Clocked<'_> {
-    fn device(&self) -> Device {
-        self.backend.device()
+impl Wrapper for Clocked<'_> {
+    fn inner(&self) -> &dyn Backend {
+        &*self.backend
     }
 
-    fn operand(&self) -> DType {
-        self.backend.operand()
+    fn inner_mut(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
     }
 
-    fn reserve(&mut self, bytes: usize) -> Result<()> {
-        self.backend.reserve(bytes)
-    }
-
-    fn reserved(&self) -> usize {
-        self.backend.reserved()
-    }
-
-    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
-        self.backend.alloc(len, dtype)
-    }
-
-    fn mark(&self) -> Mark {
-        self.backend.mark()
-    }
-
-    fn release(&mut self, mark: Mark) {
-        self.backend.release(mark);
-    }
-
-    fn alloc_static(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
-        self.backend.alloc_static(len, dtype)
-    }
-
-    fn free_static(&mut self, buffer: Buffer) {
-        self.backend.free_static(buffer);
-    }
-
-    fn load(&mut self, source: WeightSource<'_>) -> Result<Weight> {
-        self.backend.load(source)
-    }
-
-    fn load_as(&mut self, source: WeightSource<'_>, quantization: Quantization) -> Result<Weight> {
-        self.backend.load_as(source, quantization)
-    }
-
-    fn load_parts_as(
-        &mut self,
-        source: WeightSource<'_>,
-        quantization: Quantization,
-        parts: &[usize],
-    ) -> Result<Vec<Weight>> {
-        self.backend.load_parts_as(source, quantization, parts)
-    }
-
-    fn load_quantized(&mut self, source: QuantizedSource<'_>) -> Result<Weight> {
-        self.backend.load_quantized(source)
-    }
-
-    fn load_lookup(&mut self, source: LookupSource) -> Result<Weight> {
-        self.backend.load_lookup(source)
-    }
-
-    fn load_trained_parts(
-        &mut self,
-        shape: Shape,
-        parts: &[usize],
-        values: &[f32],
-        optimizer: OptimizerKind,
-    ) -> Result<Parameter> {
-        self.backend.load_trained_parts(shape, parts, values, optimizer)
-    }
-
-    fn unload(&mut self, weight: Weight) {
-        self.backend.unload(weight);
-    }
-
-    fn upload(&mut self, data: &[f32], out: Buffer) -> Result<()> {
-        self.clock("upload", |backend| backend.upload(data, out))
-    }
-
-    fn upload_u32(&mut self, data: &[u32], out: Buffer) -> Result<()> {
-        self.clock("upload", |backend| backend.upload_u32(data, out))
-    }
-
-    fn read(&mut self, buffer: Buffer, out: &mut [f32]) -> Result<()> {
-        self.clock("read", |backend| backend.read(buffer, out))
-    }
-
-    fn read_u32(&mut self, buffer: Buffer, out: &mut [u32]) -> Result<()> {
-        self.clock("read", |backend| backend.read_u32(buffer, out))
-    }
-
-    fn upload_u8(&mut self, data: &[u8], out: Buffer) -> Result<()> {
-        self.clock("upload", |backend| backend.upload_u8(data, out))
-    }
-
-    fn read_u8(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<()> {
-        self.clock("read", |backend| backend.read_u8(buffer, out))
-    }
-
-    fn run(&mut self, op: Op<'_>) -> Result<()> {
+    fn run_op(&mut self, op: Op<'_>) -> Result<()> {
         self.clock(name(&op), |backend| {
             backend.run(op)?;
             backend.sync()
         })
     }
 
-    fn sync(&mut self) -> Result<()> {
-        self.backend.sync()
-    }
-
-    fn footprint(&self) -> Option<Box<dyn Footprint>> {
-        self.backend.footprint()
+    fn transfer(
+        &mut self,
+        direction: Transfer,
+        copy: &mut dyn FnMut(&mut dyn Backend) -> Result<()>,
+    ) -> Result<()> {
+        let name = match direction {
+            Transfer::Upload => "upload",
+            Transfer::Read => "read",
+        };
+        self.clock(name, copy)
     }
 }
 

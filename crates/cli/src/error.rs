@@ -231,6 +231,8 @@ impl From<session::Error> for Failure {
                 Failure::wrong("chat_template", message).hint("`--raw` continues the text as it is")
             }
             E::Template { hint, .. } => Failure::new("chat_template", message).or_hint(hint),
+            E::BaseReplaced => Failure::wrong("no_base", message)
+                .hint("ask the base by itself, in a command of its own"),
             E::Vocabulary { .. } => Failure::new("tokenizer", message)
                 .hint("the tokenizer does not belong to this model"),
             E::Empty => Failure::wrong("empty_prompt", message),

@@ -38,6 +38,9 @@ pub enum Error {
         /// What to change.
         hint: Option<String>,
     },
+    /// The base is asked to answer by itself, and the adapter replaces tensors of it.
+    #[error("the adapter replaces whole tensors of its base, which cannot answer without it")]
+    BaseReplaced,
     /// The tokenizer gives a token that the model does not have.
     #[error("token {token} is beyond the model's {vocab_size}")]
     Vocabulary {

@@ -29,6 +29,8 @@ pub struct Session {
     /// The model on a device that only counts.
     counted: Counted,
     has_adapter: bool,
+    /// Whether the adapter brings whole tensors, which take the place of the base's.
+    replaces_base: bool,
     metadata: Metadata,
     /// Renders dialogues as training does; none without a chat template.
     supervisor: Option<Supervisor>,
@@ -65,6 +67,7 @@ impl Session {
             base,
             backend,
             has_adapter: adapter.is_some(),
+            replaces_base: adapter.as_ref().is_some_and(|own| !own.replaced.is_empty()),
             model: Model::Waiting(adapter, quantization),
             counted,
             metadata,
@@ -78,6 +81,11 @@ impl Session {
     /// Whether there is an adapter over the base.
     pub fn has_adapter(&self) -> bool {
         self.has_adapter
+    }
+
+    /// Refuses to have the base answer without its adapter where its own tensors are not loaded.
+    pub fn require_base(&self) -> Result<()> {
+        if self.replaces_base { Err(Error::BaseReplaced) } else { Ok(()) }
     }
 
     /// How most weights of the base are stored: `bf16`, `q4_1`, ...
@@ -199,9 +207,19 @@ impl Session {
         with_adapter: bool,
         on_token: &mut dyn FnMut(Token<'_>) -> Flow,
     ) -> Result<Vec<Answer>> {
+        if !with_adapter {
+            self.require_base()?;
+        }
         self.require_room(prompts, sampling)?;
         let (backend, speaker) = self.loaded()?;
-        let adapter = speaker.adapter.filter(|_| with_adapter);
-        Speaker { adapter, ..speaker }.answer(backend, prompts, sampling, on_token)
+        let Some(adapter) = speaker.adapter.filter(|_| !with_adapter) else {
+            return speaker.answer(backend, prompts, sampling, on_token);
+        };
+        // Rows of tokens that the adapter has stand in the base while it is active.
+        adapter.deactivate(backend, speaker.decoder)?;
+        let alone = Speaker { adapter: None, ..speaker };
+        let answers = alone.answer(backend, prompts, sampling, on_token);
+        adapter.activate(backend, speaker.decoder)?;
+        answers
     }
 }

@@ -81,7 +81,7 @@ impl Dialogue {
     }
 
     /// Takes in a line: a command, or the next question.
-    fn line(&mut self, line: &str, has_adapter: bool) -> Line {
+    fn line(&mut self, line: &str, why_not: Option<&str>) -> Line {
         let line = line.trim();
         let Some(command) = line.strip_prefix('/') else {
             if line.is_empty() {
@@ -104,11 +104,13 @@ impl Dialogue {
                 let what = if self.system.is_some() { "set" } else { "taken away" };
                 Line::Said(format!("system message {what}, a new dialogue"))
             }
-            "base" if !has_adapter => Line::Said("there is no adapter to turn off".into()),
-            "base" => {
-                self.with_adapter = !self.with_adapter;
-                Line::Said(format!("adapter {}", if self.with_adapter { "on" } else { "off" }))
-            }
+            "base" => match why_not {
+                Some(why_not) => Line::Said(why_not.to_owned()),
+                None => {
+                    self.with_adapter = !self.with_adapter;
+                    Line::Said(format!("adapter {}", if self.with_adapter { "on" } else { "off" }))
+                }
+            },
             _ => Line::Said(format!(
                 "no command `/{name}`; there are /reset, /system TEXT, /base and /quit"
             )),
@@ -148,12 +150,17 @@ impl Chat<'_> {
             if self.context.environment.stdin_is_terminal {
                 terminal.prompt("> ");
             }
+            // Why the base cannot be asked without its adapter.
+            let why_not = match (self.session.has_adapter(), self.session.require_base()) {
+                (false, _) => Some("there is no adapter to turn off".to_owned()),
+                (true, refused) => refused.err().map(|error| error.to_string()),
+            };
             let line = match self.next_line(&lines) {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(0),
                 Err(asked) => return Ok(asked.exit_code()),
             };
-            match self.dialogue.line(&line, self.session.has_adapter()) {
+            match self.dialogue.line(&line, why_not.as_deref()) {
                 Line::Nothing => {}
                 Line::Said(text) => terminal.note(&text),
                 Line::Quit => return Ok(0),
@@ -263,24 +270,24 @@ mod tests {
     #[test]
     fn lines_are_questions_or_commands() {
         let mut dialogue = Dialogue::new(Some("s".into()));
-        assert_eq!(dialogue.line("  ", true), Line::Nothing);
-        assert_eq!(dialogue.line("hi", true), Line::Question);
+        assert_eq!(dialogue.line("  ", None), Line::Nothing);
+        assert_eq!(dialogue.line("hi", None), Line::Question);
         let Question::Dialogue { messages, .. } = dialogue.question() else { panic!("a dialogue") };
         let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user"]);
-        assert_eq!(dialogue.line("/base", true), Line::Said("adapter off".into()));
-        assert_eq!(dialogue.line("/base", true), Line::Said("adapter on".into()));
+        assert_eq!(dialogue.line("/base", None), Line::Said("adapter off".into()));
+        assert_eq!(dialogue.line("/base", None), Line::Said("adapter on".into()));
         assert_eq!(
-            dialogue.line("/base", false),
+            dialogue.line("/base", Some("there is no adapter to turn off")),
             Line::Said("there is no adapter to turn off".into())
         );
-        dialogue.line("/system be brief", true);
+        dialogue.line("/system be brief", None);
         assert_eq!((dialogue.system.as_deref(), dialogue.messages.len()), (Some("be brief"), 0));
-        dialogue.line("/system", true);
+        dialogue.line("/system", None);
         assert_eq!(dialogue.system, None);
         assert!(
-            matches!(dialogue.line("/what", true), Line::Said(text) if text.contains("`/what`"))
+            matches!(dialogue.line("/what", None), Line::Said(text) if text.contains("`/what`"))
         );
-        assert_eq!(dialogue.line("/quit", true), Line::Quit);
+        assert_eq!(dialogue.line("/quit", None), Line::Quit);
     }
 }

@@ -81,6 +81,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
             format!("model `{}` has no adapter to compare its base with", arguments.model);
         return Err(Failure::wrong("no_adapter", message).hint("name one with `--adapter`"));
     }
+    if arguments.compare {
+        session.require_base()?;
+    }
     let work = Work { arguments, context, questions };
     work.carry_out(&mut session)?;
     Ok(0)

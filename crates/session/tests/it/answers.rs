@@ -144,3 +144,38 @@ fn an_error_in_mid_generation_releases_the_stack() {
     // A longer one makes room anew, which takes an empty stack.
     assert_eq!(answer(usize::MAX, 60).unwrap().len(), 1);
 }
+
+/// The tiny model under an adapter of the model crate's goldens.
+fn with_adapter(folder: &Path, adapter: &str) -> Session {
+    let adapter =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/adapters").join(adapter);
+    let opened = Opened::read(folder, Some(&adapter), Date::new(2026, 3, 1).unwrap()).unwrap();
+    Session::new(opened, Manner::default(), Box::new(cpu()), || usize::MAX).unwrap()
+}
+
+#[test]
+fn the_base_answers_as_if_no_adapter_had_been_loaded() {
+    let folder = model();
+    // Tokens 3, 7 and 90 have rows of their own under the adapter: the end of a turn, `"` and `u`.
+    let asked = [(1, "\"u\"u"), (2, "u\"")];
+    let expected = answer(&mut session(folder.path(), || usize::MAX), &asked, &drawn());
+    let mut tuned = with_adapter(folder.path(), "tokens");
+    let first = answer(&mut tuned, &asked, &drawn());
+    assert_ne!(first, expected);
+    let prompts = prompts(&tuned, &asked);
+    for _ in 0..2 {
+        let base = tuned.answer(&prompts, &drawn(), false, &mut |_| Flow::Continue).unwrap();
+        assert_eq!(base, expected);
+        assert_eq!(answer(&mut tuned, &asked, &drawn()), first, "the adapter is back");
+    }
+}
+
+#[test]
+fn a_base_whose_tensors_are_replaced_does_not_answer_by_itself() {
+    let folder = model();
+    let mut session = with_adapter(folder.path(), "modules_to_save");
+    let asked = prompts(&session, &[(1, "a")]);
+    let refused = session.answer(&asked, &drawn(), false, &mut |_| Flow::Continue);
+    assert!(matches!(refused, Err(Error::BaseReplaced)), "{refused:?}");
+    assert!(session.answer(&asked, &drawn(), true, &mut |_| Flow::Continue).is_ok());
+}

@@ -19,6 +19,23 @@ pub struct Model<'a> {
     pub parts: &'a [Option<&'a Adapter>],
 }
 
+impl<'a> Model<'a> {
+    /// Puts the rows of tokens that a part has into the shared base, and takes out those of the others. The only
+    /// part of a model is left as it was loaded.
+    fn activate(self, part: usize, backend: &mut dyn Backend) -> Result<Option<&'a Adapter>> {
+        let adapter = *self.parts.get(part).expect("a request names a part of the model");
+        if self.parts.len() > 1 {
+            for other in self.parts.iter().flatten() {
+                other.deactivate(backend, self.decoder)?;
+            }
+            if let Some(adapter) = adapter {
+                adapter.activate(backend, self.decoder)?;
+            }
+        }
+        Ok(adapter)
+    }
+}
+
 /// Continues many rows at the same time, each by its own rules.
 ///
 /// Between two steps rows may be added, extended and removed. A row's tokens and log-probabilities do
@@ -226,7 +243,7 @@ impl Batcher {
         for part in parts {
             let own = |share: &&Share| self.rows[&share.row].request.part == part;
             let shares: Vec<&Share> = shares.iter().filter(own).collect();
-            let adapter = *model.parts.get(part).expect("a request names a part of the model");
+            let adapter = model.activate(part, backend)?;
             self.run(model.decoder, adapter, backend, &shares, &mut drawn)?;
         }
         drawn.sort_by_key(|drawn| drawn.row);

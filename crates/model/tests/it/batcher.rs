@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use compute::Backend as _;
 use compute::cpu::{Cpu, CpuConfig, Precision};
+use model::adapter::LoadedAdapter;
 use model::generate::{
     Batcher, Drawn, Finish, Flow, GenerateConfig, Model, Prompt, Refusal, Request, Room, RowId,
     Sampling, Scoring, TokenMask, generate,
@@ -316,6 +317,33 @@ fn an_error_leaves_the_stack_as_it_was() {
             // This panics where anything is left on the stack.
             backend.reserve(64 << 20).unwrap();
         });
+    }
+}
+
+/// An adapter with rows of tokens of its own puts them into the base that the parts share.
+#[test]
+fn a_part_with_trained_tokens_does_not_change_the_others() {
+    let (base, lora) = tiny("gqa");
+    let folder = golden("adapters/tokens");
+    let stage = || {
+        let loaded = LoadedAdapter::read(&folder, &base.config).unwrap();
+        let mut backend: Box<dyn compute::Backend> = Box::new(cpu(Precision::F32, 2));
+        let (decoder, adapter) = loaded.load(&base, &mut *backend, None, None).unwrap();
+        Stage { decoder, adapter, backend: Watched::new(backend) }
+    };
+    // Tokens 3, 7 and 90 are those that it trained.
+    let ask = |key: u64, part| {
+        let tokens = [vec![3, 7, 90], random_tokens(key, 20, VOCAB), vec![90, 7]].concat();
+        Request { tokens, part, max_new_tokens: 9, ..Request::default() }
+    };
+    let told = stage().run(ROOM, (0..6).map(|key| (0, ask(key, key as usize % 2))).collect());
+    let mut plain = Stage::of(&base, &lora, Precision::F32, 1);
+    let mut tuned = stage();
+    for (key, told) in told.iter().enumerate() {
+        let request = ask(key as u64, key % 2);
+        let expected = if key % 2 == 0 { tuned.alone(request) } else { plain.alone(request) };
+        assert_eq!(told.0, expected.0);
+        check_same("log-probs", &told.1, &expected.1);
     }
 }
 

@@ -158,8 +158,8 @@ fn role(wanted: Wanted, role: u8) -> String {
     match (wanted, role) {
         (Wanted::Preferences, 0) => "chosen".into(),
         (Wanted::Preferences, _) => "rejected".into(),
-        (Wanted::Feedback, 0) => "undesirable".into(),
-        (Wanted::Feedback, _) => "desirable".into(),
+        (Wanted::Feedback, 0) => "desirable".into(),
+        (Wanted::Feedback, _) => "undesirable".into(),
         // The best first; a pair has two.
         (Wanted::Rewards, rank) => format!("answer {}", rank + 1),
         _ => "row".into(),
@@ -190,7 +190,7 @@ mod tests {
         for (wanted, first, second) in [
             (Wanted::Conversations, "row", "row"),
             (Wanted::Preferences, "chosen", "rejected"),
-            (Wanted::Feedback, "undesirable", "desirable"),
+            (Wanted::Feedback, "desirable", "undesirable"),
             (Wanted::Rewards, "answer 1", "answer 2"),
         ] {
             assert_eq!((role(wanted, 0).as_str(), role(wanted, 1).as_str()), (first, second));

@@ -71,21 +71,40 @@ pub enum Reads {
     /// Before every supervised token: each becomes a target.
     #[default]
     Targets,
+    /// Before every token but the first: each becomes a target, those that are not supervised with weight 0.
+    Everything,
     /// At the last token alone, for a value of the whole sequence. There are no targets.
     Last,
-    /// Both.
+    /// Before every supervised token and at the last one.
     TargetsAndLast,
+    /// At every supervised token itself, for a value of each of them. There are no targets.
+    Learned,
 }
 
 impl Reads {
     /// Whether supervised tokens become targets.
     pub fn has_targets(self) -> bool {
-        self != Reads::Last
+        !matches!(self, Reads::Last | Reads::Learned)
     }
 
     /// Whether last tokens are read.
     pub fn has_last(self) -> bool {
-        self != Reads::Targets
+        matches!(self, Reads::Last | Reads::TargetsAndLast)
+    }
+
+    /// Whether tokens are read for values: last ones or learned ones.
+    pub fn has_values(self) -> bool {
+        self.has_last() || self == Reads::Learned
+    }
+
+    /// How many tokens of a sequence must be computed for what is read of it; at least one.
+    fn inputs(self, sequence: &Sequence) -> usize {
+        let last = sequence.weights.iter().rposition(|&weight| weight != 0.0);
+        match self {
+            Reads::Targets | Reads::Everything => last.unwrap_or(1),
+            Reads::Learned => last.map_or(1, |last| last + 1),
+            Reads::Last | Reads::TargetsAndLast => sequence.len(),
+        }
     }
 }
 
@@ -128,8 +147,8 @@ pub fn pack_units<S: Borrow<Sequence>>(
     if sequences.is_empty() {
         return Vec::new();
     }
-    let inputs = |sequence: &&Sequence| match packing.drop_unread && !packing.reads.has_last() {
-        true => inputs_read(sequence),
+    let inputs = |sequence: &&Sequence| match packing.drop_unread {
+        true => packing.reads.inputs(sequence),
         false => sequence.len(),
     };
     let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..inputs(s)]).collect();
@@ -151,9 +170,4 @@ fn fill(items: Vec<Item>, budget: usize) -> Vec<Item> {
         }
     }
     runs
-}
-
-/// How many tokens stand before the last supervised one; at least one.
-fn inputs_read(sequence: &Sequence) -> usize {
-    sequence.weights.iter().rposition(|&weight| weight != 0.0).unwrap_or(1)
 }

@@ -26,7 +26,7 @@ struct Writer<'a> {
     batch: Batch,
     /// Stream index that is read, and what is asked for there.
     found: Vec<(u32, Target)>,
-    /// Stream index of last tokens that are read, and their sequences.
+    /// Stream index of last or learned tokens that are read, and their sequences.
     last: Vec<(u32, u32)>,
 }
 
@@ -49,6 +49,9 @@ impl Writer<'_> {
             if self.reads.has_last() {
                 self.last.push((self.batch.tokens.len() as u32 - 1, sequence as u32));
             }
+            if self.reads == Reads::Learned {
+                self.write_learned(sequence, path);
+            }
             sequence_len = sequence_len.max(self.sequences[sequence].len());
         }
         for child in &node.children {
@@ -57,6 +60,17 @@ impl Writer<'_> {
         path.pop();
         self.batch.segments[index].sequence_len = sequence_len;
         sequence_len
+    }
+
+    /// Reads at the learned tokens themselves.
+    fn write_learned(&mut self, index: usize, path: &[usize]) {
+        let stream = path.iter().flat_map(|&segment| {
+            let Segment { start, len, .. } = self.batch.segments[segment];
+            start..start + len
+        });
+        let weights = &self.sequences[index].weights;
+        let learned = stream.zip(weights).filter(|(_, weight)| **weight != 0.0);
+        self.last.extend(learned.map(|(read, _)| (read as u32, index as u32)));
     }
 
     fn write_targets(&mut self, index: usize, path: &[usize]) {
@@ -68,7 +82,7 @@ impl Writer<'_> {
                 position += 1;
                 // The token that this one predicts; a sequence's last predicts none.
                 let Some(&weight) = sequence.weights.get(position) else { continue };
-                if weight != 0.0 {
+                if weight != 0.0 || self.reads == Reads::Everything {
                     let target = Target {
                         read: 0,
                         token: sequence.tokens[position],

@@ -108,7 +108,7 @@ fn methods(wanted: Wanted) -> &'static [&'static str] {
         Wanted::Conversations => &["sft"],
         Wanted::Texts => &["pretrain"],
         Wanted::Preferences => &["dpo", "orpo", "simpo", "cpo"],
-        Wanted::Feedback => &["kto"],
+        Wanted::Feedback => &["kto", "bco"],
         Wanted::Rewards => &["reward"],
         Wanted::Prompts => &["ppo", "grpo", "rloo"],
     }
@@ -119,7 +119,7 @@ fn noun(wanted: Wanted) -> &'static str {
         Wanted::Conversations => "conversations as `sft` takes them",
         Wanted::Texts => "raw text as `pretrain` takes it",
         Wanted::Preferences => "preferences",
-        Wanted::Feedback => "judged answers as `kto` takes them",
+        Wanted::Feedback => "judged answers as `kto` and `bco` take them",
         Wanted::Rewards => "preferences, ranked answers or judged steps as `reward` takes them",
         Wanted::Prompts => "prompts",
     }

@@ -27,7 +27,7 @@ pub(super) const SHAPE: Shape = Shape {
         prompt::COLUMNS,
     ],
     holds: "preferences",
-    serves: &[Wanted::Preferences, Wanted::Rewards],
+    serves: &[Wanted::Preferences, Wanted::Rewards, Wanted::Feedback],
     signature,
     read,
     asked: |fields| parts(fields).map(|parts| parts.0),

@@ -14,7 +14,7 @@ pub(super) const SHAPE: Shape = Shape {
         prompt::COLUMNS,
     ],
     holds: "ranked answers",
-    serves: &[Wanted::Rewards, Wanted::Preferences],
+    serves: &[Wanted::Rewards, Wanted::Preferences, Wanted::Feedback],
     signature,
     read,
     asked: prompt::asked,
@@ -61,7 +61,7 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
         return Err(fields.error(format!("`{called}` has fewer than two answers")));
     }
     answers.sort_by(|a, b| b.value.total_cmp(&a.value));
-    if fields.wanted == Wanted::Preferences {
+    if fields.wanted != Wanted::Rewards {
         return best_and_worst(fields, answers, is_score);
     }
     if answers[0].value == answers[answers.len() - 1].value {

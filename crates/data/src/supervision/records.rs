@@ -23,7 +23,7 @@ impl Supervisor {
     /// | text | one | 0 | all but the first token; ends with EOS |
     /// | tokens | one | 0 | what its weights say |
     /// | preference | two | 0 chosen, 1 rejected | the continuation |
-    /// | feedback | one | 0 undesirable, 1 desirable | the last answer |
+    /// | feedback | one | 0 desirable, 1 undesirable | the last answer |
     /// | ranked | one an answer | its rank, 0 the best | the answer |
     /// | stepwise | one | 0 | the last token of each step: where a reward is read |
     /// | prompt | one | 0 | nothing: it ends where the model is to answer |
@@ -161,7 +161,7 @@ impl Supervisor {
         let (prompt, rest) = messages.split_at(last);
         let (place, options) = (identity.place, &self.options);
         let dialogue = Dialogue::continued(place, prompt, &rest[..1], tools.as_ref(), options)?;
-        let identity = Identity { role: feedback.desirable.into(), ..identity };
+        let identity = Identity { role: u8::from(!feedback.desirable), ..identity };
         self.single(identity, dialogue, findings)
     }
 

@@ -44,6 +44,9 @@ pub struct State {
     pub step: u64,
     /// Where the data stands.
     pub cursor: Cursor,
+    /// What the objective carries from step to step.
+    #[serde(default)]
+    pub carried: Vec<f64>,
     /// The validation whose adapter or model is kept.
     pub best: Option<Best>,
     /// The lowest validation, where later ones are kept that lie within its noise.

@@ -2,7 +2,8 @@
 
 use compute::{Backend, DType, Op, Parameter};
 use data::Micro;
-use model::{Decoder, HeadGradients, HeadOutputs, Hidden, Keep, Pass};
+use model::{Decoder, HeadGradients, HeadOutputs, HeadRequest, Hidden, Keep, Pass, Want};
+use text::Batch;
 
 use crate::Result;
 use crate::models::{Part, PartName, activate, part};
@@ -34,6 +35,8 @@ pub struct StepOutcome {
     pub metrics: Vec<(&'static str, f64)>,
     /// What every unit adds to the loss, `[units]`.
     pub shares: Vec<f64>,
+    /// What the objective carries to the next step.
+    pub carried: Vec<f64>,
 }
 
 impl<'a> Engine<'a> {
@@ -55,13 +58,14 @@ impl<'a> Engine<'a> {
         objective: &dyn Objective,
         dropout_key: Option<u64>,
     ) -> Result<StepOutcome> {
+        let before = self.before(plan, objective)?;
         self.activate(self.trained)?;
         let adapter = self.part().adapter.as_deref();
         let lookups = self.decoder.begin_step(self.backend, adapter, tokens)?;
         let pass = Pass { lookups: Some(&lookups), ..self.pass(self.part(), true, dropout_key) };
         let outcome = match objective.coupling() {
-            Coupling::Step => self.accumulate_coupled(plan, objective, &pass)?,
-            _ => self.accumulate_apart(plan, objective, &pass)?,
+            Coupling::Step => self.accumulate_coupled(plan, objective, &before, &pass)?,
+            _ => self.accumulate_apart(plan, objective, &before, &pass)?,
         };
         lookups.finish(self.backend)?;
         Ok(outcome)
@@ -72,6 +76,7 @@ impl<'a> Engine<'a> {
         &mut self,
         plan: &StepPlan,
         objective: &dyn Objective,
+        before: &[f64],
         pass: &Pass<'_>,
     ) -> Result<StepOutcome> {
         let mut parts = Vec::with_capacity(plan.micros.len());
@@ -80,7 +85,7 @@ impl<'a> Engine<'a> {
             let Micro { batch, sequences } = &plan.micros[index];
             let known = objective.known_gradient(&batch.targets, plan);
             let (hidden, policy) = self.forward(plan, index, objective, known.as_deref(), pass)?;
-            let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &extra };
+            let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &extra, before };
             let mut outcomes = objective.evaluate(&[micro], plan);
             let mut part = outcomes.pop().expect("an outcome per micro-batch");
             if known.is_some() {
@@ -97,9 +102,10 @@ impl<'a> Engine<'a> {
         &mut self,
         plan: &StepPlan,
         objective: &dyn Objective,
+        before: &[f64],
         pass: &Pass<'_>,
     ) -> Result<StepOutcome> {
-        let parts = self.outcomes(plan, objective, pass.dropout_key)?;
+        let parts = self.outcomes(plan, objective, before, pass.dropout_key)?;
         for (index, part) in parts.iter().enumerate() {
             let (hidden, _) = self.forward(plan, index, objective, None, pass)?;
             self.backward(hidden, &part.gradients, pass)?;
@@ -109,7 +115,44 @@ impl<'a> Engine<'a> {
 
     /// The loss of a step's sequences without gradient.
     pub fn evaluate(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<StepOutcome> {
-        Ok(StepOutcome::of(self.outcomes(plan, objective, None)?, plan))
+        let before = self.before(plan, objective)?;
+        Ok(StepOutcome::of(self.outcomes(plan, objective, &before, None)?, plan))
+    }
+
+    /// What the objective wants to know before the first micro-batch, of the step's auxiliary sequences.
+    fn before(&mut self, plan: &StepPlan, objective: &dyn Objective) -> Result<Vec<f64>> {
+        let Some(plan) = &plan.auxiliary else { return Ok(Vec::new()) };
+        let (policies, extras) = self.outputs(plan, objective, None)?;
+        Ok(objective.before(&micro_outputs(plan, &policies, &extras, &[]), plan))
+    }
+
+    /// Log-probabilities of every micro-batch's targets under a part, `[micro-batches][targets]`, without gradient.
+    pub fn logprobs(&mut self, plan: &StepPlan, name: PartName) -> Result<Vec<Vec<f32>>> {
+        self.activate(name)?;
+        let request = HeadRequest::logprobs();
+        let mut all = Vec::with_capacity(plan.micros.len());
+        for micro in &plan.micros {
+            all.push(self.outputs_of(name, &micro.batch, &request)?.logprob);
+        }
+        self.activate(self.trained)?;
+        Ok(all)
+    }
+
+    /// What the head of a part gives for a batch, without gradient. The part is active.
+    fn outputs_of(
+        &mut self,
+        name: PartName,
+        batch: &Batch,
+        request: &HeadRequest,
+    ) -> Result<HeadOutputs> {
+        let part = part(self.parts, name);
+        let pass = self.pass(part, false, None);
+        let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
+        let (targets, head) = (&batch.targets, part.head.as_ref());
+        let outputs =
+            self.decoder.head(self.backend, &mut hidden, targets, request, head, None, &pass)?;
+        hidden.release(self.backend);
+        Ok(outputs)
     }
 
     /// What the objective makes of all of the step's micro-batches at once, without gradient.
@@ -117,10 +160,11 @@ impl<'a> Engine<'a> {
         &mut self,
         plan: &StepPlan,
         objective: &dyn Objective,
+        before: &[f64],
         dropout_key: Option<u64>,
     ) -> Result<Vec<Outcome>> {
         let (policies, extras) = self.outputs(plan, objective, dropout_key)?;
-        Ok(evaluated(plan, objective, &policies, &extras))
+        Ok(objective.evaluate(&micro_outputs(plan, &policies, &extras, before), plan))
     }
 
     /// What the heads give for every micro-batch, and further passes.
@@ -196,25 +240,26 @@ impl<'a> Engine<'a> {
     ) -> Result<Vec<HeadOutputs>> {
         let batch = &plan.micros[index].batch;
         let mut outputs = Vec::new();
+        let mut is_active = true;
         for &ExtraPass { part: name } in objective.extra_passes() {
+            if let (PartName::Reference, Some(known)) = (name, &plan.reference) {
+                let logprob = batch
+                    .targets
+                    .iter()
+                    .map(|target| known[target.sequence as usize][target.place as usize]);
+                outputs.push(HeadOutputs { logprob: logprob.collect(), ..HeadOutputs::default() });
+                continue;
+            }
+            is_active = false;
             self.activate(name)?;
-            let part = part(self.parts, name);
-            let pass = self.pass(part, false, None);
-            let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
             let mut request = objective.request();
-            request.want.value &= part.head.is_some();
-            outputs.push(self.decoder.head(
-                self.backend,
-                &mut hidden,
-                &batch.targets,
-                &request,
-                part.head.as_ref(),
-                None,
-                &pass,
-            )?);
-            hidden.release(self.backend);
+            // Of the others only log-probabilities and values are asked for.
+            let Want { logprob, value, .. } = request.want;
+            let value = value && part(self.parts, name).head.is_some();
+            request.want = Want { logprob, value, ..Want::default() };
+            outputs.push(self.outputs_of(name, batch, &request)?);
         }
-        if !outputs.is_empty() {
+        if !is_active {
             self.activate(self.trained)?;
         }
         Ok(outputs)
@@ -237,23 +282,19 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// What the objective makes of the outputs of all micro-batches.
-fn evaluated(
-    plan: &StepPlan,
-    objective: &dyn Objective,
-    policies: &[HeadOutputs],
-    extras: &[Vec<HeadOutputs>],
-) -> Vec<Outcome> {
+/// What the heads gave for every micro-batch of a plan.
+fn micro_outputs<'a>(
+    plan: &'a StepPlan,
+    policies: &'a [HeadOutputs],
+    extras: &'a [Vec<HeadOutputs>],
+    before: &'a [f64],
+) -> Vec<MicroOutputs<'a>> {
     let micros = plan.micros.iter().zip(policies.iter().zip(extras));
-    let micros: Vec<MicroOutputs<'_>> = micros
-        .map(|(Micro { batch, sequences }, (policy, extra))| MicroOutputs {
-            batch,
-            sequences,
-            policy,
-            extra,
-        })
-        .collect();
-    objective.evaluate(&micros, plan)
+    let outputs = |(Micro { batch, sequences }, (policy, extra)): (&'a Micro, _)| {
+        let (policy, extra): (&HeadOutputs, &Vec<HeadOutputs>) = (policy, extra);
+        MicroOutputs { batch, sequences, policy, extra, before }
+    };
+    micros.map(outputs).collect()
 }
 
 impl StepOutcome {
@@ -261,7 +302,11 @@ impl StepOutcome {
     fn of(parts: Vec<Outcome>, plan: &StepPlan) -> Self {
         let mut loss: Vec<Share> = Vec::new();
         let mut metrics: Vec<Metric> = Vec::new();
+        let mut carried = Vec::new();
         for part in parts {
+            if carried.is_empty() {
+                carried = part.carried;
+            }
             loss.extend(part.loss);
             for metric in part.metrics {
                 match metrics.iter_mut().find(|known| known.name == metric.name) {
@@ -274,8 +319,9 @@ impl StepOutcome {
         for share in &loss {
             shares[plan.sequences[share.sequence].unit as usize] += share.value;
         }
-        let metrics =
-            metrics.into_iter().map(|metric| (metric.name, metric.fold.of(metric.shares)));
-        StepOutcome { loss: Fold::Sum.of(loss), metrics: metrics.collect(), shares }
+        // Of nothing there is no figure: a step may have no answer of a kind.
+        let metrics = metrics.into_iter().filter(|metric| !metric.shares.is_empty());
+        let metrics = metrics.map(|metric| (metric.name, metric.fold.of(metric.shares)));
+        StepOutcome { loss: Fold::Sum.of(loss), metrics: metrics.collect(), shares, carried }
     }
 }

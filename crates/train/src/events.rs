@@ -36,8 +36,11 @@ pub enum Event {
         /// The same by kind.
         memory: std::collections::BTreeMap<String, usize>,
     },
-    /// Something about the data that the user should know.
+    /// Something about the data or the run that the user should know.
     Finding {
+        /// The step after which it was found; none before the first.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<u64>,
         /// Its name.
         id: String,
         /// `note`, `warning` or `error`.
@@ -49,6 +52,15 @@ pub enum Event {
         places: Vec<String>,
         /// What to do about it.
         hint: String,
+    },
+    /// The log-probabilities of the reference are known for all rows.
+    ReferenceCached {
+        /// Sequences of training and validation.
+        sequences: usize,
+        /// Of these, computed now; the others were known from before.
+        computed: usize,
+        /// Seconds that it took.
+        seconds: f64,
     },
     /// An optimizer step is done.
     Step(StepEvent),
@@ -131,7 +143,8 @@ impl Event {
             | Event::Sampled { step, .. }
             | Event::Saved { step, .. }
             | Event::Finished { step, .. } => Some(*step),
-            Event::Started { .. } | Event::Finding { .. } => None,
+            Event::Finding { step, .. } => *step,
+            Event::Started { .. } | Event::ReferenceCached { .. } => None,
         }
     }
 }

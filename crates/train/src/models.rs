@@ -14,7 +14,8 @@ use model::{Adapter, Decoder, ScalarHead, TrainedTensor};
 use crate::Result;
 use crate::engine::Engine;
 
-pub use reference::Reference;
+pub(crate) use reference::REFERENCE_KEYS;
+pub use reference::{Reference, ReferenceFrom};
 pub(crate) use setup::same;
 pub use setup::{PartSetup, TrainingSetup};
 

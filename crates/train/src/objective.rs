@@ -3,12 +3,20 @@
 //! An objective sees log-probabilities and values at the reads of a batch, never a logit, a hidden state or a
 //! device. It says what it must see at once, what is read, and which passes it needs besides the policy's own.
 
-use data::Reads;
+mod dual;
+mod judged;
+mod pairs;
+
+use data::{Reads, Unit};
 use model::{HeadGradients, HeadOutputs, HeadRequest};
 use text::{Batch, Target};
 
 use crate::models::PartName;
 use crate::step::{StepPlan, Totals};
+
+pub use dual::Dual;
+pub use judged::{JudgedAnswer, evaluate_judged, judged_answers};
+pub use pairs::{ACCURACY, Answer, Pair, PairLoss, PairVariables, TargetWeights, evaluate_pairs};
 
 /// What must be seen at once to know a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +47,8 @@ pub struct MicroOutputs<'a> {
     pub policy: &'a HeadOutputs,
     /// Of every extra pass, in the order of [`Objective::extra_passes`].
     pub extra: &'a [HeadOutputs],
+    /// What [`Objective::before`] made of the step's auxiliary sequences.
+    pub before: &'a [f64],
 }
 
 /// What one sequence adds to a figure of the step.
@@ -103,6 +113,9 @@ pub struct Outcome {
     pub gradients: HeadGradients,
     /// Further figures of the step; the same ones for every micro-batch.
     pub metrics: Vec<Metric>,
+    /// What the next step's [`StepPlan::carried`] holds. Given by the first micro-batch of an evaluation of the whole
+    /// step; empty where nothing is carried.
+    pub carried: Vec<f64>,
 }
 
 /// A method's loss.
@@ -125,6 +138,18 @@ pub trait Objective {
         &[]
     }
 
+    /// Sequences that are no rows of the step and that it needs to know about: the prompt of one row with the answer of
+    /// another, say. They are passed through the policy and through every extra pass, without gradient, before the
+    /// first micro-batch.
+    fn auxiliary(&self, _units: &[Unit]) -> Vec<Unit> {
+        Vec::new()
+    }
+
+    /// Numbers for [`MicroOutputs::before`], of what the auxiliary sequences gave. `plan` is that of these sequences.
+    fn before(&self, _micros: &[MicroOutputs<'_>], _plan: &StepPlan) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// What the step's loss is divided by: losses of several steps are a mean weighted by it.
     fn divisor(&self, totals: &Totals) -> f64;
 
@@ -134,18 +159,14 @@ pub trait Objective {
         None
     }
 
+    /// What [`StepPlan::carried`] holds at the first step; empty where nothing is carried from step to step.
+    fn initially_carried(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// Loss and derivatives for the micro-batches that must be seen at once: one of them, or with
     /// [`Coupling::Step`] all of the step's.
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome>;
-}
-
-/// Weighted log-probabilities summed by sequence of the step, `[sequences]`.
-pub fn sequence_logprobs(targets: &[Target], logprobs: &[f32], sequences: usize) -> Vec<f64> {
-    let mut sums = vec![0.0; sequences];
-    for (target, &logprob) in targets.iter().zip(logprobs) {
-        sums[target.sequence as usize] += f64::from(target.weight) * f64::from(logprob);
-    }
-    sums
 }
 
 /// ln(1 + eˣ), without overflow.

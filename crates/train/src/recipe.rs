@@ -13,6 +13,7 @@ use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
 use crate::Result;
 use crate::method::METHODS;
+use crate::models::REFERENCE_KEYS;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
 
@@ -254,9 +255,6 @@ const LAST_KEYS: &[Key] = &[
         .later("`tunesmith quickstart` shows an evaluation; tasks come with `eval`")
         .doc("Tasks to measure the model on."),
     Key::section("objective").doc("Loss of a preference or RL method."),
-    Key::any("reference")
-        .later("it belongs to preference and RL methods")
-        .doc("What a preference or RL method compares with."),
     Key::any("rollout").later("it belongs to RL methods").doc("How completions are sampled."),
     Key::any("rewards").later("they belong to RL methods").doc("How completions are scored."),
     Key::any("stop_on").later("").doc("Findings that end a run."),
@@ -311,6 +309,7 @@ static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
     sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS]);
+    sections.push(REFERENCE_KEYS);
     sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }

@@ -2,6 +2,7 @@
 //! that losses divide by.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use data::{Micro, Packing, Sequence, Unit, pack_units};
 use serde_json::{Map, Value};
@@ -33,7 +34,7 @@ pub struct SequenceInfo {
 }
 
 /// One optimizer step, planned.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepPlan {
     /// Its micro-batches.
     pub micros: Vec<Micro>,
@@ -41,6 +42,14 @@ pub struct StepPlan {
     pub sequences: Vec<SequenceInfo>,
     /// What the rows say beside tokens, by unit; see [`Unit::side`].
     pub sides: Vec<Map<String, Value>>,
+    /// Sequences that are no rows of the step; see [`Objective::auxiliary`](crate::objective::Objective::auxiliary).
+    pub auxiliary: Option<Box<StepPlan>>,
+    /// What the objective carries from step to step, as it was before this one.
+    pub carried: Vec<f64>,
+    /// Whether the step is a validation, which changes nothing that is carried.
+    pub is_validation: bool,
+    /// Log-probabilities under the reference that are known already, by sequence and [`text::Target::place`].
+    pub reference: Option<Vec<Arc<[f32]>>>,
     /// What losses divide by.
     pub totals: Totals,
 }
@@ -78,7 +87,13 @@ impl StepPlan {
             totals.weight += batch.targets.iter().map(|t| f64::from(t.weight)).sum::<f64>();
         }
         totals.units = sequences.last().map_or(0, |last| last.unit as usize + 1);
-        StepPlan { micros, sequences, sides: vec![Map::new(); totals.units], totals }
+        StepPlan {
+            micros,
+            sequences,
+            sides: vec![Map::new(); totals.units],
+            totals,
+            ..StepPlan::default()
+        }
     }
 
     /// The tokens that are computed, micro-batch by micro-batch.

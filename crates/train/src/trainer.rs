@@ -10,6 +10,7 @@ mod open;
 mod output;
 mod plan;
 mod plan_report;
+mod reference_cache;
 mod report;
 mod resume;
 mod rows;

@@ -3,31 +3,41 @@
 //! A method is one file here and one line of [`METHODS`]. Everything else asks the method: the recipe for its keys,
 //! the data for the records that it wants, the trainer for its objective, cards and help for its words.
 
+mod bco;
+mod cpo;
 mod dpo;
+mod kto;
 mod later;
+mod orpo;
+mod preference;
 mod pretrain;
 mod reward;
 mod sft;
 
-use data::Wanted;
+use data::{Sequences, Wanted};
 use keys::{Document, Key, Settings as _};
 
 use crate::objective::Objective;
 use crate::{Error, Result};
 
-pub use dpo::Dpo;
-pub use reward::Reward;
+pub use bco::Bco;
+pub use cpo::{Contrast, ReferenceFree};
+pub use dpo::{Divergence, Dpo, LOSSES, Loss};
+pub use kto::Kto;
+pub use orpo::Orpo;
+pub use reward::{Reward, RewardLoss};
 pub use sft::Sft;
 
 /// Every method, in the order of `--help`.
-pub static METHODS: [&Method; 11] = [
+pub static METHODS: [&Method; 12] = [
     &sft::METHOD,
     &pretrain::METHOD,
     &dpo::METHOD,
-    &later::KTO,
-    &later::ORPO,
-    &later::SIMPO,
-    &later::CPO,
+    &kto::METHOD,
+    &bco::METHOD,
+    &orpo::METHOD,
+    &cpo::SIMPO,
+    &cpo::CPO,
     &reward::METHOD,
     &later::PPO,
     &later::GRPO,
@@ -50,6 +60,8 @@ pub struct Method {
     pub learns_from: &'static str,
     /// Sequences that a row has at least. A row with fewer cannot be learned from.
     pub fewest_sequences: usize,
+    /// Rows that a step has at least.
+    pub fewest_rows: usize,
     /// What of a row is learned, in words.
     pub learned: &'static str,
     /// Keys of its own. Each says by [`Key::when`] that it belongs to the method.
@@ -58,6 +70,10 @@ pub struct Method {
     pub usual: Usual,
     /// Whether it trains a scalar head beside the adapter.
     pub has_scalar_head: bool,
+    /// Refuses settings that contradict each other, before any data is read.
+    pub check: fn(&Document) -> Result<()>,
+    /// Fills the method's keys that depend on the rows it is trained on, and refuses rows that it cannot learn from.
+    pub fill: fn(&mut Document, &Sequences) -> Result<()>,
     /// The figure of a validation by which steps are compared, as a resolved recipe says.
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
@@ -72,10 +88,13 @@ impl Method {
         records: Wanted::Conversations,
         learns_from: "",
         fewest_sequences: 1,
+        fewest_rows: 1,
         learned: "",
         keys: &[],
         usual: Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
         has_scalar_head: false,
+        check: |_| Ok(()),
+        fill: |_, _| Ok(()),
         judged_by: |_| Figure::LOSS,
         objective: None,
     };

@@ -16,13 +16,14 @@ const STEPS_MIN: usize = 50;
 pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
     fill_adapter(document, rows);
     fill_learning_rate(document, parameters);
-    let (method, usual) = (method::of(document).name, method::of(document).usual);
+    let (fewest, usual) = (method::of(document).fewest_rows, method::of(document).usual);
+    let method = method::of(document).name;
     if document.opt_usize("train.max_steps").is_none() {
         document.fill("train.epochs", usual.epochs, method);
     }
     if document.opt_usize("train.tokens_per_step").is_none() {
         let epochs = document.opt_f64("train.epochs").unwrap_or(1.0);
-        let (batch, why) = batch_size(rows, epochs, usual.batch, method);
+        let (batch, why) = batch_size(rows, epochs, usual.batch, fewest, method);
         document.fill("train.batch_size", batch as i64, &why);
     }
     let steps = estimated_steps(document, rows);
@@ -69,14 +70,20 @@ fn fill_learning_rate(document: &mut Document, parameters: usize) {
 }
 
 /// What the method usually takes, or less so that a small set still makes [`STEPS_MIN`] steps.
-fn batch_size(rows: usize, epochs: f64, usual: usize, method: &str) -> (usize, String) {
+fn batch_size(
+    rows: usize,
+    epochs: f64,
+    usual: usize,
+    fewest: usize,
+    method: &str,
+) -> (usize, String) {
     let visits = rows as f64 * epochs;
     let fitting = (visits / STEPS_MIN as f64).floor() as usize;
     if fitting >= usual {
         return (usual, method.into());
     }
     let why = format!("lowered from {usual} so that {rows} rows make about {STEPS_MIN} steps");
-    (fitting.max(1), why)
+    (fitting.max(fewest), why)
 }
 
 fn estimated_steps(document: &Document, rows: usize) -> usize {

@@ -31,6 +31,15 @@ pub fn check(document: &Document) -> Result<()> {
             "leave it out".into(),
         ));
     }
+    let method = method::of(document);
+    let key = "train.batch_size";
+    if let Some(rows) = document.opt_usize(key).filter(|&rows| rows < method.fewest_rows) {
+        let (name, fewest) = (method.name, method.fewest_rows);
+        let message = format!("method `{name}` compares the rows of a step, and a step has {rows}");
+        let hint = format!("set it to {fewest} or more");
+        return Err(problem(document, key, message, hint));
+    }
+    (method.check)(document)?;
     let by = document.opt_str("train.best_by").unwrap_or("loss");
     if document.get_str("train.best") == "late" && by != "loss" {
         let message = "`late` compares losses, and `train.best_by` is accuracy";

@@ -43,6 +43,9 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     }
     prepared.findings.merge(remarks(&base).into_iter().collect());
     prepared.findings.sort();
+    if !prepared.train.is_empty() {
+        (method::of(&document).fill)(&mut document, &prepared.train)?;
+    }
     fill_by_data(&mut document, prepared.train.units(), base.config.parameter_count());
     let step_size = match document.opt_usize("train.tokens_per_step") {
         Some(tokens) => StepSize::Tokens(tokens),

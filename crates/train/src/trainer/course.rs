@@ -4,6 +4,7 @@ use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
 use model::Config;
 use serde::{Deserialize, Serialize};
 
+use super::reference_cache::{Filled, ReferenceCache};
 use crate::Result;
 use crate::checkpoint::State;
 use crate::engine::Engine;
@@ -20,11 +21,26 @@ pub(super) trait Course {
     /// The step that begins where the run stands; none behind the last.
     fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>>;
 
+    /// Computes what is computed once, before the first step. `go_on` is asked now and then.
+    fn begin(
+        &mut self,
+        _engine: &mut Engine<'_>,
+        _packing: &Packing,
+        _go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Filled>> {
+        Ok(None)
+    }
+
     /// The loss of its steps.
     fn objective(&self) -> &dyn Objective;
 
     /// Judges the model as it stands; none where there is nothing to judge it by.
-    fn judge(&self, engine: &mut Engine<'_>, packing: &Packing) -> Result<Option<Judged>>;
+    fn judge(
+        &self,
+        engine: &mut Engine<'_>,
+        packing: &Packing,
+        state: &State,
+    ) -> Result<Option<Judged>>;
 
     /// Optimizer steps of the whole run, those that are done included.
     fn total_steps(&mut self, state: &State) -> u64;
@@ -89,6 +105,8 @@ pub(super) struct Rows {
     pub(super) judged_by: Figure,
     /// Whether what rows begin with is computed once.
     pub(super) shares_prefixes: bool,
+    /// Log-probabilities of the reference, where they are computed once.
+    pub(super) reference: Option<ReferenceCache>,
 }
 
 /// How the micro-batches of a method are made: what its objective reads, and what it must see at once.
@@ -110,6 +128,34 @@ pub(super) fn packing(
 }
 
 impl Rows {
+    /// The step over these units.
+    pub(super) fn plan(
+        &self,
+        units: &[Unit],
+        packing: &Packing,
+        carried: &[f64],
+        is_validation: bool,
+    ) -> StepPlan {
+        let auxiliary = self.objective.auxiliary(units);
+        let auxiliary =
+            (!auxiliary.is_empty()).then(|| Box::new(StepPlan::new(&auxiliary, packing)));
+        let carried = carried.to_vec();
+        let reference = self.reference.as_ref().filter(|cache| cache.is_filled());
+        let reference = reference.map(|cache| cache.of(units));
+        StepPlan { auxiliary, carried, is_validation, reference, ..StepPlan::new(units, packing) }
+    }
+
+    /// How often the run passes over its rows.
+    pub(super) fn passes(&mut self) -> f64 {
+        match self.extent {
+            Extent::Epochs(epochs) => epochs,
+            Extent::Steps(steps) => {
+                let first = self.order.step(Cursor::default()).map(|step| step.next);
+                first.map_or(0.0, |next| steps as f64 * self.order.epochs_at(next))
+            }
+        }
+    }
+
     /// Tokens of the longest that stands whole in a micro-batch: a sequence, or a unit that must not be cut.
     pub(super) fn longest(&self) -> usize {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
@@ -135,9 +181,20 @@ impl Rows {
 }
 
 impl Course for Rows {
+    fn begin(
+        &mut self,
+        engine: &mut Engine<'_>,
+        packing: &Packing,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Filled>> {
+        let Some(cache) = &mut self.reference else { return Ok(None) };
+        cache.fill(engine, [&self.train, &self.validation], packing, go_on).map(Some)
+    }
+
     fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>> {
         let Some(step) = self.order.step(state.cursor) else { return Ok(None) };
-        let plan = StepPlan::new(&self.train.units_at(&step.units)?, packing);
+        let units = self.train.units_at(&step.units)?;
+        let plan = self.plan(&units, packing, &state.carried, false);
         let epoch = self.order.epochs_at(step.next);
         Ok(Some(StepData { plan, rows: step.units.len(), next: step.next, epoch }))
     }
@@ -147,30 +204,39 @@ impl Course for Rows {
     }
 
     /// Means over all validation rows: of the loss as over one step, of metrics over units.
-    fn judge(&self, engine: &mut Engine<'_>, packing: &Packing) -> Result<Option<Judged>> {
+    fn judge(
+        &self,
+        engine: &mut Engine<'_>,
+        packing: &Packing,
+        state: &State,
+    ) -> Result<Option<Judged>> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let (mut loss, mut divisor, mut units, mut shares) = (0.0, 0.0, 0.0, Vec::new());
-        let mut metrics: Vec<(&'static str, f64)> = Vec::new();
+        let (mut loss, mut divisor, mut shares) = (0.0, 0.0, Vec::new());
+        // Of each figure the sum over units, and how many units it is of.
+        let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
         for chunk in self.validation.chunks(VALIDATION_CHUNK) {
-            let plan = StepPlan::new(&chunk?, packing);
+            let plan = self.plan(&chunk?, packing, &state.carried, true);
             let outcome = engine.evaluate(&plan, &*self.objective)?;
             let (of_chunk, units_of_chunk) =
                 (self.objective.divisor(&plan.totals), plan.totals.units as f64);
             loss += outcome.loss * of_chunk;
             divisor += of_chunk;
-            units += units_of_chunk;
             shares.extend(outcome.shares.iter().map(|share| share * of_chunk));
             for (name, value) in outcome.metrics {
-                match metrics.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += value * units_of_chunk,
-                    None => metrics.push((name, value * units_of_chunk)),
+                let sum = value * units_of_chunk;
+                match sums.iter_mut().find(|(known, ..)| *known == name) {
+                    Some((_, total, units)) => {
+                        (*total, *units) = (*total + sum, *units + units_of_chunk)
+                    }
+                    None => sums.push((name, sum, units_of_chunk)),
                 }
             }
         }
         let loss = loss / divisor;
-        metrics.iter_mut().for_each(|(_, sum)| *sum /= units);
+        let metrics: Vec<_> =
+            sums.into_iter().map(|(name, total, units)| (name, total / units)).collect();
         let figure = self.judged_by;
         let metric = metrics.iter().find(|(name, _)| *name == figure.name);
         let score = Score::new(figure, metric.map_or(loss, |(_, value)| *value));

@@ -90,7 +90,8 @@ impl MemoryEstimate {
         recompute: bool,
     ) -> Result<Peak> {
         let different = of_step.min(self.models.decoder.config.vocab_size) as u32;
-        let plan = worst_plan(tokens, sequences, &*self.objective);
+        let mut plan = worst_plan(tokens, sequences, &*self.objective);
+        plan.carried = self.objective.initially_carried();
         self.step(&plan, different, recompute)
     }
 
@@ -98,11 +99,15 @@ impl MemoryEstimate {
     pub(super) fn computed(&self, rows: &mut Rows, tokens: usize) -> Result<usize> {
         let packing = self.packing(rows, tokens);
         let steps = rows.first_steps(STEPS)?;
-        Ok(steps.iter().map(|step| StepPlan::new(step, &packing).totals.tokens_computed).sum())
+        Ok(steps.iter().map(|step| self.plan(rows, step, &packing).totals.tokens_computed).sum())
     }
 
     fn packing(&self, rows: &Rows, tokens: usize) -> Packing {
         packing(&self.models.decoder.config, &*self.objective, tokens, rows.shares_prefixes)
+    }
+
+    fn plan(&self, rows: &Rows, units: &[Unit], packing: &Packing) -> StepPlan {
+        rows.plan(units, packing, &self.objective.initially_carried(), false)
     }
 
     /// The micro-batches that the run will make, validation's among them.
@@ -110,13 +115,13 @@ impl MemoryEstimate {
         let packing = self.packing(rows, tokens);
         let mut most = Peak::default();
         let steps = rows.first_steps(STEPS)?;
-        let plans: Vec<_> = steps.iter().map(|step| StepPlan::new(step, &packing)).collect();
+        let plans: Vec<_> = steps.iter().map(|step| self.plan(rows, step, &packing)).collect();
         let different = plans.iter().map(|plan| different_tokens(plan).len()).max().unwrap_or(0);
         for plan in largest(plans) {
             most = most.or(self.step(&plan, different as u32, recompute)?);
         }
         for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
-            for plan in largest([StepPlan::new(&chunk?, &packing)]) {
+            for plan in largest([self.plan(rows, &chunk?, &packing)]) {
                 most = most.or(self.evaluation(&plan)?);
             }
         }
@@ -263,7 +268,7 @@ fn worst_plan(tokens: usize, sequences: usize, objective: &dyn Objective) -> Ste
     }
     // One unit of as many sequences as the objective may want to compare.
     let info = |role| SequenceInfo { unit: 0, role };
-    let last_reads = match objective.reads().has_last() {
+    let last_reads = match objective.reads().has_values() {
         true => vec![LastRead { read: 0, sequence: 0 }, LastRead { read: last, sequence: 1 }],
         false => Vec::new(),
     };

@@ -12,7 +12,7 @@ use text::Tokenizer;
 use super::initial_adapter;
 use crate::checkpoint::Store;
 use crate::method;
-use crate::models::{PartName, TrainingSetup};
+use crate::models::{PartName, ReferenceFrom, TrainingSetup};
 use crate::recipe::{Recipe, coverage, layers, trains_base};
 use crate::{Error, Result};
 
@@ -107,9 +107,35 @@ pub(super) fn training_setup(
     }
     let objective = method.objective(document);
     if objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference) {
-        setup.add_reference(document)?;
+        let from = reference(document, sources)?;
+        setup.add_reference(document, from)?;
     }
     Ok(setup)
+}
+
+/// What the recipe compares with. A checkpoint has the values that a path named when the run began.
+fn reference(document: &Document, sources: &Sources<'_>) -> Result<ReferenceFrom> {
+    let key = "reference.from";
+    let is = |word| document.is_word(key, word);
+    if is("start") || document.value(key).is_none() {
+        return Ok(ReferenceFrom::Start);
+    }
+    if is("base") || sources.checkpoint.is_some() {
+        return Ok(ReferenceFrom::Base);
+    }
+    let locator = document.get_locator(key);
+    let own = locator.path.join("adapter");
+    let dirs = [&locator.path, &own];
+    let Some(dir) = dirs.into_iter().find(|dir| PeftMetadata::is_adapter(dir)) else {
+        let message = format!("`{}` is not the folder of an adapter", locator.name);
+        let hint = "write start, base, an adapter folder or a run folder; merge a whole model's difference into an adapter first".to_owned();
+        return Err(problem(document, key, message, hint));
+    };
+    initial_adapter::check_base(dir, sources.base, sources.peft)?;
+    let adapter = LoadedAdapter::read(dir, &sources.base.config)?;
+    initial_adapter::refuse_pissa(dir, &adapter.config)?;
+    initial_adapter::refuse_whole(dir, &adapter)?;
+    Ok(ReferenceFrom::Adapter(adapter.into()))
 }
 
 /// The policy alone.

@@ -9,6 +9,7 @@ use text::Message;
 
 use super::course::{Judged, StepData};
 use super::noise::{self, Lowest};
+use super::reference_cache::Filled;
 use super::start::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::{Best, Contents};
@@ -39,6 +40,7 @@ fn all_steps(
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Summary> {
     let begun = Instant::now();
+    compute_reference(run, backend, observer, control)?;
     let mut last_save = Instant::now();
     let mut status = "finished";
     while run.state.step < run.total_steps {
@@ -75,6 +77,25 @@ fn all_steps(
     Ok(summary)
 }
 
+/// Computes the log-probabilities of the reference, where that is done once.
+fn compute_reference(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    control: &mut dyn FnMut() -> Control,
+) -> Result<()> {
+    let begun = Instant::now();
+    let mut engine = run.models.engine(backend, run.plan.recompute);
+    let mut go_on = || match control() {
+        Control::Stop => Err(data::Error::Interrupted.into()),
+        _ => Ok(()),
+    };
+    let filled = run.course.begin(&mut engine, &run.packing, &mut go_on)?;
+    let Some(Filled { rows, computed }) = filled else { return Ok(()) };
+    let seconds = begun.elapsed().as_secs_f64();
+    run.tell(&Event::ReferenceCached { sequences: rows, computed, seconds }, observer)
+}
+
 /// One optimizer step.
 fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let begun = Instant::now();
@@ -106,6 +127,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let state = &mut run.state;
     state.step += 1;
     state.cursor = next;
+    state.carried = outcome.carried;
     state.loss_first.get_or_insert(outcome.loss);
     state.loss_last = Some(outcome.loss);
     state.grad_norm = Some(grad_norm);
@@ -185,7 +207,9 @@ fn validate(
     observer: &mut dyn FnMut(&Event),
 ) -> Result<()> {
     let mut engine = run.models.engine(backend, run.plan.recompute);
-    let Some(judged) = run.course.judge(&mut engine, &run.packing)? else { return Ok(()) };
+    let Some(judged) = run.course.judge(&mut engine, &run.packing, &run.state)? else {
+        return Ok(());
+    };
     let (step, loss) = (run.state.step, judged.loss);
     if !loss.is_finite() {
         return Err(not_finite(run, step, "validation_loss", loss, None));

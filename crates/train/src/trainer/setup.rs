@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use compute::{Backend, MemoryLimits};
 use data::{Cursor, Finding, Order};
-use keys::Document;
+use keys::{Document, Settings as _};
 use model::Base;
 use model::adapter::PeftMetadata;
 use serde_json::Value;
@@ -15,6 +15,7 @@ use super::memory_estimate::MemoryEstimate;
 use super::models::{Sources, take_start, training_setup};
 use super::open::{quantised_base, remarks, with_tokens_and_template};
 use super::plan::{self, MemoryRequest, Plan};
+use super::reference_cache;
 use super::resume::Before;
 use super::rows::{beyond_the_model, refuse_errors, rows};
 use super::start::manifest;
@@ -55,6 +56,10 @@ pub(super) struct Prepared {
     pub(super) estimate: MemoryEstimate,
     pub(super) request: MemoryRequest,
     pub(super) plan: Plan,
+    /// Whether the log-probabilities of the reference are computed once.
+    pub(super) caches_reference: bool,
+    /// Folder that keeps what later runs can use.
+    pub(super) cache: Option<PathBuf>,
 }
 
 /// Reads data and recipe and decides what is trained, in how much memory. Nothing is written.
@@ -95,6 +100,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         metadata => metadata?,
     };
     let (metadata, added) = with_tokens_and_template(&document, metadata, date)?;
+    let has_rows = stand_in.is_none();
     let data = match &stand_in {
         Some(stand_in) => stand_in.rows(base.config.vocab_size, method.fewest_sequences)?,
         None => rows(&document, &metadata, threads, &at)?,
@@ -134,6 +140,9 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         threads,
     };
     let initial = take_start(&mut document, &sources)?;
+    if has_rows {
+        (method.fill)(&mut document, &train)?;
+    }
     fill_by_data(&mut document, train.units(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;
     let setup = training_setup(&document, &recipe, &sources, initial)?;
@@ -158,6 +167,12 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         objective: method.objective(&document),
         judged_by: (method.judged_by)(&document),
         shares_prefixes: recipe.shares_prefixes,
+        reference: None,
+    };
+    let caches_reference = has_rows && caches_reference(&mut document, &mut rows);
+    let cached_bytes = match caches_reference {
+        true => reference_cache::bytes(&rows.train) + reference_cache::bytes(&rows.validation),
+        false => 0,
     };
     let longest = rows.longest();
     let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences());
@@ -170,7 +185,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         },
         longest,
         limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
-        process: process + setup.kept_bytes(),
+        process: process + setup.kept_bytes() + cached_bytes,
         ..MemoryRequest::of(&recipe)
     };
     let objective = method.objective(&document);
@@ -194,5 +209,21 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         estimate,
         request,
         plan,
+        caches_reference,
+        cache: at.cache,
     })
+}
+
+/// Whether the log-probabilities of the reference are computed once; writes the choice into the recipe.
+fn caches_reference(document: &mut Document, rows: &mut Rows) -> bool {
+    let key = "reference.logprobs";
+    if document.opt_str(key) == Some("auto") {
+        let passes = rows.passes();
+        let (choice, why) = match passes > 1.0 {
+            true => ("cached", format!("the rows are passed over {passes:.1} times")),
+            false => ("live", "no row is seen twice".to_owned()),
+        };
+        document.choose(key, choice, &why);
+    }
+    document.opt_str(key) == Some("cached")
 }

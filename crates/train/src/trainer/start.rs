@@ -13,12 +13,13 @@ use text::{ChatTemplate, Date, Metadata};
 
 use super::course::{Course, Rows, packing};
 use super::plan::{self, Plan};
-use super::setup::{Purpose, decide};
+use super::reference_cache::{self, ReferenceCache};
+use super::setup::{Prepared, Purpose, decide};
 use super::{Job, output};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
 use crate::method::{self, Method};
-use crate::models::{Models, TrainingSetup};
+use crate::models::{Models, PartName, TrainingSetup};
 use crate::moved;
 use crate::recipe::Recipe;
 use crate::run::{EventLog, Occupied, RunFolder};
@@ -89,7 +90,10 @@ pub(super) fn prepare(
     let models = prepared.setup.load(&prepared.base, backend)?;
     let (state, best) = match &prepared.latest {
         Some(path) => (Store::resume(path, backend, &models)?, Store::best(path)),
-        None => (State::default(), None),
+        None => {
+            let carried = prepared.rows.objective().initially_carried();
+            (State { carried, ..State::default() }, None)
+        }
     };
     prepared.setup.forget_values();
     let plan = prepared.plan;
@@ -111,6 +115,10 @@ pub(super) fn prepare(
     // The manifest first: a folder that has one is a run.
     folder.write_manifest(&prepared.manifest)?;
     folder.supersede_after(state.step)?;
+    if prepared.caches_reference {
+        let path = reference_path(&prepared, &folder);
+        prepared.rows.reference = Some(ReferenceCache::open(path));
+    }
     let recipe_text = document.to_yaml();
     folder.write_recipe(&recipe_text)?;
     folder.write_left_out(&prepared.left_out)?;
@@ -159,6 +167,29 @@ pub(super) fn prepare(
     Ok(run)
 }
 
+/// Where the log-probabilities of the reference are kept: with what later runs can use, or in the run folder.
+fn reference_path(prepared: &Prepared, folder: &RunFolder) -> PathBuf {
+    let Prepared { manifest, setup, .. } = prepared;
+    let (Some(cache), Some(base)) = (&prepared.cache, manifest["model_hash"].as_str()) else {
+        return folder.path().join("reference.bin");
+    };
+    let reference = setup.parts.iter().find(|part| part.name == PartName::Reference);
+    let adapters = reference.map_or(&[][..], |part| &part.adapters);
+    let mut identity = vec![
+        manifest["version"].to_string().into_bytes(),
+        manifest["machine"].to_string().into_bytes(),
+        base.as_bytes().to_vec(),
+        format!("{:?} {:?}", prepared.recipe.quantization, setup.vocab_size).into_bytes(),
+    ];
+    for adapter in adapters {
+        identity.push(format!("{:?}", adapter.config).into_bytes());
+        let values = adapter.values.iter().flatten();
+        identity.push(values.flat_map(|value| value.to_le_bytes()).collect());
+    }
+    let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
+    reference_cache::path_for(&cache.join("reference"), &identity)
+}
+
 fn announce(
     run: &mut Run,
     resumed: bool,
@@ -188,6 +219,7 @@ fn announce(
         let level = json!(finding.level).as_str().unwrap_or_default().to_owned();
         let hint = format!("{}; {}", finding.message, finding.hint);
         let event = Event::Finding {
+            step: None,
             id: finding.id.into_owned(),
             level,
             count: finding.count,
@@ -198,6 +230,7 @@ fn announce(
     }
     for note in notes {
         let event = Event::Finding {
+            step: None,
             id: "changed-on-resume".into(),
             level: "note".into(),
             count: 1,

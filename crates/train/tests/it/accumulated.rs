@@ -188,7 +188,7 @@ fn largest_tree(rows: &[Sequence], min_shared: usize) -> usize {
 fn check(family: &str, trained: Trained, isa: Option<Isa>, precision: Precision) {
     let config = |threads| CpuConfig { threads, isa, precision };
     let mut subjects = [1, 2, 3].map(|threads| Subject::new(family, trained, config(threads)));
-    let dpo = Dpo { beta: 0.3 };
+    let dpo = Dpo::sigmoid(0.3);
     let [token, step] = [Coupling::Sequence, Coupling::Step].map(General);
     let family_tree = largest_tree(&families(), 16);
     /// Name, objective, rows, tokens of a shared beginning at least, and the smallest budget.

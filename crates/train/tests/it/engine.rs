@@ -12,7 +12,7 @@ use serde_json::Value;
 use train::engine::{Engine, StepOutcome};
 use train::method::{Dpo, Reward, Sft};
 use train::models::{Part, PartName};
-use train::objective::{Coupling, MicroOutputs, Objective, Outcome, Share, sequence_logprobs};
+use train::objective::{Coupling, MicroOutputs, Objective, Outcome, Share};
 use train::step::{StepPlan, Totals};
 
 use crate::support::{floats, model_golden, model_golden_json, tokens};
@@ -231,7 +231,7 @@ fn dpo_gradients_equal_pytorch_with_prompts_shared_or_repeated() {
         sequence(0, [prompt, completion].concat(), weights)
     });
     let expected = gradients("tiny_llama/gqa/dpo_gradients.safetensors");
-    let dpo = Dpo { beta: golden["beta"].as_f64().unwrap() };
+    let dpo = Dpo::sigmoid(golden["beta"].as_f64().unwrap());
     let setup = Setup::new();
     for packing in packings(true) {
         let plan = plan_of(&sequences, &packing);
@@ -269,7 +269,7 @@ fn reward_gradients_equal_pytorch() {
         let packing = Packing { reads: Reads::Last, drop_unread: true, ..packing };
         let plan = plan_of(&sequences, &packing);
         on_exact_backends(|backend| {
-            let (outcome, gradients) = setup.step(backend, &plan, &Reward);
+            let (outcome, gradients) = setup.step(backend, &plan, &Reward::default());
             check_loss(outcome.loss, &golden["loss"]);
             check_gradients(&gradients, &expected, TOLERANCE);
         });
@@ -291,7 +291,11 @@ impl Objective for Spread {
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
         let count = plan.sequences.len();
         let sums = |micro: &MicroOutputs<'_>| {
-            sequence_logprobs(&micro.batch.targets, &micro.policy.logprob, count)
+            let mut sums = vec![0.0; count];
+            for (target, &logprob) in micro.batch.targets.iter().zip(&micro.policy.logprob) {
+                sums[target.sequence as usize] += f64::from(target.weight) * f64::from(logprob);
+            }
+            sums
         };
         let mut logprobs = vec![0.0; count];
         for micro in micros {
@@ -369,7 +373,7 @@ fn a_pair_that_stands_twice_in_a_step_counts_twice() {
         sequence(0, [prompt, completion].concat(), weights)
     });
     let once = Unit::of_sequences(sequences);
-    let dpo = Dpo { beta: 0.4 };
+    let dpo = Dpo::sigmoid(0.4);
     let setup = Setup::new();
     // A step that crosses the end of an epoch, or is larger than one: the last of the first epoch may be the
     // first of the second.
@@ -404,5 +408,5 @@ fn a_pair_that_is_cut_is_a_bug() {
         sequence(0, [prompt, completion].concat(), weights)
     });
     let plan = plan_of(&sequences, &Packing { min_shared: 0, ..Packing::new(1) });
-    Setup::new().step(&mut reference(), &plan, &Dpo { beta: 0.4 });
+    Setup::new().step(&mut reference(), &plan, &Dpo::sigmoid(0.4));
 }

@@ -59,8 +59,13 @@ fn evaluate_pairs(
             ..HeadOutputs::default()
         };
         let (policy, extra) = (outputs(policy), [outputs(reference)]);
-        let micro =
-            MicroOutputs { batch: &batch, sequences: &sequences, policy: &policy, extra: &extra };
+        let micro = MicroOutputs {
+            batch: &batch,
+            sequences: &sequences,
+            policy: &policy,
+            extra: &extra,
+            before: &[],
+        };
         let outcome = objective.evaluate(&[micro], &plan).remove(0);
         loss += Fold::Sum.of(outcome.loss.clone());
         derivatives.extend(of(&outcome));
@@ -82,7 +87,7 @@ fn dpo_equals_trl() {
     let mut cases = 0;
     for case in plain {
         cases += 1;
-        let dpo = Dpo { beta: case["beta"].as_f64().unwrap() };
+        let dpo = Dpo::sigmoid(case["beta"].as_f64().unwrap());
         for at_once in [1, 2, 6] {
             let (loss, derivatives) =
                 evaluate_pairs(&dpo, &policy, &reference, at_once, |outcome| {
@@ -101,7 +106,7 @@ fn dpo_equals_trl() {
 #[test]
 fn dpo_begins_at_ln_2() {
     let same = [[-3.0, -9.0], [-100.0, -1.0]];
-    let (loss, _) = evaluate_pairs(&Dpo { beta: 0.3 }, &same, &same, 2, |_| Vec::new());
+    let (loss, _) = evaluate_pairs(&Dpo::sigmoid(0.3), &same, &same, 2, |_| Vec::new());
     assert!((loss - std::f64::consts::LN_2).abs() < 1e-12, "{loss}");
 }
 
@@ -112,9 +117,10 @@ fn reward_equals_trl() {
     let case = &golden["reward"][0];
     assert_eq!(case["center"], 0.0);
     for at_once in [1, 4, 6] {
-        let (loss, derivatives) = evaluate_pairs(&Reward, &rewards, &rewards, at_once, |outcome| {
-            outcome.gradients.value.clone().unwrap()
-        });
+        let (loss, derivatives) =
+            evaluate_pairs(&Reward::default(), &rewards, &rewards, at_once, |outcome| {
+                outcome.gradients.value.clone().unwrap()
+            });
         check("reward loss", loss, &case["loss"]);
         for (index, pair) in derivatives.chunks(2).enumerate() {
             check("chosen", pair[0].into(), &case["gradient"][index][0]);
@@ -139,8 +145,13 @@ fn sft_is_a_weighted_mean_over_the_whole_step() {
                 let targets: Vec<Target> = rows.map(|(i, &w)| target(i, 0, 0, w)).collect();
                 let policy = HeadOutputs { logprob: logprobs.to_vec(), ..HeadOutputs::default() };
                 let batch = Batch { targets: targets.clone(), ..Batch::default() };
-                let micro =
-                    MicroOutputs { batch: &batch, sequences: &[0], policy: &policy, extra: &[] };
+                let micro = MicroOutputs {
+                    batch: &batch,
+                    sequences: &[0],
+                    policy: &policy,
+                    extra: &[],
+                    before: &[],
+                };
                 let outcome = Sft.evaluate(&[micro], &plan).remove(0);
                 loss += Fold::Sum.of(outcome.loss.clone());
                 // What is handed over before the forward is what evaluation says after it.

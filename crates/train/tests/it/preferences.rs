@@ -16,6 +16,24 @@ fn pairs() -> Vec<Value> {
     questions.iter().zip(&answers).map(pair).collect()
 }
 
+/// The same answers, judged one by one, in another order.
+fn judged_answers() -> Vec<Value> {
+    let judged = |(row, side, label): (Value, &str, bool)| json!({"prompt": row["prompt"], "completion": row[side], "label": label});
+    let chosen = pairs().into_iter().map(|row| (row, "chosen", true));
+    let rejected = pairs().into_iter().map(|row| (row, "rejected", false));
+    let mut rows: Vec<Value> = chosen.chain(rejected).map(judged).collect();
+    rows.sort_by_key(|row| row["completion"].as_str().unwrap().len());
+    rows
+}
+
+/// A method and the rows that it is tried on.
+fn cases() -> Vec<(&'static str, Vec<Value>)> {
+    let methods = ["dpo", "reward", "orpo", "simpo", "cpo"];
+    let of_pairs = methods.map(|method| (method, pairs()));
+    let judged = ["kto", "bco"].map(|method| (method, judged_answers()));
+    of_pairs.into_iter().chain(judged).chain([("kto", pairs())]).collect()
+}
+
 /// The small model with pairs, of which two in nine are kept back.
 fn fixture(method: &str, rows: &[Value]) -> Fixture {
     let mut fixture = Fixture::with_validation();
@@ -144,14 +162,18 @@ fn equally_good_answers_are_no_pair() {
 
 #[test]
 fn a_stopped_run_goes_on_to_the_same_bits() {
-    for (method, overrides) in [
-        ("dpo", &["train.best_by=accuracy"][..]),
-        ("reward", &["train.best_by=loss", "adapter.dropout=0.2"]),
-    ] {
+    let mut cases = cases();
+    cases.truncate(7);
+    for (method, rows) in cases {
+        let overrides = match method {
+            "dpo" => &["train.best_by=accuracy", "objective.losses={sigmoid: 1, aot: 0.5}"][..],
+            "reward" => &["train.best_by=loss", "adapter.dropout=0.2"],
+            _ => &[],
+        };
         let sft = Fixture::new();
         sft.train("sft", &How::default()).unwrap();
         let start = Some(sft.path("sft/adapter"));
-        let fixture = fixture(method, &pairs());
+        let fixture = fixture(method, &rows);
         let how = |occupied, threads| How {
             occupied,
             overrides,
@@ -169,8 +191,8 @@ fn a_stopped_run_goes_on_to_the_same_bits() {
 
 #[test]
 fn micro_batches_change_no_bit() {
-    for method in ["dpo", "reward"] {
-        let fixture = fixture(method, &pairs());
+    for (method, rows) in cases() {
+        let fixture = fixture(method, &rows);
         let runs = ["micro_batch_tokens=4096", "micro_batch_tokens=80"].map(|tokens| {
             let run = tokens.replace('=', "-");
             fixture.train(&run, &How { overrides: &[tokens], ..How::default() }).unwrap();
@@ -180,6 +202,84 @@ fn micro_batches_change_no_bit() {
         let [one, other] = runs.map(|run| fixture.adapter_bytes(&run));
         assert!(one == other, "{method}");
     }
+}
+
+#[test]
+fn every_method_learns_to_tell_the_answers_apart() {
+    for (method, rows) in cases() {
+        let fixture = fixture(method, &rows);
+        let rate = ["train.learning_rate=2e-2", "train.max_steps=20"];
+        fixture.train("run", &How { overrides: &rate, ..How::default() }).unwrap();
+        let all = fixture.events("run");
+        let metrics = |event: &Value| event["metrics"].clone();
+        let steps: Vec<Value> = events(&all, "step").map(metrics).collect();
+        let [first, last] = [&steps[0], &steps[steps.len() - 1]];
+        let gap = |metrics: &Value| match metrics.get("margin") {
+            Some(margin) => margin.as_f64().unwrap(),
+            None => {
+                let reward =
+                    |name: &str| metrics[format!("rewards/{name}")].as_f64().unwrap_or(0.0);
+                reward("chosen") - reward("rejected")
+            }
+        };
+        assert!(gap(last) > gap(first) + 0.01, "{method}: {first} {last}");
+        assert!(fixture.path("run/adapter/README.md").is_file());
+    }
+}
+
+#[test]
+fn a_cached_reference_gives_the_bits_of_a_live_one() {
+    let sft = Fixture::new();
+    sft.train("sft", &How::default()).unwrap();
+    for (method, rows) in [("dpo", pairs()), ("kto", judged_answers()), ("bco", judged_answers())] {
+        for start in [None, Some(sft.path("sft/adapter"))] {
+            let fixture = fixture(method, &rows);
+            for logprobs in ["live", "cached"] {
+                let logprobs_key = format!("reference.logprobs={logprobs}");
+                let overrides = &[logprobs_key.as_str(), "train.epochs=2"];
+                let how = How { overrides, start: start.clone(), ..How::default() };
+                fixture.train(logprobs, &how).unwrap();
+            }
+            assert_eq!(fixture.steps("cached"), fixture.steps("live"), "{method}");
+            assert!(fixture.adapter_bytes("cached") == fixture.adapter_bytes("live"), "{method}");
+            let computed = |run: &str| {
+                let all = fixture.events(run);
+                events(&all, "reference_cached")
+                    .map(|event| event["computed"].as_u64().unwrap())
+                    .sum::<u64>()
+            };
+            assert_eq!((computed("live"), computed("cached")), (0, 18), "{method}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_can_be_the_base_or_another_adapter() {
+    let sft = Fixture::new();
+    sft.train("sft", &How::default()).unwrap();
+    let adapter = sft.path("sft/adapter");
+    let fixture = fixture("dpo", &pairs());
+    let named = format!("reference={}", sft.path("sft").display());
+    let first = |run: &str, start: Option<std::path::PathBuf>, overrides: &[&str]| {
+        fixture.train(run, &How { overrides, start, ..How::default() }).unwrap();
+        fixture.steps(run)[0][1]
+    };
+    let ln_2 = std::f64::consts::LN_2;
+    let start = first("start", Some(adapter.clone()), &[]);
+    let base = first("base", Some(adapter.clone()), &["reference=base"]);
+    let other = first("other", Some(adapter), &[&named]);
+    let from_base = first("from-base", None, &[&named]);
+    assert!((start - ln_2).abs() < 1e-12 && (other - ln_2).abs() < 1e-12, "{start} {other}");
+    assert!((base - ln_2).abs() > 1e-6 && (from_base - ln_2).abs() > 1e-6, "{base} {from_base}");
+
+    // The path is of no use to a run that goes on: its checkpoint holds the reference.
+    let overrides = &[named.as_str()];
+    let how = |occupied| How { occupied, overrides, ..How::default() };
+    fixture.train("whole", &how(Occupied::Refuse)).unwrap();
+    fixture.train_until("run", &how(Occupied::Refuse), 4).unwrap();
+    fs::remove_dir_all(sft.path("sft")).unwrap();
+    fixture.train("run", &how(Occupied::Resume)).unwrap();
+    assert_eq!(fixture.steps("run"), fixture.steps("whole"));
 }
 
 #[track_caller]
@@ -205,6 +305,46 @@ fn what_a_method_cannot_take_is_refused() {
     check_refused(&reward, &["objective.beta=0.1"], "`objective.beta` has no effect");
     check_refused(&reward, &["train.sample.prompts=[hi]"], "gives scores");
     let judged = json!({"prompt": "2+2?", "completions": ["4", "5"], "labels": [true, false]});
-    let steps = fixture("reward", &[judged.clone(), judged]);
-    check_refused(&steps, &["data.validation.fraction=0"], "compares answers, and the row has one");
+    let steps = fixture("reward", &[judged.clone(), judged.clone()]);
+    let whole = "data.validation.fraction=0";
+    check_refused(&steps, &[whole, "objective.loss=pairwise"], "the row has judged steps of one");
+    fs::write(steps.path("pairs.jsonl"), pairs()[0].to_string()).unwrap();
+    check_refused(
+        &steps,
+        &[whole, "data.train=[rows.jsonl, pairs.jsonl]"],
+        "has answers to compare",
+    );
+    check_refused(&reward, &["objective.loss=steps"], "the rows have none");
+
+    for (overrides, message) in [
+        (&["objective.loss=robust", "objective.label_smoothing=0.5"][..], "must be 0 to under 0.5"),
+        (&["objective.loss=exo_pair"], "label smoothing is 0"),
+        (&["objective.loss=hinge", "objective.label_smoothing=0.1"], "no effect on the loss hinge"),
+        (&["objective.loss=nca_pair", "objective.divergence=js"], "no effect on the loss nca_pair"),
+        (&["objective.loss=aot", "objective.wpo=true"], "aot sorts the pairs of a step"),
+        (&["objective.losses={sigmoid: 1, nothing: 2}"], "`nothing` is not a loss"),
+        (&["objective.losses={sigmoid: -1}"], "is not a weight over 0"),
+        (&["objective.losses={}"], "names no loss"),
+        (&["objective.discopop_tau=0.1"], "no effect on the loss sigmoid"),
+        (&["objective.divergence_alpha=0.1"], "no effect without the alpha divergence"),
+        (&["reference=nowhere"], "`nowhere` is not the folder of an adapter"),
+        (&["adapter={type: none}", "reference=base"], "does not"),
+    ] {
+        check_refused(&dpo, overrides, message);
+    }
+    let kto = fixture("kto", &judged_answers());
+    check_refused(&kto, &["train.batch_size=1"], "a step has 1");
+    let liked: Vec<Value> =
+        judged_answers().into_iter().filter(|row| row["label"] == true).collect();
+    check_refused(&fixture("kto", &liked), &[], "are marked desirable");
+    check_refused(
+        &fixture("cpo", &pairs()),
+        &["objective.loss=ipo", "objective.label_smoothing=0.1"],
+        "no effect",
+    );
+    check_refused(
+        &fixture("simpo", &pairs()),
+        &["objective.gamma=1", "objective.gamma_over_beta=1"],
+        "gamma",
+    );
 }

@@ -45,7 +45,7 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("evaluate: [{task: t.jsonl}]", "evaluate"),
         ("log: [tensorboard]", "log"),
         ("objective: {beta: 0.1}", "`objective.beta` has no effect: `method` is `sft`"),
-        ("reference: base", "reference"),
+        ("reference: base", "`reference.from` has no effect: `method` is `sft`"),
         ("rollout: {group_size: 8}", "rollout"),
         ("rewards: [{grader: json}]", "rewards"),
         ("stop_on: [leakage]", "stop_on"),
@@ -54,7 +54,7 @@ fn what_later_versions_bring_is_refused_by_name() {
         check_refused(lines, name, "");
     }
     // Their data can be prepared; they cannot be trained.
-    for method in ["kto", "grpo", "simpo"] {
+    for method in ["ppo", "grpo", "rloo"] {
         let document = fixture(&LEAST.replace("sft", method)).try_document(&[]).unwrap();
         let error = train::method::trainable(&document).expect_err("it is refused");
         assert!(error.to_string().contains(method), "{error}");

@@ -10,7 +10,7 @@ use model::adapter::{LoadedAdapter, LoraKind};
 use model::{Base, HeadGradients, LoraConfig, Module, Optimizers};
 use text::Target;
 use train::engine::Engine;
-use train::models::{Models, PartName, Reference, TrainingSetup};
+use train::models::{Models, PartName, Reference, ReferenceFrom, TrainingSetup};
 use train::objective::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, Share};
 use train::optimizer::OptimizerConfig;
 use train::step::{StepPlan, Totals};
@@ -116,7 +116,7 @@ fn compare(cpu: &mut Cpu, models: &Models, recompute: bool) -> Compare {
 
 #[track_caller]
 fn check(what: &str, base: &Base, mut setup: TrainingSetup, expected: Reference) {
-    assert_eq!(setup.add_reference(&document()).unwrap(), expected, "{what}");
+    assert_eq!(setup.add_reference(&document(), ReferenceFrom::Start).unwrap(), expected, "{what}");
     let config = CpuConfig { threads: 2, isa: None, precision: Precision::F32 };
     let mut cpu = Cpu::new(config).unwrap();
     cpu.reserve(16 << 20).unwrap();
@@ -188,7 +188,7 @@ fn where_nothing_is_left_of_the_beginning_it_is_refused() {
     let saved = adapter(&base, 1, |config| config.modules_to_save = vec!["lm_head".into()]);
     let cases = [(whole, "trains the model itself"), (setup(0, vec![saved]), "trained as a whole")];
     for (mut setup, why) in cases {
-        let error = setup.add_reference(&document()).unwrap_err();
+        let error = setup.add_reference(&document(), ReferenceFrom::Start).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("recipe.yaml:4") && text.contains(why), "{text}");
         assert!(error.hint().is_some(), "{text}");
@@ -200,7 +200,7 @@ fn parts_share_frozen_adapters() {
     let base = Base::open(&model_golden("tiny_llama/gqa")).unwrap();
     let plain = |seed| adapter(&base, seed, |_| {});
     let mut setup = setup(1, vec![plain(2), plain(1)]);
-    setup.add_reference(&document()).unwrap();
+    setup.add_reference(&document(), ReferenceFrom::Start).unwrap();
     let mut cpu = Cpu::new(CpuConfig { threads: 1, isa: None, precision: Precision::F32 }).unwrap();
     let models = setup.load(&base, &mut cpu).unwrap();
     let [policy, reference] = [&models.parts[0], &models.parts[1]];

@@ -1,6 +1,6 @@
 //! What a run's events come to in words.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use train::events::{Event, StepEvent};
 
@@ -59,12 +59,18 @@ impl Narrator {
         self.now = now;
         match event {
             Event::Started { .. } => self.started(event),
-            Event::Finding { id, level, count, places, hint } => {
-                self.finding(id, level, *count, places, hint)
+            Event::Finding { step, id, level, count, places, hint } => {
+                self.finding(*step, id, level, *count, places, hint)
             }
+            Event::ReferenceCached { sequences, computed, seconds } => vec![format!(
+                "reference: log-probabilities of {} sequences, {} computed in {}",
+                count(*sequences as u64),
+                count(*computed as u64),
+                duration(*seconds)
+            )],
             Event::Step(step) => self.stepped(step),
-            Event::Evaluated { step, validation_loss, best, .. } => {
-                self.evaluated(*step, *validation_loss, *best)
+            Event::Evaluated { step, validation_loss, best, metrics } => {
+                self.evaluated(*step, *validation_loss, metrics, *best)
             }
             Event::Sampled { step, prompt, answer } => vec![
                 format!("sample at step {step}: {}", self.style.dim(&one_line(prompt, 70))),
@@ -127,16 +133,18 @@ impl Narrator {
 
     fn finding(
         &self,
+        step: Option<u64>,
         id: &str,
         level: &str,
         times: usize,
         places: &[String],
         hint: &str,
     ) -> Vec<String> {
+        let at = step.map_or(String::new(), |step| format!(" at step {step}"));
         let level = match level {
-            "note" => self.style.cyan("note:"),
-            "error" => self.style.red("error:"),
-            _ => self.style.yellow("warning:"),
+            "note" => self.style.cyan(&format!("note{at}:")),
+            "error" => self.style.red(&format!("error{at}:")),
+            _ => self.style.yellow(&format!("warning{at}:")),
         };
         let more = if times > places.len() { ", ..." } else { "" };
         let found = match places {
@@ -169,14 +177,21 @@ impl Narrator {
         vec![format!("{line}  {}", self.time_left()).trim_end().to_owned()]
     }
 
-    fn evaluated(&mut self, step: u64, loss: f64, best: bool) -> Vec<String> {
+    fn evaluated(
+        &mut self,
+        step: u64,
+        loss: f64,
+        metrics: &BTreeMap<String, f64>,
+        best: bool,
+    ) -> Vec<String> {
         self.validation_first.get_or_insert(loss);
         self.validation_last = Some(loss);
         if best {
             self.validation_best = Some(loss);
         }
         let mark = if best { self.style.green("  best so far") } else { String::new() };
-        vec![format!("validation loss {loss:.4} after step {step}{mark}")]
+        let figures = preference_figures(metrics);
+        vec![format!("validation loss {loss:.4}{figures} after step {step}{mark}")]
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -250,6 +265,19 @@ fn largest_first(memory: &std::collections::BTreeMap<String, usize>) -> String {
     kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let kinds = kinds.iter().map(|(kind, size)| format!("{kind} {}", bytes(*size as u64)));
     kinds.collect::<Vec<_>>().join(", ")
+}
+
+/// How well answers are told apart, where the method compares some.
+fn preference_figures(metrics: &BTreeMap<String, f64>) -> String {
+    let figure = |names: [&str; 2], label: &str, digits: usize| {
+        let value = names.iter().find_map(|name| metrics.get(*name))?;
+        Some(format!("  {label} {value:.digits$}"))
+    };
+    let figures = [
+        figure(["rewards/accuracies", "accuracy"], "accuracy", 3),
+        figure(["rewards/margins", "margin"], "margin", 3),
+    ];
+    figures.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -330,6 +358,7 @@ mod tests {
         narrator.lines(&started(10), 0.0);
         assert!(narrator.lines(&step(1), 1.0).is_empty());
         let finding = Event::Finding {
+            step: None,
             id: "empty-answer".into(),
             level: "warning".into(),
             count: 7,
@@ -339,6 +368,7 @@ mod tests {
         let lines = narrator.lines(&finding, 1.0);
         assert_eq!(lines, ["warning: empty-answer, 7 x (a.jsonl:3, ...)", "  look at them"]);
         let of_the_run = Event::Finding {
+            step: Some(40),
             id: "quantised-twice".into(),
             level: "warning".into(),
             count: 1,
@@ -346,7 +376,7 @@ mod tests {
             hint: "leave it out".into(),
         };
         let lines = narrator.lines(&of_the_run, 1.0);
-        assert_eq!(lines, ["warning: quantised-twice", "  leave it out"]);
+        assert_eq!(lines, ["warning at step 40: quantised-twice", "  leave it out"]);
         for (loss, best, expected) in [
             (1.5, true, "validation loss 1.5000 after step 1  best so far"),
             (1.75, false, "validation loss 1.7500 after step 1"),

@@ -32,6 +32,11 @@ const KEYS: &[Key] = &[
         .when("method", &["kto"])
         .default_by("number of answers")
         .doc("Weight of the loss on undesirable answers."),
+    Key::int("objective.kl_max_tokens", 2, 1 << 30)
+        .when("method", &["kto"])
+        .default_by("longest row")
+        .unit("tokens")
+        .doc("Maximum length of the sequences that estimate the KL divergence, each a prompt with the answer of another row. Longer ones are cut at their end."),
 ];
 
 pub(super) static METHOD: Method = Method {
@@ -51,6 +56,7 @@ pub(super) static METHOD: Method = Method {
             desirable_weight: weight("objective.desirable_weight"),
             undesirable_weight: weight("objective.undesirable_weight"),
             uses_kl: document.get_str("objective.loss") == "kto",
+            kl_max_tokens: document.opt_usize("objective.kl_max_tokens").unwrap_or(usize::MAX),
         })
     }),
     ..Method::DEFAULT
@@ -60,8 +66,7 @@ pub(super) static METHOD: Method = Method {
 ///
 /// z₀ estimates the KL divergence of policy and reference: the mean log-ratio of answers behind prompts that they do
 /// not answer, not under 0, without gradient. The answer of row i + 1 stands behind the prompt of row i, in the order
-/// of the step, the first behind the last; answers of one row are never put behind their own prompt. It is no longer
-/// than the step's longest row: tokens beyond are left out of the estimate.
+/// of the step, the first behind the last; answers of one row are never put behind their own prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kto {
     /// How far the policy may move from the reference.
@@ -72,6 +77,8 @@ pub struct Kto {
     pub undesirable_weight: f64,
     /// Whether rewards are compared with z₀; else with 0 (D'Oosterlinck et al. 2024, eq. 7, for single answers).
     pub uses_kl: bool,
+    /// Tokens of a prompt with the answer of another row at most; what is behind them is left out of the estimate.
+    pub kl_max_tokens: usize,
 }
 
 impl Objective for Kto {
@@ -87,8 +94,6 @@ impl Objective for Kto {
         if !self.uses_kl || units.len() < 2 {
             return Vec::new();
         }
-        let rows = || units.iter().flat_map(|unit| &unit.sequences);
-        let longest = rows().map(Sequence::len).max().unwrap_or(0);
         let mismatched = |of_prompt: &Sequence, of_answer: &Sequence| {
             let prompt = answer_start(of_prompt);
             let answer = answer_start(of_answer)..of_answer.len();
@@ -96,8 +101,8 @@ impl Objective for Kto {
             tokens.extend(&of_answer.tokens[answer.clone()]);
             let mut weights = vec![0.0; prompt];
             weights.extend(&of_answer.weights[answer]);
-            tokens.truncate(longest);
-            weights.truncate(longest);
+            tokens.truncate(self.kl_max_tokens);
+            weights.truncate(self.kl_max_tokens);
             Sequence { part: 0, role: 0, tokens, weights, ..of_prompt.clone() }
         };
         let next = units.iter().cycle().skip(1);
@@ -127,8 +132,8 @@ impl Objective for Kto {
     }
 
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
-        let kl =
-            micros.first().and_then(|micro| micro.before.first()).map_or(0.0, |kl| kl.max(0.0));
+        let kl = micros.first().and_then(|micro| micro.before.first());
+        let kl = kl.filter(|_| self.uses_kl).map_or(0.0, |kl| kl.max(0.0));
         let mut outcomes = evaluate_judged(micros, plan, self.beta, |answers| {
             answers.iter().map(|answer| self.loss(answer, kl)).collect()
         });
@@ -182,5 +187,7 @@ fn fill(document: &mut Document, rows: &Sequences) -> Result<()> {
     // The kind that is rarer counts more.
     document.fill("objective.desirable_weight", (1.0 / ratio).max(1.0), &why);
     document.fill("objective.undesirable_weight", ratio.max(1.0), &why);
+    let longest = rows.longest().map_or(0, |(_, tokens)| tokens).max(2);
+    document.fill("objective.kl_max_tokens", longest as i64, "the longest row");
     Ok(())
 }

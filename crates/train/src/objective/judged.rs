@@ -27,7 +27,9 @@ pub fn judged_answers(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Vec<JudgedAn
     for (index, target) in micro.batch.targets.iter().enumerate() {
         let policy = f64::from(micro.policy.logprob[index]);
         let reference = micro.extra.first().map_or(0.0, |extra| f64::from(extra.logprob[index]));
-        answers[target.sequence as usize].add(target.weight.into(), policy, reference);
+        let answer = &mut answers[target.sequence as usize];
+        answer.add(target.weight.into(), policy, reference);
+        answer.tokens += f64::from(target.weight);
     }
     let answer = |&sequence: &usize| JudgedAnswer {
         answer: answers[sequence],

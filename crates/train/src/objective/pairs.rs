@@ -15,7 +15,7 @@ pub struct Answer {
     pub policy: f64,
     /// The same under the reference; 0 where the loss has none.
     pub reference: f64,
-    /// The weights alone: the number of tokens, where each counts once.
+    /// The weights of the row alone: the number of tokens, where each counts once.
     pub tokens: f64,
 }
 
@@ -28,7 +28,6 @@ impl Answer {
     pub(super) fn add(&mut self, weight: f64, policy: f64, reference: f64) {
         self.policy += weight * policy;
         self.reference += weight * reference;
-        self.tokens += weight;
     }
 }
 
@@ -154,8 +153,10 @@ impl MicroPairs {
             let is_chosen = sequence == unit.start;
             let answer = if is_chosen { &mut pair.chosen } else { &mut pair.rejected };
             answer.add(weight.answer, policy, reference);
+            answer.tokens += f64::from(target.weight);
             if is_chosen {
                 pair.learned.add(weight.learned, policy, reference);
+                pair.learned.tokens += weight.learned;
             }
             if let (Some(squares), true) =
                 (micro.policy.log_sum_sq_probs.get(target.read as usize), target.weight != 0.0)

@@ -11,6 +11,7 @@ mod mistakes;
 mod objectives;
 mod optimizer;
 mod plan;
+mod preference_curves;
 mod preference_losses;
 mod preferences;
 mod recipe;

@@ -299,6 +299,9 @@ fn what_a_method_cannot_take_is_refused() {
     check_refused(&dpo, &["adapter={type: none}"], "does not");
     let error = dpo.try_document(&["objective.beta=0"]).unwrap_err().to_string();
     assert!(error.contains("`objective.beta` is `0`, but must be over 0"), "{error}");
+    let half = ["objective.loss=robust", "objective.label_smoothing=0.5"];
+    let error = dpo.try_document(&half).unwrap_err().to_string();
+    assert!(error.contains("must be 0 to under 0.5"), "{error}");
     check_refused(&dpo, &["train.best=late", "train.best_by=accuracy"], "`late` compares losses");
     let reward = fixture("reward", &pairs());
     check_refused(&reward, &["adapter={type: none}"], "writes its model as an adapter");
@@ -317,8 +320,7 @@ fn what_a_method_cannot_take_is_refused() {
     check_refused(&reward, &["objective.loss=steps"], "the rows have none");
 
     for (overrides, message) in [
-        (&["objective.loss=robust", "objective.label_smoothing=0.5"][..], "must be 0 to under 0.5"),
-        (&["objective.loss=exo_pair"], "label smoothing is 0"),
+        (&["objective.loss=exo_pair"][..], "label smoothing is 0"),
         (&["objective.loss=hinge", "objective.label_smoothing=0.1"], "no effect on the loss hinge"),
         (&["objective.loss=nca_pair", "objective.divergence=js"], "no effect on the loss nca_pair"),
         (&["objective.loss=aot", "objective.wpo=true"], "aot sorts the pairs of a step"),

@@ -3,8 +3,9 @@
 //! A task holds prompts and expected answers. A [`grader`] turns one answer
 //! into numbers, [`metric`] sums them up with the uncertainty of
 //! [`interval`], and [`compare`] sets several arms beside each other and beside
-//! the trivial [`floor`]. A grade is also a reward, so this crate stands below
-//! `train`; it prints nothing and reads no environment.
+//! the trivial [`floor`]. [`agreement`] says how far raters agree. A grade is
+//! also a reward, so this crate stands below `train`; it prints nothing and
+//! reads no environment.
 //!
 //! ```
 //! use eval::grader::{Grader as _, Json, Schema};
@@ -24,6 +25,7 @@
 //! # Ok::<(), eval::Error>(())
 //! ```
 
+pub mod agreement;
 pub mod compare;
 mod error;
 pub mod floor;

@@ -1,0 +1,3 @@
+//! Statistics against other packages' numbers.
+
+mod agreement;

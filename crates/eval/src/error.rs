@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// What can be wrong with a task, a schema or a grader's name.
+/// What can be wrong with a task, a schema, a grader's name or a held-out pair.
 #[derive(Debug, Error, PartialEq)]
 pub enum Error {
     /// A JSON schema says something that the grader cannot check.
@@ -37,6 +37,14 @@ pub enum Error {
         /// What the row needs.
         hint: Option<String>,
     },
+    /// A held-out pair has numbers that cannot be compared.
+    #[error("held-out pair {pair}: {problem}")]
+    HeldOutPair {
+        /// Which one, from 1.
+        pair: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl Error {
@@ -45,6 +53,9 @@ impl Error {
         match self {
             Self::Schema { hint, .. } | Self::TaskRow { hint, .. } => hint.as_deref(),
             Self::UnknownGrader { hint, .. } => Some(hint),
+            Self::HeldOutPair { .. } => Some(
+                "the model's numbers are not finite there: train with a lower learning rate, or name an earlier checkpoint",
+            ),
             Self::EmptyTask { .. } => Some("add rows, or leave the task out of `evaluate`"),
         }
     }

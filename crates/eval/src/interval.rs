@@ -59,7 +59,7 @@ fn row(resample: u64, draw: u64, count: usize) -> usize {
 }
 
 /// Linear between the two nearest ranks of sorted values.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = share * (sorted.len() - 1) as f64;
     let below = sorted[rank.floor() as usize];
     let above = sorted[rank.ceil() as usize];

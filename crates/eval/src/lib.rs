@@ -3,9 +3,10 @@
 //! A task holds prompts and expected answers. A [`grader`] turns one answer
 //! into numbers, [`metric`] sums them up with the uncertainty of
 //! [`interval`], and [`compare`] sets several arms beside each other and beside
-//! the trivial [`floor`]. [`agreement`] says how far raters agree. A grade is
-//! also a reward, so this crate stands below `train`; it prints nothing and
-//! reads no environment.
+//! the trivial [`floor`]. [`agreement`] says how far raters agree, and
+//! [`preference`] whether a model of preferences knows more than trivial rules.
+//! A grade is also a reward, so this crate stands below `train`; it prints
+//! nothing and reads no environment.
 //!
 //! ```
 //! use eval::grader::{Grader as _, Json, Schema};
@@ -32,6 +33,7 @@ pub mod floor;
 pub mod grader;
 pub mod interval;
 pub mod metric;
+pub mod preference;
 pub mod task;
 
 pub use error::{Error, Result};

@@ -1,3 +1,4 @@
-//! Statistics against other packages' numbers.
+//! Statistics against other packages' numbers, and reports of preferences.
 
 mod agreement;
+mod preference;

@@ -22,6 +22,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::doctor::History;
 use crate::models::{Models, Part, PartName, PartSetup, TrainingSetup, same};
 use crate::run::{MANIFEST, RECIPE, is_partial, pretty, remove_any, sync_folder};
 use crate::trainer::{Lowest, Score};
@@ -47,6 +48,9 @@ pub struct State {
     /// What the objective carries from step to step.
     #[serde(default)]
     pub carried: Vec<f64>,
+    /// What was seen of the run, for findings about it.
+    #[serde(default)]
+    pub history: History,
     /// The validation whose adapter or model is kept.
     pub best: Option<Best>,
     /// The lowest validation, where later ones are kept that lie within its noise.
@@ -79,7 +83,14 @@ pub struct Best {
     pub step: u64,
     /// How the model did.
     pub score: Score,
+    /// By how much the better answer of every validation row had the higher reward, of the first
+    /// [`MOST_MARGINS`] rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub margins: Vec<f64>,
 }
+
+/// More rows say no more about a model than these.
+pub const MOST_MARGINS: usize = 20_000;
 
 impl State {
     /// A number that no run can come to.

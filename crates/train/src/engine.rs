@@ -8,7 +8,7 @@ use text::Batch;
 use crate::Result;
 use crate::models::{Part, PartName, activate, part};
 use crate::objective::{
-    Coupling, ExtraPass, Fold, Metric, MicroOutputs, Objective, Outcome, Share,
+    Coupling, ExtraPass, Fold, MARGIN, Metric, MicroOutputs, Objective, Outcome, Share,
 };
 use crate::step::StepPlan;
 
@@ -35,6 +35,8 @@ pub struct StepOutcome {
     pub metrics: Vec<(&'static str, f64)>,
     /// What every unit adds to the loss, `[units]`.
     pub shares: Vec<f64>,
+    /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
+    pub margins: Vec<f64>,
     /// What the objective carries to the next step.
     pub carried: Vec<f64>,
 }
@@ -138,6 +140,26 @@ impl<'a> Engine<'a> {
         Ok(all)
     }
 
+    /// The same under the base without any adapter; none where tensors of the base itself are trained.
+    pub fn base_logprobs(&mut self, plan: &StepPlan) -> Result<Option<Vec<Vec<f32>>>> {
+        let adapters = || self.parts.iter().filter_map(|part| part.adapter.as_deref());
+        let has_whole = adapters().any(|adapter| !adapter.config().modules_to_save.is_empty());
+        if has_whole || !self.decoder.trained().is_empty() {
+            return Ok(None);
+        }
+        for adapter in adapters() {
+            adapter.deactivate(self.backend, self.decoder)?;
+        }
+        let base = Part { name: PartName::Reference, adapter: None, head: None };
+        let request = HeadRequest::logprobs();
+        let mut all = Vec::with_capacity(plan.micros.len());
+        for micro in &plan.micros {
+            all.push(self.outputs_under(&base, &micro.batch, &request)?.logprob);
+        }
+        self.activate(self.trained)?;
+        Ok(Some(all))
+    }
+
     /// What the head of a part gives for a batch, without gradient. The part is active.
     fn outputs_of(
         &mut self,
@@ -145,8 +167,17 @@ impl<'a> Engine<'a> {
         batch: &Batch,
         request: &HeadRequest,
     ) -> Result<HeadOutputs> {
-        let part = part(self.parts, name);
-        let pass = self.pass(part, false, None);
+        self.outputs_under(part(self.parts, name), batch, request)
+    }
+
+    fn outputs_under(
+        &mut self,
+        part: &Part,
+        batch: &Batch,
+        request: &HeadRequest,
+    ) -> Result<HeadOutputs> {
+        let adapter = part.adapter.as_deref();
+        let pass = Pass { adapter, keep: Keep::Nothing, dropout_key: None, lookups: None };
         let mut hidden = self.decoder.forward(self.backend, batch, &pass)?;
         let (targets, head) = (&batch.targets, part.head.as_ref());
         let outputs =
@@ -319,9 +350,20 @@ impl StepOutcome {
         for share in &loss {
             shares[plan.sequences[share.sequence].unit as usize] += share.value;
         }
+        let mut margins = vec![f64::NAN; plan.totals.units];
+        let of_units = metrics.iter().filter(|metric| metric.name == MARGIN);
+        for share in of_units.flat_map(|metric| &metric.shares) {
+            margins[plan.sequences[share.sequence].unit as usize] = share.value;
+        }
         // Of nothing there is no figure: a step may have no answer of a kind.
         let metrics = metrics.into_iter().filter(|metric| !metric.shares.is_empty());
         let metrics = metrics.map(|metric| (metric.name, metric.fold.of(metric.shares)));
-        StepOutcome { loss: Fold::Sum.of(loss), metrics: metrics.collect(), shares, carried }
+        StepOutcome {
+            loss: Fold::Sum.of(loss),
+            metrics: metrics.collect(),
+            shares,
+            margins,
+            carried,
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod claim;
+pub mod doctor;
 pub mod engine;
 mod error;
 pub mod events;

@@ -16,7 +16,9 @@ use crate::step::{StepPlan, Totals};
 
 pub use dual::Dual;
 pub use judged::{JudgedAnswer, evaluate_judged, judged_answers};
-pub use pairs::{ACCURACY, Answer, Pair, PairLoss, PairVariables, TargetWeights, evaluate_pairs};
+pub use pairs::{
+    ACCURACY, Answer, MARGIN, Pair, PairLoss, PairVariables, TargetWeights, evaluate_pairs,
+};
 
 /// What must be seen at once to know a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum Coupling {
     Sequence,
     /// A unit: a pair, all answers to one prompt. Its sequences stay in one micro-batch.
     Unit,
-    /// The whole step: all outputs are collected first, without gradient.
+    /// The whole step: all outputs are collected first, without gradient. Units stay in one micro-batch too.
     Step,
 }
 

@@ -257,7 +257,10 @@ const LAST_KEYS: &[Key] = &[
     Key::section("objective").doc("Loss of a preference or RL method."),
     Key::any("rollout").later("it belongs to RL methods").doc("How completions are sampled."),
     Key::any("rewards").later("they belong to RL methods").doc("How completions are scored."),
-    Key::any("stop_on").later("").doc("Findings that end a run."),
+    Key::list("stop_on", &Kind::Text)
+        .default("[]")
+        .on_resume(Resume::Free)
+        .doc("Findings about the run that end it, such as chosen-log-prob-falls; docs/methods/findings.md lists them. A checkpoint is written first."),
     Key::any("log")
         .later("events.jsonl in the run folder holds everything")
         .doc("Further readers of the events."),
@@ -371,6 +374,10 @@ pub struct Recipe {
     pub micro_batch_tokens: Option<usize>,
     /// Whether layers are computed twice to save memory; none where memory decides.
     pub recompute: Option<bool>,
+    /// Findings that end the run.
+    pub stop_on: Vec<String>,
+    /// Scale of implicit rewards, where the method has one.
+    pub beta: Option<f64>,
     /// Variables for the chat template.
     pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     schedule: (ScheduleKind, Warmup, f64),
@@ -422,12 +429,7 @@ impl Recipe {
             save_every: every("train.save", Every::Minutes(10.0)),
             keep: document.get_usize("train.save.keep"),
             sample: SampleConfig {
-                prompts: document
-                    .opt_strs("train.sample.prompts")
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(str::to_owned)
-                    .collect(),
+                prompts: texts(document, "train.sample.prompts"),
                 system: document.opt_str("train.sample.system").map(str::to_owned),
                 max_new_tokens: document.get_usize("train.sample.max_new_tokens"),
             },
@@ -440,6 +442,8 @@ impl Recipe {
                 "block" => Some(true),
                 _ => None,
             },
+            stop_on: texts(document, "stop_on"),
+            beta: document.opt_f64("objective.beta"),
             template_kwargs: template_kwargs(document),
             schedule: (kind, warmup, document.get_f64("train.schedule.min_ratio")),
         })
@@ -454,6 +458,11 @@ impl Recipe {
         };
         Schedule { kind, warmup_steps, total_steps, min_ratio }
     }
+}
+
+/// A list of texts, empty where there is none.
+fn texts(document: &Document, key: &str) -> Vec<String> {
+    document.opt_strs(key).unwrap_or_default().into_iter().map(str::to_owned).collect()
 }
 
 /// Variables that a recipe gives to the chat template.

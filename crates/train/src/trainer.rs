@@ -10,6 +10,7 @@ mod open;
 mod output;
 mod plan;
 mod plan_report;
+mod preference_report;
 mod reference_cache;
 mod report;
 mod resume;
@@ -112,7 +113,7 @@ pub enum Control {
 pub struct Summary {
     /// The run folder.
     pub run: PathBuf,
-    /// `finished` or `interrupted`.
+    /// `finished`, `interrupted`, or `stopped` by a finding.
     pub status: &'static str,
     /// Optimizer steps done.
     pub steps: u64,
@@ -142,6 +143,9 @@ pub struct Summary {
     pub validation_last: Option<f64>,
     /// Remarks about the data.
     pub findings: Vec<data::Finding>,
+    /// The best model beside trivial rules on the held-out pairs, where the rows are pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preference: Option<eval::preference::Report>,
     /// Whether the model gives scores and no text.
     pub gives_scores: bool,
     /// Where the adapter stands.

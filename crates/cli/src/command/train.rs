@@ -235,7 +235,7 @@ impl Outcome {
         let summary = &self.summary;
         let run = context.environment.show(&summary.run);
         let memory = peak_memory().map(|peak| format!(", peak memory {}", bytes(peak as u64)));
-        let what = if self.stopped_by.is_some() { "stopped after" } else { "done:" };
+        let what = if summary.status == "finished" { "done:" } else { "stopped after" };
         terminal.say("");
         terminal.say(&style.bold(&format!(
             "{what} {} steps in {}, {} tokens/s{}",
@@ -253,6 +253,10 @@ impl Outcome {
             let by = summary.validation_by.as_deref().filter(|by| *by != "loss");
             let by = by.map(|by| format!("{by} ")).unwrap_or_default();
             terminal.say(&format!("validation  {by}best {best:.4} at step {step}, last {last:.4}"));
+        }
+        if let Some(report) = &summary.preference {
+            terminal.say("");
+            terminal.say(report.to_string().trim_end());
         }
         // A run that trains the model itself leaves a model.
         let is_model = summary.adapter.ends_with("model");

@@ -83,7 +83,8 @@ pub struct Kto {
 
 impl Objective for Kto {
     fn coupling(&self) -> Coupling {
-        Coupling::Sequence
+        // Of a pair both answers are seen, so that its margin is known.
+        Coupling::Unit
     }
 
     fn extra_passes(&self) -> &[ExtraPass] {

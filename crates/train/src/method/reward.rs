@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Figure, Method, Usual};
 use crate::objective::{
-    Coupling, Fold, Metric, MicroOutputs, Objective, Outcome, Share, sigmoid, softplus,
+    Coupling, Fold, MARGIN, Metric, MicroOutputs, Objective, Outcome, Share, sigmoid, softplus,
 };
 use crate::step::{StepPlan, Totals};
 use crate::{Error, Result};
@@ -128,7 +128,7 @@ impl Reward {
         let units = plan.totals.units as f64;
         let metric = |name| Metric { name, fold: Fold::Mean, shares: Vec::new() };
         let [mut accuracies, mut margins, mut means] =
-            [ACCURACY, "margin", "mean_reward"].map(metric);
+            [ACCURACY, MARGIN, "mean_reward"].map(metric);
         let mut by_read = vec![0.0; micro.policy.value.len()];
         let mut outcome = Outcome::default();
 

@@ -8,6 +8,9 @@ use crate::step::StepPlan;
 /// Share of pairs whose chosen answer has the higher reward.
 pub const ACCURACY: &str = "rewards/accuracies";
 
+/// By how much its reward is higher.
+pub const MARGIN: &str = "rewards/margins";
+
 /// Weighted sums over the tokens of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Answer {
@@ -117,6 +120,11 @@ struct MicroPairs {
     pairs: Vec<Pair>,
     /// Index of each pair's chosen sequence in the step.
     chosen: Vec<usize>,
+    /// Log-probability of the token that ends each pair's chosen answer, `[pairs]`.
+    ends: Vec<f64>,
+    /// Half the mean squared log-ratio of policy and reference over the learned tokens of each pair, in nats: the KL
+    /// estimator k2 (Schulman 2020) over the data. Empty without a reference.
+    drifts: Vec<f64>,
     /// Which of the pairs a target belongs to, and how it counts there, `[targets]`.
     targets: Vec<(usize, TargetWeights)>,
 }
@@ -140,6 +148,8 @@ impl MicroPairs {
         }
 
         let mut pairs = vec![Pair::default(); units.len()];
+        let mut ends = vec![0.0; units.len()];
+        let mut drifts = vec![0.0; if micro.extra.is_empty() { 0 } else { units.len() }];
         let mut weights = Vec::with_capacity(targets.len());
         for (index, target) in targets.iter().enumerate() {
             let sequence = target.sequence as usize;
@@ -163,10 +173,18 @@ impl MicroPairs {
             {
                 pair.on_policy += (policy - f64::from(*squares)) / learned_tokens[sequence] as f64;
             }
+            if is_chosen && target.weight != 0.0 {
+                // Targets stand in the order of their tokens.
+                ends[pair_of[sequence]] = policy;
+            }
+            if let (Some(drift), true) = (drifts.get_mut(pair_of[sequence]), target.weight != 0.0) {
+                let tokens = learned_tokens[unit.start] + learned_tokens[unit.start + 1];
+                *drift += 0.5 * (policy - reference).powi(2) / tokens as f64;
+            }
             weights.push((pair_of[sequence], weight));
         }
         let chosen = units.iter().map(|unit| unit.start).collect();
-        MicroPairs { pairs, chosen, targets: weights }
+        MicroPairs { pairs, chosen, ends, drifts, targets: weights }
     }
 
     fn outcome(&self, micro: &MicroOutputs<'_>, plan: &StepPlan, losses: &[PairLoss]) -> Outcome {
@@ -179,14 +197,20 @@ impl MicroPairs {
         };
         let rewards = |index: usize| losses[index].rewards;
         let is_right = |index: usize| f64::from(u8::from(rewards(index)[0] > rewards(index)[1]));
-        let metrics = vec![
+        let mut metrics = vec![
             mean("rewards/chosen", &|index| rewards(index)[0]),
             mean("rewards/rejected", &|index| rewards(index)[1]),
             mean(ACCURACY, &is_right),
-            mean("rewards/margins", &|index| rewards(index)[0] - rewards(index)[1]),
+            mean(MARGIN, &|index| rewards(index)[0] - rewards(index)[1]),
             mean("logps/chosen", &|index| self.pairs[index].chosen.policy),
             mean("logps/rejected", &|index| self.pairs[index].rejected.policy),
+            mean("logps/chosen_end", &|index| self.ends[index]),
+            mean("lengths/chosen", &|index| self.pairs[index].chosen.tokens),
+            mean("lengths/rejected", &|index| self.pairs[index].rejected.tokens),
         ];
+        if !self.drifts.is_empty() {
+            metrics.push(mean("drift", &|index| self.drifts[index]));
+        }
 
         let mut outcome = Outcome { metrics, ..Outcome::default() };
         let share = |(loss, &sequence): (&PairLoss, &usize)| Share {

@@ -5,6 +5,7 @@ use keys::{Document, Settings as _};
 use model::Config;
 use model::adapter::{Coverage, LoraKind, Target};
 
+use crate::doctor;
 use crate::method;
 use crate::optimizer::OptimizerConfig;
 use crate::{Error, Result};
@@ -38,6 +39,18 @@ pub fn check(document: &Document) -> Result<()> {
         let message = format!("method `{name}` compares the rows of a step, and a step has {rows}");
         let hint = format!("set it to {fewest} or more");
         return Err(problem(document, key, message, hint));
+    }
+    let names: Vec<&str> = doctor::KINDS.iter().map(|kind| kind.id).collect();
+    for name in document.opt_strs("stop_on").unwrap_or_default() {
+        if !names.contains(&name) {
+            let message = format!("`{name}` is not a finding about a run");
+            return Err(problem(
+                document,
+                "stop_on",
+                message,
+                format!("it takes {}", names.join(", ")),
+            ));
+        }
     }
     (method.check)(document)?;
     let by = document.opt_str("train.best_by").unwrap_or("loss");

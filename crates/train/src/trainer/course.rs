@@ -1,8 +1,10 @@
 //! Where a run's optimizer steps come from, and by which figure its model is judged.
 
 use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
+use eval::preference::Report;
 use model::Config;
 use serde::{Deserialize, Serialize};
+use text::Tokenizer;
 
 use super::reference_cache::{Filled, ReferenceCache};
 use crate::Result;
@@ -42,6 +44,19 @@ pub(super) trait Course {
         state: &State,
     ) -> Result<Option<Judged>>;
 
+    /// Compares the model that had these margins on the validation rows with trivial rules; none where there is nothing
+    /// to compare.
+    fn compare(
+        &self,
+        _engine: &mut Engine<'_>,
+        _packing: &Packing,
+        _margins: &[f64],
+        _tokenizer: &Tokenizer,
+        _seed: u64,
+    ) -> Result<Option<Report>> {
+        Ok(None)
+    }
+
     /// Optimizer steps of the whole run, those that are done included.
     fn total_steps(&mut self, state: &State) -> u64;
 }
@@ -67,6 +82,8 @@ pub(super) struct Judged {
     pub(super) score: Score,
     /// What every unit adds to the loss, before it is divided, `[units]`.
     pub(super) shares: Vec<f64>,
+    /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
+    pub(super) margins: Vec<f64>,
 }
 
 /// A figure by which steps are compared.
@@ -118,7 +135,7 @@ pub(super) fn packing(
 ) -> Packing {
     let packing = Packing::new(tokens);
     Packing {
-        keep_units: objective.coupling() == Coupling::Unit,
+        keep_units: objective.coupling() != Coupling::Sequence,
         reads: objective.reads(),
         drop_unread: true,
         min_shared: if shares_prefixes { packing.min_shared } else { 0 },
@@ -159,10 +176,8 @@ impl Rows {
     /// Tokens of the longest that stands whole in a micro-batch: a sequence, or a unit that must not be cut.
     pub(super) fn longest(&self) -> usize {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
-            Coupling::Unit => sequences.longest_unit().1,
-            Coupling::Sequence | Coupling::Step => {
-                sequences.longest().map_or(0, |(_, tokens)| tokens)
-            }
+            Coupling::Unit | Coupling::Step => sequences.longest_unit().1,
+            Coupling::Sequence => sequences.longest().map_or(0, |(_, tokens)| tokens),
         };
         longest(&self.train).max(longest(&self.validation)).max(1)
     }
@@ -213,7 +228,7 @@ impl Course for Rows {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let (mut loss, mut divisor, mut shares) = (0.0, 0.0, Vec::new());
+        let (mut loss, mut divisor, mut shares, mut margins) = (0.0, 0.0, Vec::new(), Vec::new());
         // Of each figure the sum over units, and how many units it is of.
         let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
         for chunk in self.validation.chunks(VALIDATION_CHUNK) {
@@ -223,6 +238,7 @@ impl Course for Rows {
                 (self.objective.divisor(&plan.totals), plan.totals.units as f64);
             loss += outcome.loss * of_chunk;
             divisor += of_chunk;
+            margins.extend(outcome.margins);
             shares.extend(outcome.shares.iter().map(|share| share * of_chunk));
             for (name, value) in outcome.metrics {
                 let sum = value * units_of_chunk;
@@ -240,7 +256,18 @@ impl Course for Rows {
         let figure = self.judged_by;
         let metric = metrics.iter().find(|(name, _)| *name == figure.name);
         let score = Score::new(figure, metric.map_or(loss, |(_, value)| *value));
-        Ok(Some(Judged { loss, metrics, score, shares }))
+        Ok(Some(Judged { loss, metrics, score, shares, margins }))
+    }
+
+    fn compare(
+        &self,
+        engine: &mut Engine<'_>,
+        packing: &Packing,
+        margins: &[f64],
+        tokenizer: &Tokenizer,
+        seed: u64,
+    ) -> Result<Option<Report>> {
+        Rows::compare(self, engine, packing, margins, tokenizer, seed)
     }
 
     /// Counted from where the run stands: a run that is made longer goes on behind the last step of the

@@ -212,7 +212,7 @@ fn model_card(run: &Run) -> String {
 
 fn validation(run: &Run) -> String {
     match &run.state.best {
-        Some(Best { step, score }) => {
+        Some(Best { step, score, .. }) => {
             format!("Validation {} {:.4} at step {step}.\n", score.by, score.value)
         }
         None => String::new(),

@@ -25,7 +25,8 @@ pub(super) fn write_report(run: &Run, summary: &Summary) -> Result<()> {
         summary.tokens_per_s,
         summary.seconds,
     );
-    if !run.findings.is_empty() {
+    let of_the_run = &run.state.history.found;
+    if !run.findings.is_empty() || !of_the_run.is_empty() {
         text.push_str("\n## Findings\n\n");
     }
     for finding in &run.findings {
@@ -33,6 +34,16 @@ pub(super) fn write_report(run: &Run, summary: &Summary) -> Result<()> {
             "* `{}` ({} rows): {}; {}\n",
             finding.id, finding.count, finding.message, finding.hint
         ));
+    }
+    for found in of_the_run {
+        let cure = found.kind().map_or("", |kind| kind.hint);
+        text.push_str(&format!(
+            "* `{}` (step {}): {}; {cure}\n",
+            found.id, found.step, found.message
+        ));
+    }
+    if let Some(report) = &summary.preference {
+        text.push_str(&format!("\n## More than trivial rules?\n\n```text\n{report}```\n"));
     }
     write_atomic(&run.folder.path().join("report.md"), text.as_bytes())
 }

@@ -4,15 +4,18 @@ use std::time::Instant;
 
 use compute::Backend;
 use data::{Supervisor, record};
-use session::{Flow, Prompt, Sampling, Speaker};
+use eval::preference::Report;
+use session::{Finish, Flow, Prompt, Sampling, Speaker};
 use text::Message;
 
 use super::course::{Judged, StepData};
 use super::noise::{self, Lowest};
+use super::preference_report;
 use super::reference_cache::Filled;
 use super::start::Run;
 use super::{Control, Summary, output, report};
-use crate::checkpoint::{Best, Contents};
+use crate::checkpoint::{Best, Contents, MOST_MARGINS};
+use crate::doctor::{self, Doctor, Found, SampledAnswer};
 use crate::events::{Event, StepEvent};
 use crate::models::PartName;
 use crate::recipe::Every;
@@ -46,13 +49,16 @@ fn all_steps(
     while run.state.step < run.total_steps {
         let before = run.state.clone();
         let event = step(run, backend)?;
+        let figures = event.metrics.clone();
         run.tell(&Event::Step(event), observer)?;
+        let mut found = doctor_of(run).after_step(&mut run.state.history, run.state.step, &figures);
         let is_last = run.state.step == run.total_steps;
         if is_due(run.recipe.evaluate_every, &before, &run.state) || is_last {
             validate(run, backend, observer)?;
-            sample(run, backend, observer)?;
+            found.extend(sample(run, backend, observer)?);
         }
-        let control = control();
+        let stops = tell_found(run, &found, observer)?;
+        let control = if stops { Control::Stop } else { control() };
         let due = match run.recipe.save_every {
             Every::Minutes(minutes) => last_save.elapsed().as_secs_f64() >= 60.0 * minutes,
             every => is_due(every, &before, &run.state),
@@ -62,7 +68,7 @@ fn all_steps(
             last_save = Instant::now();
         }
         if control == Control::Stop && !is_last {
-            status = "interrupted";
+            status = if stops { "stopped" } else { "interrupted" };
             break;
         }
     }
@@ -72,9 +78,38 @@ fn all_steps(
     let seconds = begun.elapsed().as_secs_f64();
     let finished = Event::Finished { status: status.into(), step: run.state.step, seconds };
     run.tell(&finished, observer)?;
-    let summary = summary(run, status);
+    let compared = compare(run, backend, observer)?;
+    let summary = Summary { preference: compared, ..summary(run, status) };
     report::write_report(run, &summary)?;
     Ok(summary)
+}
+
+/// Looks for what goes wrong in the run.
+fn doctor_of(run: &Run) -> Doctor {
+    Doctor { beta: run.recipe.beta }
+}
+
+/// Tells what was found, with the last checkpoint from before it. Says whether the recipe ends the run for it.
+fn tell_found(run: &mut Run, found: &[Found], observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+    let mut stops = false;
+    for Found { id, step, message } in found {
+        let cure = doctor::KINDS.iter().find(|kind| kind.id == id).map_or("", |kind| kind.hint);
+        let before = match run.store.latest() {
+            Some(path) => format!("the last checkpoint before it is {}", path.display()),
+            None => "no checkpoint was written before it".to_owned(),
+        };
+        let event = Event::Finding {
+            step: Some(*step),
+            id: id.clone(),
+            level: "warning".into(),
+            count: 1,
+            places: Vec::new(),
+            hint: format!("{message}; {cure}; {before}"),
+        };
+        run.tell(&event, observer)?;
+        stops |= run.recipe.stop_on.contains(id);
+    }
+    Ok(stops)
 }
 
 /// Computes the log-probabilities of the reference, where that is done once.
@@ -217,7 +252,12 @@ fn validate(
     let best = is_kept(run, &judged);
     run.state.validation_last = Some(judged.score.value);
     if best {
-        run.state.best = Some(Best { step, score: judged.score });
+        let mut margins = judged.margins;
+        margins.truncate(MOST_MARGINS);
+        if margins.iter().any(|margin| margin.is_nan()) {
+            margins.clear();
+        }
+        run.state.best = Some(Best { step, score: judged.score, margins });
         output::write(run, backend)?;
     }
     let metrics = judged.metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -225,14 +265,40 @@ fn validate(
     run.tell(&event, observer)
 }
 
-/// Answers the recipe's fixed prompts.
+/// Compares the best model with trivial rules on the held-out pairs.
+fn compare(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+) -> Result<Option<Report>> {
+    let Some(best) = run.state.best.clone().filter(|best| !best.margins.is_empty()) else {
+        return Ok(None);
+    };
+    let (tokenizer, seed) = (&run.metadata.tokenizer, run.recipe.seed);
+    let mut engine = run.models.engine(backend, run.plan.recompute);
+    let report = run.course.compare(&mut engine, &run.packing, &best.margins, tokenizer, seed)?;
+    for (id, message, cure) in report.iter().flat_map(preference_report::warnings) {
+        let event = Event::Finding {
+            step: Some(best.step),
+            id: id.into(),
+            level: "warning".into(),
+            count: 1,
+            places: Vec::new(),
+            hint: format!("{message}; {cure}"),
+        };
+        run.tell(&event, observer)?;
+    }
+    Ok(report)
+}
+
+/// Answers the recipe's fixed prompts, and says what the answers show.
 fn sample(
     run: &mut Run,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
-) -> Result<()> {
+) -> Result<Vec<Found>> {
     if run.metadata.chat_template.is_none() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let config = &run.recipe.sample;
     let supervisor = Supervisor::for_prompts(&run.metadata, run.template_kwargs.clone());
@@ -251,11 +317,16 @@ fn sample(
     let (decoder, adapter) = (&run.models.decoder, run.models.policy().adapter.as_deref());
     let speaker = Speaker { decoder, adapter, metadata: &run.metadata };
     let answers = speaker.answer(backend, &prompts, &sampling, &mut |_| Flow::Continue)?;
-    for (prompt, answer) in config.prompts.clone().into_iter().zip(answers) {
+    let seen = answers
+        .iter()
+        .map(|answer| SampledAnswer { text: &answer.text, ended: answer.finish == Finish::Stop });
+    let seen: Vec<SampledAnswer<'_>> = seen.collect();
+    let found = doctor_of(run).after_samples(&mut run.state.history, run.state.step, &seen);
+    for (prompt, answer) in run.recipe.sample.prompts.clone().into_iter().zip(answers) {
         let answer = answer.text;
         run.tell(&Event::Sampled { step: run.state.step, prompt, answer }, observer)?;
     }
-    Ok(())
+    Ok(found)
 }
 
 fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Event)) -> Result<()> {
@@ -289,6 +360,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         validation_by: state.best.as_ref().map(|best| best.score.by.clone()),
         validation_last: state.validation_last,
         findings: run.findings.clone(),
+        preference: None,
         gives_scores: run.method.has_scalar_head,
         adapter: run.output(),
     }

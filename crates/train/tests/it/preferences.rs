@@ -191,11 +191,14 @@ fn a_stopped_run_goes_on_to_the_same_bits() {
 
 #[test]
 fn micro_batches_change_no_bit() {
-    for (method, rows) in cases() {
+    let plain = cases().into_iter().map(|(method, rows)| (method, rows, ""));
+    let sorting = [("dpo", pairs(), "objective.loss=aot")];
+    for (method, rows, setting) in plain.chain(sorting) {
         let fixture = fixture(method, &rows);
         let runs = ["micro_batch_tokens=4096", "micro_batch_tokens=80"].map(|tokens| {
             let run = tokens.replace('=', "-");
-            fixture.train(&run, &How { overrides: &[tokens], ..How::default() }).unwrap();
+            let overrides = &[tokens, setting][..if setting.is_empty() { 1 } else { 2 }];
+            fixture.train(&run, &How { overrides, ..How::default() }).unwrap();
             run
         });
         assert_eq!(fixture.steps(&runs[0]), fixture.steps(&runs[1]), "{method}");
@@ -214,7 +217,7 @@ fn every_method_learns_to_tell_the_answers_apart() {
         let metrics = |event: &Value| event["metrics"].clone();
         let steps: Vec<Value> = events(&all, "step").map(metrics).collect();
         let [first, last] = [&steps[0], &steps[steps.len() - 1]];
-        let gap = |metrics: &Value| match metrics.get("margin") {
+        let gap = |metrics: &Value| match metrics.get("rewards/margins") {
             Some(margin) => margin.as_f64().unwrap(),
             None => {
                 let reward =
@@ -344,9 +347,31 @@ fn what_a_method_cannot_take_is_refused() {
         &["objective.loss=ipo", "objective.label_smoothing=0.1"],
         "no effect",
     );
-    check_refused(
-        &fixture("simpo", &pairs()),
-        &["objective.gamma=1", "objective.gamma_over_beta=1"],
-        "gamma",
-    );
+}
+
+#[test]
+fn a_rate_that_is_far_too_high_is_found_and_can_end_the_run() {
+    let fixture = fixture("dpo", &pairs());
+    let rate = ["train.learning_rate=0.3", "train.max_steps=40"];
+    let calm = ["train.learning_rate=1e-4", "train.max_steps=40"];
+    let of_run = |run: &str| {
+        let all = fixture.events(run);
+        let of_a_step = events(&all, "finding").filter(|event| event.get("step").is_some());
+        of_a_step.map(|event| event["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    fixture.train("calm", &How { overrides: &calm, ..How::default() }).unwrap();
+    assert_eq!(of_run("calm"), [""; 0]);
+    fixture.train("wild", &How { overrides: &rate, ..How::default() }).unwrap();
+    let found = of_run("wild");
+    assert!(found.contains(&"far-from-reference".to_owned()), "{found:?}");
+    let report = fs::read_to_string(fixture.path("wild/report.md")).unwrap();
+    assert!(report.contains("`far-from-reference` (step "), "{report}");
+
+    let stop = [&rate[..], &["stop_on=[far-from-reference]"]].concat();
+    let summary = fixture.train("stopped", &How { overrides: &stop, ..How::default() }).unwrap();
+    assert_eq!(summary.status, "stopped");
+    assert!(summary.steps < 40 && !fixture.checkpoints("stopped").is_empty());
+    let error = fixture.try_document(&["stop_on=[nothing]"]).map(|d| train::recipe::check(&d));
+    let error = error.unwrap().unwrap_err();
+    assert!(error.to_string().contains("`nothing` is not a finding about a run"), "{error}");
 }

@@ -48,7 +48,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("reference: base", "`reference.from` has no effect: `method` is `sft`"),
         ("rollout: {group_size: 8}", "rollout"),
         ("rewards: [{grader: json}]", "rewards"),
-        ("stop_on: [leakage]", "stop_on"),
         ("device: cuda", "cuda"),
     ] {
         check_refused(lines, name, "");

@@ -162,6 +162,7 @@ mod tests {
 
     fn summary() -> Summary {
         Summary {
+            preference: None,
             run: PathBuf::from("runs/q/run"),
             status: "finished",
             steps: 64,

@@ -30,6 +30,7 @@ mod templated;
 mod union_find;
 mod verify;
 
+pub(crate) use duplicates::with_same_prompt;
 pub use duplicates::{Duplicates, Giant, duplicates, near_pairs};
 pub use leakage::{Block, LeakSearch, Leaks};
 pub use shingles::{jaccard, shingles};

@@ -105,6 +105,18 @@ pub(super) fn by_key(sketches: &[Sketch], key: impl Fn(&Sketch) -> u64) -> Vec<(
     rows
 }
 
+/// Clusters, each row's first one, in which rows with the same prompt are together too.
+pub(crate) fn with_same_prompt(clusters: &[u32], sketches: &[Sketch]) -> Vec<u32> {
+    let mut joined = UnionFind::new(clusters.len());
+    clusters.iter().zip(0..).for_each(|(&first, row)| joined.join(first, row));
+    let mut prompts = by_key(sketches, |sketch| sketch.prompt);
+    prompts.retain(|&(_, row)| sketches[row as usize].has_prompt());
+    for two in prompts.windows(2).filter(|two| two[0].0 == two[1].0) {
+        joined.join(two[0].1, two[1].1);
+    }
+    (0..clusters.len() as u32).map(|row| joined.root(row)).collect()
+}
+
 fn equal_rows(sketches: &[Sketch]) -> Vec<Vec<u32>> {
     let rows = by_key(sketches, |sketch| sketch.row);
     let groups = rows.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
@@ -279,5 +291,23 @@ mod tests {
         rows.extend((0..400).map(|index| row(&format!("{index}"), "")));
         let found = find(&rows);
         assert_eq!((found.giant, found.clusters[23]), (None, 0));
+    }
+
+    #[test]
+    fn rows_with_the_same_prompt_are_together() {
+        let row =
+            |prompt: &str, answer: &str| AuditText { prompt: prompt.into(), answer: answer.into() };
+        let rows = [
+            row("a?", "1"),
+            row("b?", "2"),
+            row("a?", "3"),
+            row("", "4"),
+            row("", "5"),
+            row("c?", "6"),
+        ];
+        let sketches: Vec<Sketch> = rows.iter().map(Sketch::of).collect();
+        assert_eq!(with_same_prompt(&[0, 1, 2, 3, 4, 5], &sketches), [0, 1, 0, 3, 4, 5]);
+        // Through a near duplicate the prompts of others come along.
+        assert_eq!(with_same_prompt(&[0, 1, 2, 3, 4, 2], &sketches), [0, 1, 0, 3, 4, 0]);
     }
 }

@@ -57,7 +57,11 @@ pub(super) fn duplicates(
     findings: &mut Findings,
 ) -> Result<Clusters> {
     let by_cluster = matches!(&config.validation, Validation::Fraction { by: By::Cluster, .. });
-    let name = if by_cluster { "duplicates by cluster" } else { "duplicates" };
+    let name = match by_cluster {
+        true if config.wanted.compares_answers() => "duplicates by cluster and prompt",
+        true => "duplicates by cluster",
+        false => "duplicates",
+    };
     let find = || find_duplicates(made, config, by_cluster);
     let Audited { findings: found, ids } = made.audited(config, name, &["train"], &[], find)?;
     findings.merge(found);
@@ -70,7 +74,12 @@ fn find_duplicates(made: &Made, config: &Config, by_cluster: bool) -> Result<Aud
     let rows = walk.next(AUDITED_ROWS, |_| true)?;
     let found = audit::duplicates(&rows.sketches, &rows, config.threads)?;
     let id = |row: u32| rows.sketches[row as usize].row;
-    let ids: Vec<u64> = found.clusters.iter().map(|&first| id(first)).collect();
+    // The other answers to a prompt say which are better, so they must not stand on the other side of a split.
+    let joined = match by_cluster && config.wanted.compares_answers() {
+        true => audit::with_same_prompt(&found.clusters, &rows.sketches),
+        false => found.clusters.clone(),
+    };
+    let ids: Vec<u64> = joined.iter().map(|&first| id(first)).collect();
     let mut note = |kind: &Kind, count: usize, named: Vec<u32>, message: String| -> Result<()> {
         let places: Vec<Place> =
             named.iter().take(5).map(|&row| rows.place(row)).collect::<Result<_>>()?;
@@ -82,7 +91,7 @@ fn find_duplicates(made: &Made, config: &Config, by_cluster: bool) -> Result<Aud
     let repeated = || found.exact.iter().flat_map(|group| &group[1..]).copied();
     note(&EXACT, repeated().count(), repeated().collect(), EXACT.message.into())?;
     let is_near =
-        |&(row, &first): &(usize, &u32)| first as usize != row && id(row as u32) != ids[row];
+        |&(row, &first): &(usize, &u32)| first as usize != row && id(row as u32) != id(first);
     let near: Vec<u32> =
         found.clusters.iter().enumerate().filter(is_near).map(|(row, _)| row as u32).collect();
     note(&NEAR, near.len(), near, NEAR.message.into())?;

@@ -179,6 +179,13 @@ pub enum Wanted {
     Prompts,
 }
 
+impl Wanted {
+    /// Whether what is learned is which answer to a prompt is better.
+    pub fn compares_answers(self) -> bool {
+        matches!(self, Wanted::Preferences | Wanted::Feedback | Wanted::Rewards)
+    }
+}
+
 impl Record {
     /// Where the row stands.
     pub fn place(&self) -> &Place {

@@ -152,7 +152,7 @@ fn every_kind_of_record_has_sequences() {
         tools: tools.clone(),
     };
     check_record(&Record::Preference(pair), &[(0, &b), (1, &c)]);
-    for (desirable, role) in [(false, 0), (true, 1)] {
+    for (desirable, role) in [(true, 0), (false, 1)] {
         let conversation = conversation(&TALK);
         let expected = chatml(&[TALK[0], TALK[1], TALK[2], TALK[3], ("assistant", "[d]")]);
         check_record(&Record::Feedback(Feedback { conversation, desirable }), &[(role, &expected)]);

@@ -12,6 +12,7 @@ mod prepare;
 mod push;
 pub(crate) mod quickstart;
 mod schema;
+mod score;
 mod show;
 mod subject;
 mod train;
@@ -84,6 +85,12 @@ pub(crate) enum Command {
     /// Each line that you type is a message. The model keeps the dialogue until you reset it.
     #[command(verbatim_doc_comment, after_help = chat::EXAMPLES)]
     Chat(chat::Arguments),
+    /// Score the answers of a file with a reward model
+    ///
+    /// Rows are rendered with the chat template of training. The score of an answer is read at its last token, and
+    /// does not depend on the other rows. Pairs also tell how often the chosen answer has the higher score.
+    #[command(verbatim_doc_comment, after_help = score::EXAMPLES)]
+    Score(score::Arguments),
     /// Merge an adapter into its base model, and verify the result
     ///
     /// The merged model needs no adapter, and loads in other programs. Tunesmith runs it beside the base with the
@@ -127,6 +134,7 @@ impl Command {
             Command::Train(arguments) => train::run(arguments, context),
             Command::Generate(arguments) => generate::run(arguments, context),
             Command::Chat(arguments) => chat::run(arguments, context),
+            Command::Score(arguments) => score::run(arguments, context),
             Command::Merge(arguments) => merge::run(arguments, context),
             Command::Push(arguments) => push::run(arguments, context),
             Command::Bench(arguments) => bench::run(arguments, context),

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use compute::{Backend, DeviceConfig, Precision};
+use data::{Findings, Level};
 use hub::Models;
 use text::Date;
 use train::trainer::DataAccess;
@@ -97,6 +98,15 @@ impl Context {
         };
         let cache = self.environment.prepared_cache();
         DataAccess { cache, fetch: Box::new(fetch), ..DataAccess::default() }
+    }
+
+    /// Warns of what is odd about the rows of a file that the user named.
+    pub(crate) fn warn_of(&self, findings: &Findings) {
+        for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
+            let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
+            let (message, count, hint) = (&finding.message, finding.count, &finding.hint);
+            self.terminal.warn(&format!("{place}{message} ({count} rows); {hint}"));
+        }
     }
 
     /// Today (UTC).

@@ -237,6 +237,15 @@ impl From<session::Error> for Failure {
                 .hint("the tokenizer does not belong to this model"),
             E::Empty => Failure::wrong("empty_prompt", message),
             E::TooLong { .. } => Failure::wrong("prompt_too_long", message),
+            E::NoScoreHead => Failure::wrong("no_score_head", message).hint(
+                "name the run folder or adapter folder of a model that was trained with `method: reward`",
+            ),
+            E::ScoreRoom { tokens, demand, limit } => {
+                let what = format!("scoring {tokens} tokens at a time");
+                Needed { what, kinds: &demand.kinds() }.refusal(limit).hint(
+                    "lower `--batch-tokens`; a row is never cut, so the longest one has to fit",
+                )
+            }
             E::Room { active, longest, demand, limit, fits } => {
                 let s = if active == 1 { "" } else { "s" };
                 let what = format!(

@@ -10,7 +10,7 @@ use data::source::Row;
 use data::{Config, Location, Reading, Source, SupervisionOptions, Validation, Wanted};
 use hub::Resolved;
 use keys::Document;
-use session::{Manner, Opened, Session};
+use session::{Manner, Opened, Scorer, Session};
 use train::run::RunFolder;
 
 use crate::command::read_recipe;
@@ -62,7 +62,23 @@ impl Served {
 
     /// A model that answers as this says, with the template, its variables and the date that it was trained with.
     pub(crate) fn session(self, context: &Context, model: &Resolved) -> Result<Session> {
-        let mut opened = Opened::read(&model.path, model.adapter.as_deref(), context.today())?;
+        let opened = Opened::read(&model.path, model.adapter.as_deref(), context.today())?;
+        let opened = self.told(context, model, opened)?;
+        let manner = Manner { system: self.system().map(str::to_owned), options: self.options };
+        let backend = context.device(Precision::Bf16)?;
+        Ok(Session::new(opened, manner, backend, free_memory)?)
+    }
+
+    /// A reward model that scores rows as this says they were trained on.
+    pub(crate) fn scorer(&self, context: &Context, model: &Resolved) -> Result<Scorer> {
+        let opened = Opened::read_scored(&model.path, model.adapter.as_deref(), context.today())?;
+        let opened = self.told(context, model, opened)?;
+        let backend = context.device(Precision::Bf16)?;
+        Ok(Scorer::new(opened, self.options.clone(), backend, free_memory)?)
+    }
+
+    /// The files of a model with the template of the recipe, and what the user should know of them.
+    fn told(&self, context: &Context, model: &Resolved, mut opened: Opened) -> Result<Opened> {
         opened.remarks.iter().for_each(|remark| context.terminal.note(remark));
         if let Some(folder) = model.adapter.as_ref().filter(|_| opened.is_other_base) {
             context.terminal.warn(&format!(
@@ -75,9 +91,7 @@ impl Served {
             train::trainer::use_template(recipe, &mut opened.metadata, opened.date)?;
             opened.serving.template_kwargs = train::recipe::template_kwargs(recipe);
         }
-        let manner = Manner { system: self.system().map(str::to_owned), options: self.options };
-        let backend = context.device(Precision::Bf16)?;
-        Ok(Session::new(opened, manner, backend, free_memory)?)
+        Ok(opened)
     }
 
     /// How a file of prompts is read: as the recipe says where it names the file, else with what it says of

@@ -150,6 +150,26 @@ pub fn prompts(rows: Vec<Row>, reading: &Reading, findings: &mut Findings) -> Re
     Ok(prompts)
 }
 
+/// All rows of a file as records with answers to be judged: pairs, ranked answers or judged steps, else judged
+/// answers, else conversations. One file has one kind.
+///
+/// All rows that cannot be read are named in the error.
+pub fn answered(rows: Vec<Row>, reading: &Reading, findings: &mut Findings) -> Result<Vec<Record>> {
+    let find = |wanted| Reader::find(&rows, reading, wanted);
+    let reader = find(Wanted::Rewards).or_else(|error| {
+        find(Wanted::Feedback).or_else(|_| find(Wanted::Conversations)).map_err(|_| error)
+    })?;
+    let (mut records, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match reader.read(row, findings) {
+            Ok(record) => records.push(record),
+            Err(error) => bad.push(error),
+        }
+    }
+    Error::from_rows(bad)?;
+    Ok(records)
+}
+
 /// Converts all rows of a file, which are conversations of one shape.
 ///
 /// Every row that cannot be converted is named in the error. Rows are never

@@ -60,6 +60,27 @@ pub enum Error {
         /// The tokens that the model takes.
         longest: usize,
     },
+    /// A prompt with its answer is longer than the model takes.
+    #[error("prompt and answer have {tokens} tokens, and the model takes {longest}")]
+    RowTooLong {
+        /// Tokens of both.
+        tokens: usize,
+        /// The tokens that the model takes.
+        longest: usize,
+    },
+    /// The model gives text, not scores.
+    #[error("the model has no score head")]
+    NoScoreHead,
+    /// The scores do not fit into memory.
+    #[error("scoring {tokens} tokens at a time does not fit into memory")]
+    ScoreRoom {
+        /// Tokens that are computed together.
+        tokens: usize,
+        /// The bytes that it takes, by kind.
+        demand: Demand,
+        /// The bytes that are free.
+        limit: usize,
+    },
     /// The answers do not fit into memory.
     #[error("answering {active} prompts at a time does not fit into memory")]
     Room {

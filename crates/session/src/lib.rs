@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Whoever asks a model does it here: `generate`, `chat`, `distill`, the quickstart, the sample answers of a
-//! training run. Prompts are rendered by the code that renders the rows of training. Nothing here prints or
-//! reads the environment.
+//! training run. A reward model gives scores instead: [`Scorer`]. Prompts are rendered by the code that renders the
+//! rows of training. Nothing here prints or reads the environment.
 
 mod answer;
 mod error;
 mod opened;
 mod question;
+mod scorer;
 mod serving;
 mod session;
 mod stop;
@@ -22,5 +23,6 @@ pub use error::{Error, Result};
 pub use model::generate::Flow;
 pub use opened::Opened;
 pub use question::Question;
+pub use scorer::Scorer;
 pub use serving::Serving;
 pub use session::{Manner, Session};

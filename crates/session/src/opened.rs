@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use model::Base;
 use model::adapter::{LoadedAdapter, PeftMetadata};
+use model::{Base, Config};
 use text::{Date, Metadata};
 
 use crate::{Result, Serving};
@@ -22,6 +22,8 @@ pub struct Opened {
     pub remarks: Vec<String>,
     /// The adapter, on the host.
     pub(crate) adapter: Option<LoadedAdapter>,
+    /// The score head of a reward model, `[C]`.
+    pub(crate) head: Option<Vec<f32>>,
     /// Whether the adapter was trained over other weights than these.
     pub is_other_base: bool,
 }
@@ -29,6 +31,23 @@ pub struct Opened {
 impl Opened {
     /// Reads a base and the adapter of a folder.
     pub fn read(base: &Path, adapter: Option<&Path>, today: Date) -> Result<Self> {
+        let plain =
+            |folder: &Path, config: &Config| Ok((LoadedAdapter::read(folder, config)?, None));
+        Self::read_with(base, adapter, today, plain)
+    }
+
+    /// As [`read`](Opened::read) for a reward model, which no session answers with. An adapter without a score
+    /// head is read all the same; [`Scorer::new`](crate::Scorer::new) refuses it.
+    pub fn read_scored(base: &Path, adapter: Option<&Path>, today: Date) -> Result<Self> {
+        Self::read_with(base, adapter, today, LoadedAdapter::read_scored)
+    }
+
+    fn read_with(
+        base: &Path,
+        adapter: Option<&Path>,
+        today: Date,
+        read: impl Fn(&Path, &Config) -> model::Result<(LoadedAdapter, Option<Vec<f32>>)>,
+    ) -> Result<Self> {
         let serving = Serving::read(adapter.unwrap_or(base))?;
         let date = serving.date.as_deref().and_then(|date| date.parse().ok()).unwrap_or(today);
         let base = Base::open(base)?;
@@ -37,13 +56,14 @@ impl Opened {
         let remarks = remarks.collect();
         let metadata = base.metadata_with(adapter, date)?;
         let mut is_other_base = false;
-        let mut loaded = None;
+        let (mut loaded, mut head) = (None, None);
         if let Some(folder) = adapter {
-            loaded = Some(LoadedAdapter::read(folder, &base.config)?);
+            let (adapter, score) = read(folder, &base.config)?;
+            (loaded, head) = (Some(adapter), score);
             let trained_over = PeftMetadata::read(folder)?.base_hash;
             is_other_base =
                 trained_over.is_some_and(|hash| base.hash().is_ok_and(|own| own != hash));
         }
-        Ok(Opened { base, metadata, serving, date, remarks, adapter: loaded, is_other_base })
+        Ok(Opened { base, metadata, serving, date, remarks, adapter: loaded, head, is_other_base })
     }
 }

@@ -263,14 +263,14 @@ impl Outcome {
         let what = if is_model { "model" } else { "adapter" };
         let shown = context.environment.show(&summary.adapter);
         terminal.say(&format!("{what:<11} {shown}"));
-        if self.stopped_by.is_some() || !summary.gives_scores {
-            terminal.say(&style.bold("next"));
-        }
+        terminal.say(&style.bold("next"));
         let (run, program) = (quote(&run), quote(context.environment.program()));
         if self.stopped_by.is_some() {
             terminal.say(&format!("  {program} train {run} --resume"));
         }
-        if !summary.gives_scores {
+        if summary.gives_scores {
+            terminal.say(&format!("  {program} score {run} --data pairs.jsonl"));
+        } else {
             terminal.say(&format!("  {program} generate {run} --prompt 'Hello'"));
             terminal.say(&format!("  {program} chat {run}"));
         }

@@ -20,6 +20,7 @@ mod moved;
 mod plan;
 mod quickstart;
 mod recipe;
+mod score;
 mod show;
 mod together;
 mod train;

@@ -91,6 +91,8 @@ pub struct Ranked {
 /// One of several answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
+    /// Which of the row's answers it is, from 0.
+    pub index: usize,
     /// Its turns.
     pub messages: Vec<Message>,
     /// Its score, higher is better, where there are scores.

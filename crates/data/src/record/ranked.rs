@@ -44,6 +44,7 @@ const EQUALLY_GOOD: &str = "all answers are equally good";
 
 /// An answer as the row has it: higher is better.
 struct Scored {
+    index: usize,
     messages: Vec<Message>,
     value: f64,
 }
@@ -72,7 +73,8 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
     let answer = |scored: Scored| {
         standing += usize::from(scored.value != last);
         last = scored.value;
-        Answer { messages: scored.messages, score: is_score.then_some(last), standing }
+        let score = is_score.then_some(last);
+        Answer { index: scored.index, messages: scored.messages, score, standing }
     };
     Ok(Record::Ranked(Ranked {
         place: fields.place.clone(),
@@ -122,7 +124,7 @@ fn texts(fields: &Fields<'_>, column: &str, list: &[Value]) -> Result<(Vec<Score
         })?;
         let value = cell::number(value)
             .ok_or_else(|| fields.error(format!("`{called}` {index} is {value}, not a number")))?;
-        answers.push(scored(text, value, is_score));
+        answers.push(scored(index, text, value, is_score));
     }
     Ok((answers, is_score))
 }
@@ -142,13 +144,13 @@ fn objects(fields: &Fields<'_>, list: &[Value]) -> Result<(Vec<Scored>, bool)> {
         let value = number(answer, keys).ok_or_else(|| {
             fields.error(format!("answer {index} has no number `{}`", keys[keys.len() / 2]))
         })?;
-        answers.push(scored(text, value, is_score));
+        answers.push(scored(index, text, value, is_score));
     }
     Ok((answers, is_score))
 }
 
-fn scored(text: &str, value: f64, is_score: bool) -> Scored {
+fn scored(index: usize, text: &str, value: f64, is_score: bool) -> Scored {
     // The first rank is the best.
     let value = if is_score { value } else { -value };
-    Scored { messages: vec![Message::new("assistant", text)], value }
+    Scored { index, messages: vec![Message::new("assistant", text)], value }
 }

@@ -141,6 +141,34 @@ fn feedback_ranks_and_steps() {
 }
 
 #[test]
+fn answers_are_read_whatever_their_kind() {
+    let answered = |rows: &str| -> Result<Vec<data::record::Record>, String> {
+        let rows = source::parse(Path::new("a.jsonl"), rows.as_bytes()).unwrap();
+        data::record::answered(rows, &Reading::default(), &mut Findings::default())
+            .map_err(|error| error.to_string())
+    };
+    let shown = |rows: &str| answered(rows).map(|records| show(&records[0]));
+    for (row, expected) in [
+        (r#"{"prompt":"p","chosen":"a","rejected":"b"}"#, "user: p => assistant: a > assistant: b"),
+        (r#"{"prompt":"p","completion":"a","label":true}"#, "user: p | assistant: a => true"),
+        (r#"{"prompt":"p","completion":"a"}"#, "user: p | assistant: a"),
+    ] {
+        assert_eq!(shown(row).as_deref(), Ok(expected));
+    }
+    let ranked = r#"{"prompt":"p","responses":["a","b","c"],"ranks":[3,1,2]}"#;
+    let Record::Ranked(ranked) = answered(ranked).unwrap().remove(0) else { panic!("ranked") };
+    // Best first, and each knows where it was.
+    assert_eq!(ranked.answers.iter().map(|answer| answer.index).collect::<Vec<_>>(), [1, 2, 0]);
+    let message = shown(r#"{"text":"t"}"#).unwrap_err();
+    assert!(message.starts_with("a.jsonl: the rows are raw text"), "{message}");
+    let pair = r#"{"prompt":"p","chosen":"a","rejected":"b"}"#;
+    let message =
+        shown(&format!("{pair}\n{{\"prompt\":\"p\"}}\n{pair}\n{{\"id\":1}}")).unwrap_err();
+    let lines: Vec<&str> = message.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(lines, ["a.jsonl:2", "a.jsonl:4"]);
+}
+
+#[test]
 fn prompts_keep_their_columns() {
     check(
         r#"{"question": "q", "answer": "42", "level": 3}"#,

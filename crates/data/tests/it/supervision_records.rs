@@ -157,8 +157,12 @@ fn every_kind_of_record_has_sequences() {
         let expected = chatml(&[TALK[0], TALK[1], TALK[2], TALK[3], ("assistant", "[d]")]);
         check_record(&Record::Feedback(Feedback { conversation, desirable }), &[(role, &expected)]);
     }
-    let answers =
-        ["d", "b", "c"].map(|text| Answer { messages: answer(text), score: None, standing: 0 });
+    let answers = ["d", "b", "c"].map(|text| Answer {
+        index: 0,
+        messages: answer(text),
+        score: None,
+        standing: 0,
+    });
     let ranked = Ranked { place: place(1), prompt: prompt.clone(), answers: answers.into(), tools };
     check_record(&Record::Ranked(ranked), &[(0, &d), (1, &b), (2, &c)]);
 
@@ -202,8 +206,15 @@ fn what_cannot_be_a_sequence_is_refused() {
     check_error(&supervisor, &tokens(&[1, 99999], &[0.0, 1.0]), message);
     check_error(&supervisor, &tokens(&[1, 2], &[0.0]), "row has 2 tokens and 1 weights");
     check_error(&supervisor, &tokens(&[1, 2], &[1.0, 0.0]), "no token of the row is learned");
-    let answers =
-        vec![Answer { messages: messages(&[("assistant", "b")]), score: None, standing: 0 }; 257];
+    let answers = vec![
+        Answer {
+            index: 0,
+            messages: messages(&[("assistant", "b")]),
+            score: None,
+            standing: 0
+        };
+        257
+    ];
     let prompt = messages(&[("user", "a")]);
     let ranked = Ranked { place: place(1), prompt: prompt.clone(), answers, tools: None };
     check_error(&supervisor, &Record::Ranked(ranked), "row has more than 256 answers");

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use compute::op::{self, Linear, Op, Term, WeightGradient};
 use compute::{Backend, Buffer, DType};
-use text::Target;
+use text::{Batch, Target};
 
 use super::inputs::upload;
 use super::{Decoder, Hidden, Keep, Pass};
@@ -171,6 +171,22 @@ impl Decoder {
             outputs.value = read(backend, Some(out))?;
         }
         Ok(outputs)
+    }
+
+    /// Runs a batch and gives the scalar head at its reads, `[R]`. Nothing of the pass is kept.
+    pub fn scores(
+        &self,
+        backend: &mut dyn Backend,
+        batch: &Batch,
+        scalar: &ScalarHead,
+        pass: &Pass<'_>,
+    ) -> Result<Vec<f32>> {
+        let mut hidden = self.forward(backend, batch, pass)?;
+        let want = Want { value: true, ..Want::default() };
+        let request = HeadRequest { want, ..HeadRequest::logprobs() };
+        let outputs = self.head(backend, &mut hidden, &[], &request, Some(scalar), None, pass)?;
+        hidden.release(backend);
+        Ok(outputs.value)
     }
 
     /// d(loss)/d(final norm's output), `[R, C]`; the scalar head's own gradient is added to it.

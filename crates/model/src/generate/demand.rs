@@ -1,11 +1,12 @@
 //! What answering takes, found by running its largest step on a device that only counts.
 
 use compute::{Backend, Measure, Quantization};
+use text::Batch;
 
 use super::batcher::run_largest;
 use super::{Model, Prompt, Room};
 use crate::adapter::LoadedAdapter;
-use crate::{Adapter, Base, Config, Decoder, LoadOptions, Result};
+use crate::{Adapter, Base, Config, Decoder, LoadOptions, Pass, Result, ScalarHead};
 
 /// Bytes by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,21 @@ impl Counted {
     /// What it takes to answer these prompts, at most `max_active` of them at the same time.
     pub fn demand(&self, prompts: &[Prompt], max_active: usize) -> Result<Demand> {
         self.demand_of(&Room::for_prompts(prompts, max_active, self.config()))
+    }
+
+    /// What a forward pass over a batch takes, with a scalar head of these values at its reads.
+    pub fn demand_of_scores(&self, batch: &Batch, head: &[f32]) -> Result<Demand> {
+        let mut measure = self.measure.clone();
+        let scalar = ScalarHead::new(&mut measure, head, None)?;
+        let pass = Pass { adapter: self.adapter.as_ref(), ..Pass::default() };
+        self.decoder.scores(&mut measure, batch, &scalar, &pass)?;
+        let report = measure.report();
+        Ok(Demand {
+            weights: report.weight_bytes + report.static_bytes,
+            cache: 0,
+            activations: report.stack_peak_bytes,
+            workspace: report.workspace_bytes,
+        })
     }
 
     /// What a batcher with this room takes.

@@ -4,3 +4,4 @@ mod failing;
 mod tiny;
 
 mod answers;
+mod scores;

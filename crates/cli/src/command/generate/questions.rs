@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use data::record::{self, Prompt, Record};
-use data::{Findings, Level, Place, source};
+use data::{Findings, Place, source};
 use serde_json::{Map, Value};
 use session::Question;
 use text::Message;
@@ -83,11 +83,7 @@ impl Asking<'_> {
     ) -> Result<Vec<Asked>> {
         let mut findings = Findings::default();
         let asked = self.of_rows(file, served, &mut findings)?;
-        for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
-            let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
-            let (message, count, hint) = (&finding.message, finding.count, &finding.hint);
-            context.terminal.warn(&format!("{place}{message} ({count} rows); {hint}"));
-        }
+        context.warn_of(&findings);
         Ok(asked)
     }
 

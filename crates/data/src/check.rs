@@ -2,8 +2,11 @@
 
 use text::Tokenizer;
 
+use crate::audit::preferences::Tally;
 use crate::audit::size_guide;
-use crate::report::{Bin, Cut, FileReport, Lengths, Packed, Report, Sample, SampleToken, Split};
+use crate::report::{
+    Bin, Cut, FileReport, Lengths, Packed, Pairs, Report, Sample, SampleToken, Split,
+};
 use crate::{
     Cursor, Extent, Order, Packing, Prepared, Result, Sequence, Sequences, StepSize, Wanted,
     pack_units,
@@ -34,6 +37,7 @@ pub struct View<'a> {
 /// What there is to say about prepared rows.
 pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
     let Prepared { train, stats, findings, files, left_out, split, wanted, .. } = prepared;
+    let preferences = &prepared.preferences;
     let extent = Extent::Epochs(1.0);
     let mut order = match train.is_empty() {
         true => None,
@@ -60,6 +64,7 @@ pub fn report(prepared: &Prepared, view: &View<'_>) -> Result<Report> {
         tokens: stats.tokens,
         tokens_supervised: stats.supervised_tokens,
         lengths: lengths(all),
+        pairs: pairs(preferences),
         packing,
         steps_per_epoch: order.map(|mut order| order.steps() as usize),
         split: split.as_ref().map(|split| Split {
@@ -81,6 +86,16 @@ fn file(file: &crate::prepare::FileSummary) -> FileReport {
         why: file.why.clone(),
         rows: file.rows,
     }
+}
+
+fn pairs(tally: &Tally) -> Option<Pairs> {
+    (tally.pairs > 0).then(|| Pairs {
+        count: tally.pairs,
+        chosen_longer: tally.chosen_longer,
+        rejected_longer: tally.rejected_longer,
+        identical: tally.identical,
+        length_ratio: tally.length_ratio(),
+    })
 }
 
 /// Messages and how often each occurs, the most frequent first.

@@ -18,6 +18,7 @@ mod key;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::audit::preferences;
 use crate::context::Context;
 use crate::record::{Reading, Wanted};
 use crate::sequences::Sequences;
@@ -39,6 +40,8 @@ pub struct Prepared {
     pub findings: Findings,
     /// Counts over `train`.
     pub stats: Stats,
+    /// Counts over the preferences of the training files, rows that are kept back among them.
+    pub preferences: preferences::Tally,
     /// The files: training, validation, tests.
     pub files: Vec<FileSummary>,
     /// Rows that are neither trained nor validated on, and why.
@@ -226,7 +229,7 @@ impl Made {
         if self.sets_of("train").all(|(_, set)| set.sequences == 0) {
             return Err(nothing_to_train(&left_out));
         }
-        audits::tallies(&self, &mut findings);
+        let preferences = audits::tallies(&self, &mut findings);
         let clusters = audits::duplicates(&self, config, &mut findings)?;
         audits::size(&self, &mut findings)?;
         let division = division::divide(&self, config, &clusters, &mut findings)?;
@@ -252,6 +255,7 @@ impl Made {
             validation,
             findings,
             stats,
+            preferences,
             files,
             left_out,
             split: division.split,

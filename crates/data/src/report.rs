@@ -29,6 +29,8 @@ pub struct Report {
     pub tokens_supervised: usize,
     /// How long sequences are.
     pub lengths: Lengths,
+    /// The sides of the pairs, where the rows are pairs or ranked answers.
+    pub pairs: Option<Pairs>,
     /// How full the micro-batches of an epoch are.
     pub packing: Packed,
     /// Optimizer steps of an epoch, where the recipe says how large one is.
@@ -71,6 +73,21 @@ pub struct Lengths {
     pub bins: Vec<Bin>,
     /// What limits would cut.
     pub cuts: Vec<Cut>,
+}
+
+/// Chosen answers beside rejected ones; of ranked answers the best beside the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Pairs {
+    /// Pairs of the training files, those that are kept back among them.
+    pub count: usize,
+    /// Of these, pairs whose chosen answer is longer, in characters.
+    pub chosen_longer: usize,
+    /// Pairs whose rejected answer is longer.
+    pub rejected_longer: usize,
+    /// Pairs whose answers are the same text.
+    pub identical: usize,
+    /// Characters of all chosen answers by those of all rejected ones; none where these are empty.
+    pub length_ratio: Option<f64>,
 }
 
 /// Sequences of `from..to` tokens.

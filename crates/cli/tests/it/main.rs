@@ -8,6 +8,7 @@ mod tiny;
 
 mod bench;
 mod chat;
+mod check;
 mod distill;
 mod examples;
 mod generate;

@@ -70,6 +70,8 @@ pub struct Tally {
     pub chosen_longer: usize,
     /// Pairs of which the rejected answer is longer.
     pub rejected_longer: usize,
+    /// Pairs of which both answers are the same text.
+    pub identical: usize,
     /// Characters of all chosen answers.
     pub chosen_characters: u64,
     /// Characters of all rejected answers.
@@ -122,6 +124,7 @@ impl Tally {
         self.pairs += 1;
         self.chosen_longer += usize::from(chosen > rejected);
         self.rejected_longer += usize::from(rejected > chosen);
+        self.identical += usize::from(pair.chosen == pair.rejected);
         self.chosen_characters += chosen as u64;
         self.rejected_characters += rejected as u64;
         self.without_prompt += usize::from(pair.prompt.trim().is_empty());
@@ -139,6 +142,7 @@ impl Tally {
         self.pairs += other.pairs;
         self.chosen_longer += other.chosen_longer;
         self.rejected_longer += other.rejected_longer;
+        self.identical += other.identical;
         self.chosen_characters += other.chosen_characters;
         self.rejected_characters += other.rejected_characters;
         self.without_prompt += other.without_prompt;
@@ -228,6 +232,8 @@ mod tests {
         check(&tally(&mixed), &[]);
         assert_eq!(tally(&[("aaaa", "bb", None)]).length_ratio(), Some(2.0));
         assert_eq!(tally(&[]).length_ratio(), None);
+        let same = tally(&[("a", "a", None), ("a", "b", None)]);
+        assert_eq!((same.identical, same.chosen_longer + same.rejected_longer), (1, 0));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(super) struct Clusters {
     pub(super) ids: Vec<u64>,
 }
 
-/// Adds what was counted over whole files.
-pub(super) fn tallies(made: &Made, findings: &mut Findings) {
+/// Adds what was counted over whole files, and gives the counts of preferences.
+pub(super) fn tallies(made: &Made, findings: &mut Findings) -> preferences::Tally {
     let (mut all, mut pairs) = (Tally::default(), preferences::Tally::default());
     for (_, set) in made.sets_of("train") {
         all.merge(set.tally.clone());
@@ -34,6 +34,7 @@ pub(super) fn tallies(made: &Made, findings: &mut Findings) {
     }
     all.findings(findings);
     pairs.findings(findings);
+    pairs
 }
 
 /// Says so where there are few rows.

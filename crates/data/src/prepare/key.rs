@@ -11,8 +11,8 @@ use crate::context::Context;
 use crate::record::Reading;
 use crate::{Error, Result, Stop};
 
-/// Raised whenever the same input gives other rows.
-const LAYOUT: u32 = 6;
+/// Raised whenever the same input gives other rows or counts.
+const LAYOUT: u32 = 7;
 
 /// What a file is prepared with, as one name. `limit` counts only where it takes rows.
 pub(super) fn key(

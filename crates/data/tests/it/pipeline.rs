@@ -45,6 +45,27 @@ fn rows_are_split_and_counted() {
 }
 
 #[test]
+fn pairs_are_counted_whether_made_or_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let sides = [("longer one", "short"), ("a", "bb"), ("same", "same"), ("aaa", "b")];
+    let row = |(chosen, rejected): &(&str, &str)| {
+        format!("{{\"prompt\": \"p\", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}\n")
+    };
+    std::fs::write(&path, sides.iter().map(row).collect::<String>()).unwrap();
+    let cache = Some(folder.path().join("cache"));
+    let config = Config { wanted: data::Wanted::Preferences, cache, ..config(&path) };
+    for was_cached in [false, true] {
+        let prepared = prepare(&config, &supervisor(CHATML)).unwrap();
+        assert_eq!(prepared.was_cached, was_cached);
+        let tally = prepared.preferences;
+        let counts = [tally.pairs, tally.chosen_longer, tally.rejected_longer, tally.identical];
+        assert_eq!(counts, [4, 2, 1, 1]);
+        assert_eq!(tally.length_ratio(), Some(18.0 / 12.0));
+    }
+}
+
+#[test]
 fn threads_do_not_change_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "a.jsonl", 23);

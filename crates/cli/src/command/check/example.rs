@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data::report::{Bin, Cut, FileReport, Lengths, Packed, Report, Sample, SampleToken, Split};
+use data::report::{
+    Bin, Cut, FileReport, Lengths, Packed, Pairs, Report, Sample, SampleToken, Split,
+};
 use data::{Finding, Level, Place};
 
 fn finding(id: &'static str, level: Level, lines: &[usize], message: &str, hint: &str) -> Finding {
@@ -62,6 +64,13 @@ pub(super) fn report() -> Report {
             bins,
             cuts: vec![Cut { max_seq_len: 128, sequences: 150, tokens: 7_100 }],
         },
+        pairs: Some(Pairs {
+            count: 1000,
+            chosen_longer: 620,
+            rejected_longer: 301,
+            identical: 3,
+            length_ratio: Some(1.12),
+        }),
         packing: Packed {
             sequences: 1000,
             micro_batch_tokens: 1024,

@@ -9,6 +9,7 @@ use data::{Finding, Level};
 
 use super::chart::histogram;
 use super::sample::{Run, runs, visible, visible_line};
+use super::text::sides;
 use super::{Checked, LEVELS};
 use crate::terminal::style::{count, duration};
 use parts::{Cell, escape, table, tile};
@@ -80,6 +81,10 @@ fn tiles(report: &Report) -> String {
         Some(steps) => tile(&number(steps), "steps an epoch", &sequences),
         None => tile(&number(report.sequences), "sequences an epoch", ""),
     });
+    if let Some(pairs) = &report.pairs {
+        let longer = pairs.chosen_longer as f64 / pairs.count as f64;
+        tiles.push(tile(&percent(longer), "of chosen answers longer", &sides(pairs)));
+    }
     format!("<ul class=\"tiles\">\n{}</ul>\n", tiles.concat())
 }
 

@@ -1,5 +1,6 @@
 //! The binary `tunesmith`: the only room that prints, reads the environment and exits.
 
+mod asking;
 mod command;
 mod context;
 mod environment;

@@ -1,10 +1,7 @@
 //! `tunesmith distill`: a teacher answers under a long prompt, and the rows forget the prompt.
 
 mod config;
-mod endpoint;
 mod files;
-mod local;
-mod prompts;
 mod size;
 
 use std::time::Instant;
@@ -17,15 +14,14 @@ use train::claim::Claim;
 
 use super::quote;
 use super::subject::Recipe;
+use crate::asking::prompts::{self, Ask, Output, Prompt};
+use crate::asking::{Answer, Answerer, Endpoint, Local, Request, Requests};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::signals::{Signals, StopSignal};
 use crate::terminal::style::{count, duration};
-use config::{DistillConfig, Teacher};
-use endpoint::Endpoint;
+use config::DistillConfig;
 use files::{Files, Occupied, Tally};
-use local::Local;
-use prompts::Prompt;
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -51,43 +47,6 @@ pub(crate) struct Arguments {
     overwrite: bool,
 }
 
-/// A prompt to be answered once.
-struct Ask<'a> {
-    prompt: &'a Prompt,
-    /// Which of the answers to equal prompts this is, from 0.
-    sample: usize,
-}
-
-impl Ask<'_> {
-    /// A seed of its own for every ask, the same in a resumed command.
-    fn seed(&self, seed: u64) -> u64 {
-        let prompt = u64::from_str_radix(&self.prompt.hash[..16], 16).unwrap_or_default();
-        data::random::key(&[seed, prompt, self.sample as u64])
-    }
-}
-
-/// What a teacher said.
-#[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    text: String,
-    /// `stop` where it said all it wanted.
-    finish: String,
-}
-
-impl Answer {
-    /// Why it is no target, if it is none.
-    fn flaw(&self) -> Option<&str> {
-        match self.finish.as_str() {
-            "stop" if self.text.is_empty() => Some("empty"),
-            "stop" => None,
-            other => Some(other),
-        }
-    }
-}
-
-/// Takes the answer to an ask, by its index.
-type OnAnswer<'a> = dyn FnMut(usize, Answer) -> Result<()> + 'a;
-
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let begun = Instant::now();
     let document = arguments.recipe.document(context)?;
@@ -98,7 +57,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         _ => Occupied::Refuse,
     };
     let _claim = Claim::beside(&config.output)?;
-    let prompts = prompts::read(&document, context, &config)?;
+    let output = Output { path: &config.output, key: "distill.output" };
+    let prompts = prompts::read(&document, context, config.asking.seed, &output)?;
     let mut files = Files::open(&config, occupied, context)?;
     let (asks, kept) = files.match_up(&prompts, config.samples);
     if !kept.is_empty() {
@@ -144,24 +104,35 @@ impl Work<'_> {
             files.keep(missing[missed], &self.asks[missing[missed]], answer)?;
             self.context.terminal.written()
         };
-        let asks: Vec<&Ask<'_>> = missing.iter().map(|&index| &self.asks[index]).collect();
-        let asked = match &self.config.teacher {
-            Teacher::Endpoint { address, model } => {
-                Endpoint::new(address, model, self.config, self.context).answer(
-                    &asks,
+        let DistillConfig { teacher, asking, .. } = self.config;
+        let request = |missed: usize| self.request(&self.asks[missing[missed]]);
+        let requests = Requests { count: missing.len(), of: &request };
+        let asked = match teacher {
+            Answerer::Endpoint { address, model } => {
+                Endpoint::new(address, model, asking, self.context).answer(
+                    requests,
                     &signals,
                     &mut on_answer,
                 )
             }
-            Teacher::Local(model) => Local::open(model, self.config, self.context)?.answer(
-                &asks,
-                &signals,
-                &mut on_answer,
-            ),
+            Answerer::Local(model) => {
+                let session =
+                    self.config.served(self.context, model)?.session(self.context, model)?;
+                Local::new(session, asking).answer(requests, &signals, &mut on_answer)
+            }
         };
         bar.finish_and_clear();
         asked.map_err(|failure| with_resume(failure, files))?;
         Ok(signals.asked().filter(|_| !files.missing().is_empty()))
+    }
+
+    fn request(&self, ask: &Ask<'_>) -> Request {
+        Request {
+            messages: for_teacher(self.config, ask.prompt),
+            tools: ask.prompt.tools.clone(),
+            place: ask.prompt.place.clone(),
+            seed: ask.seed(self.config.asking.seed),
+        }
     }
 }
 

@@ -9,22 +9,15 @@ use sha2::{Digest as _, Sha256};
 use text::Message;
 
 use super::super::train::at_key;
+use crate::asking::{Answerer, Asking, Named, address, hex, is_address, problem};
 use crate::context::Context;
 use crate::error::{Failure, Result, WRONG};
 use crate::served::Served;
 use hub::Resolved;
 
-/// Who answers.
-pub(super) enum Teacher {
-    /// A model on this machine.
-    Local(Resolved),
-    /// An OpenAI-compatible endpoint: its address without a slash at the end, and a model there.
-    Endpoint { address: String, model: String },
-}
-
 /// A resolved section `distill`.
 pub(super) struct DistillConfig {
-    pub(super) teacher: Teacher,
+    pub(super) teacher: Answerer,
     /// The long prompt.
     pub(super) system: Option<String>,
     /// Turns between the long prompt and the row's own.
@@ -33,11 +26,7 @@ pub(super) struct DistillConfig {
     pub(super) keep_system: Option<String>,
     /// Answers to each prompt.
     pub(super) samples: usize,
-    pub(super) max_new_tokens: u32,
-    pub(super) temperature: f32,
-    pub(super) top_p: f32,
-    pub(super) concurrency: u16,
-    pub(super) seed: u64,
+    pub(super) asking: Asking,
     pub(super) output: PathBuf,
     /// The recipe, where its own model teaches: with its template and variables.
     recipe: Option<Document>,
@@ -48,8 +37,8 @@ impl DistillConfig {
         let section = document.section("distill");
         let Some(output) = section.opt_path("output") else {
             let message = "`distill.output` is missing: where do the rows go?";
-            let hint = "add `distill.output=distilled.jsonl`, or say it in the recipe".to_owned();
-            return Err(problem(document, "distill.output", message, &hint));
+            let hint = "add `distill.output=distilled.jsonl`, or say it in the recipe";
+            return Err(problem(document, "distill.output", message, hint));
         };
         let system = match section.opt_path("system_file") {
             Some(path) => Some(read_text(path)?),
@@ -70,11 +59,14 @@ impl DistillConfig {
             examples: examples.unwrap_or_default(),
             keep_system: section.opt_str("keep_system").map(str::to_owned),
             samples,
-            max_new_tokens: section.opt_usize("max_new_tokens").unwrap_or(1024) as u32,
-            temperature,
-            top_p: section.opt_f64("top_p").unwrap_or(1.0) as f32,
-            concurrency: section.opt_usize("concurrency").unwrap_or(8) as u16,
-            seed: document.get_i64("seed") as u64,
+            asking: Asking {
+                max_new_tokens: section.opt_usize("max_new_tokens").unwrap_or(1024) as u32,
+                temperature,
+                top_p: section.opt_f64("top_p").unwrap_or(1.0) as f32,
+                concurrency: section.opt_usize("concurrency").unwrap_or(8) as u16,
+                seed: document.get_i64("seed") as u64,
+                named: NAMED,
+            },
             output: output.to_owned(),
             recipe: (!document.is_given("distill.teacher")).then(|| document.clone()),
         })
@@ -95,59 +87,49 @@ impl DistillConfig {
     /// A hash of all that an answer depends on beside its prompt.
     pub(super) fn fingerprint(&self) -> String {
         let teacher = match &self.teacher {
-            Teacher::Local(model) => json!([model.path, model.adapter]),
-            Teacher::Endpoint { address, model } => json!([address, model]),
+            Answerer::Local(model) => json!([model.path, model.adapter]),
+            Answerer::Endpoint { address, model } => json!([address, model]),
         };
         let text = json!([
             teacher,
             self.system,
             self.examples,
-            self.max_new_tokens,
-            self.temperature,
-            self.top_p,
-            self.seed,
+            self.asking.max_new_tokens,
+            self.asking.temperature,
+            self.asking.top_p,
+            self.asking.seed,
         ]);
         hex(&Sha256::digest(text.to_string()))
     }
 }
 
-/// Bytes as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+/// What errors call the teacher.
+const NAMED: Named = Named {
+    code: "teacher",
+    who: "a teacher",
+    key: "distill.teacher",
+    concurrency: "distill.concurrency",
+};
 
-fn teacher(document: &Document, context: &Context) -> Result<Teacher> {
-    let key = "distill.teacher";
+fn teacher(document: &Document, context: &Context) -> Result<Answerer> {
+    let key = NAMED.key;
     let Some(named) = document.opt_locator(key) else {
         let (model, revision) =
             (document.get_locator("model.id"), document.opt_str("model.revision"));
         let found = context.models().locate(model, revision);
-        return found.map(Teacher::Local).map_err(|failure| at_key(document, "model.id", failure));
+        return found.map(Answerer::Local).map_err(|failure| at_key(document, "model.id", failure));
     };
-    let address = named.name.trim_end_matches('/');
-    if !address.starts_with("http://") && !address.starts_with("https://") {
+    if !is_address(&named.name) {
         let found = context.models().locate(named, None);
-        return found.map(Teacher::Local).map_err(|failure| at_key(document, key, failure));
+        return found.map(Answerer::Local).map_err(|failure| at_key(document, key, failure));
     }
-    if !address.ends_with("/v1") {
-        let message = format!("`{key}` is `{address}`, which does not end in /v1");
-        let hint = "name the address before `/chat/completions`, such as http://localhost:8000/v1";
-        return Err(problem(document, key, &message, hint));
-    }
-    if context.global.offline {
-        let message = format!("{address}: the network is forbidden");
-        return Err(Failure::wrong("offline", message)
-            .hint("leave out `--offline`, or let a model on this machine teach"));
-    }
+    let instead = "let a model on this machine teach";
+    let address = address(document, key, &named.name, context, instead)?;
     let Some(model) = document.opt_str("distill.model") else {
         let message = "`distill.model` is missing: which model of the endpoint answers?";
         return Err(problem(document, "distill.model", message, "add `distill.model=NAME`"));
     };
-    Ok(Teacher::Endpoint { address: address.to_owned(), model: model.to_owned() })
-}
-
-fn problem(document: &Document, key: &str, message: &str, hint: &str) -> Failure {
-    keys::Error::from(document.problem(key, message, Some(hint.to_owned()))).into()
+    Ok(Answerer::Endpoint { address, model: model.to_owned() })
 }
 
 fn read_text(path: &Path) -> Result<String> {

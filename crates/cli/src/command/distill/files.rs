@@ -10,8 +10,9 @@ use text::{Message, integer};
 use train::run::write_atomic;
 
 use super::config::DistillConfig;
-use super::prompts::{Prompt, hash};
-use super::{Answer, Ask, for_student};
+use super::for_student;
+use crate::asking::Answer;
+use crate::asking::prompts::{self, Ask, Prompt, hash};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 
@@ -85,15 +86,7 @@ impl Files {
         prompts: &'a [Prompt],
         samples: usize,
     ) -> (Vec<Ask<'a>>, Vec<usize>) {
-        let mut times: HashMap<&str, usize> = HashMap::new();
-        let mut asks = Vec::with_capacity(prompts.len() * samples);
-        for prompt in prompts {
-            for _ in 0..samples {
-                let sample = times.entry(&prompt.hash).or_default();
-                asks.push(Ask { prompt, sample: *sample });
-                *sample += 1;
-            }
-        }
+        let asks = prompts::asks(prompts, samples);
         let before = &mut self.before;
         let mut known = |hash: &str| before.get_mut(hash)?.pop_front();
         let answer =

@@ -7,9 +7,10 @@ use text::Message;
 use train::recipe::template_kwargs;
 use train::trainer::use_template;
 
-use super::config::{DistillConfig, Teacher};
-use super::prompts::Prompt;
+use super::config::DistillConfig;
 use super::{for_student, for_teacher};
+use crate::asking::Answerer;
+use crate::asking::prompts::Prompt;
 use crate::context::Context;
 use crate::error::Result;
 use hub::Resolved;
@@ -48,7 +49,7 @@ pub(super) fn of_prompts(
 
 /// The recipe's model, if it can be had without the network.
 fn student(config: &DistillConfig, document: &Document, context: &Context) -> Option<Resolved> {
-    if let (Teacher::Local(model), false) = (&config.teacher, document.is_given("distill.teacher"))
+    if let (Answerer::Local(model), false) = (&config.teacher, document.is_given("distill.teacher"))
     {
         return Some(model.clone());
     }

@@ -1,4 +1,4 @@
-//! An OpenAI-compatible endpoint as the teacher: `POST /v1/chat/completions`.
+//! An OpenAI-compatible endpoint: `POST /v1/chat/completions`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -11,14 +11,13 @@ use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use super::config::DistillConfig;
-use super::{Answer, Ask, OnAnswer, for_teacher};
+use super::{Answer, Asking, Named, OnAnswer, Request, Requests};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::signals::Signals;
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a teacher may think about one answer.
+/// How long one answer may take.
 const THOUGHT: Duration = Duration::from_secs(600);
 /// How often a request is made before its failure counts.
 const ATTEMPTS: u32 = 6;
@@ -31,13 +30,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Most of an answer that is read.
 const BODY_LIMIT: u64 = 64 << 20;
 
-/// A teacher behind an address.
-pub(super) struct Endpoint<'a> {
+/// A model behind an address.
+pub(crate) struct Endpoint<'a> {
     agent: Agent,
     address: &'a str,
     model: &'a str,
     key: Option<&'a str>,
-    config: &'a DistillConfig,
+    asking: &'a Asking,
     /// Whether it has answered yet: if not, it is not waited for.
     was_reached: AtomicBool,
     stop: AtomicBool,
@@ -52,10 +51,10 @@ struct Trouble {
 }
 
 impl<'a> Endpoint<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         address: &'a str,
         model: &'a str,
-        config: &'a DistillConfig,
+        asking: &'a Asking,
         context: &'a Context,
     ) -> Self {
         // The system's certificates, so that a company's own are known.
@@ -75,7 +74,7 @@ impl<'a> Endpoint<'a> {
             address,
             model,
             key: context.environment.endpoint_key(),
-            config,
+            asking,
             was_reached: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -83,22 +82,24 @@ impl<'a> Endpoint<'a> {
 
     /// Asks on several threads until all is answered, something fails or a signal comes; what
     /// is under way then is waited for, since it is paid for.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
-        asks: &[&Ask<'_>],
+        requests: Requests<'_>,
         signals: &Signals,
         on_answer: &mut OnAnswer<'_>,
     ) -> Result<()> {
         let next = AtomicUsize::new(0);
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
-            for _ in 0..usize::from(self.config.concurrency).min(asks.len()) {
+            for _ in 0..usize::from(self.asking.concurrency).min(requests.count) {
                 let (sender, next) = (sender.clone(), &next);
                 scope.spawn(move || {
                     while !self.is_stopped() {
                         let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(ask) = asks.get(index) else { break };
-                        let Some(answer) = self.ask(ask) else { break };
+                        if index >= requests.count {
+                            break;
+                        }
+                        let Some(answer) = self.ask((requests.of)(index)) else { break };
                         if answer.is_err() {
                             self.stop.store(true, Ordering::Relaxed);
                         }
@@ -132,10 +133,10 @@ impl<'a> Endpoint<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The answer to one ask, tried again where that may help; none where the work was stopped
+    /// The answer to one request, tried again where that may help; none where the work was stopped
     /// while waiting.
-    fn ask(&self, ask: &Ask<'_>) -> Option<Result<Answer>> {
-        let body = integer::plain(self.body(ask).to_string());
+    fn ask(&self, request: Request) -> Option<Result<Answer>> {
+        let body = integer::plain(self.body(request).to_string());
         let mut pause = PAUSE;
         for attempt in 1.. {
             let trouble = match self.post(&body) {
@@ -154,23 +155,23 @@ impl<'a> Endpoint<'a> {
         unreachable!("attempts are counted")
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
-        let DistillConfig { temperature, top_p, max_new_tokens, seed, .. } = self.config;
+    fn body(&self, request: Request) -> Value {
+        let Asking { temperature, top_p, max_new_tokens, .. } = self.asking;
         // Without the digits that come of a single-precision number.
         let short = |number: f32| number.to_string().parse::<f64>().unwrap_or_default();
         let mut body = json!({
             "model": self.model,
-            "messages": messages(for_teacher(self.config, ask.prompt)),
+            "messages": messages(request.messages),
             "temperature": short(*temperature),
             "max_tokens": max_new_tokens,
             // Servers differ in how large a seed they take; all take 31 bits.
-            "seed": ask.seed(*seed) & 0x7FFF_FFFF,
+            "seed": request.seed & 0x7FFF_FFFF,
         });
         if *top_p < 1.0 {
             body["top_p"] = short(*top_p).into();
         }
-        if let Some(tools) = &ask.prompt.tools {
-            body["tools"] = tools.clone();
+        if let Some(tools) = request.tools {
+            body["tools"] = tools;
         }
         body
     }
@@ -232,11 +233,12 @@ impl<'a> Endpoint<'a> {
     fn failure(&self, trouble: &Trouble) -> Failure {
         let Trouble { status, message, wait: _ } = trouble;
         let (address, model) = (self.address, self.model);
-        let fail = |what: &str| Failure::new("teacher", format!("{address}: {what}"));
+        let Named { code, key, concurrency, .. } = self.asking.named;
+        let fail = |what: &str| Failure::new(code, format!("{address}: {what}"));
         let said = if message.is_empty() { String::new() } else { format!(": {message}") };
         match (status, self.key.is_some()) {
             (0, _) => fail(&format!("the endpoint cannot be reached{said}"))
-                .hint("check the address in `distill.teacher`, and that the server runs"),
+                .hint(format!("check the address in `{key}`, and that the server runs")),
             // Without its words: they tend to repeat the key.
             (401 | 403, true) => {
                 fail("the endpoint refuses the key").hint("check `OPENAI_API_KEY`")
@@ -245,10 +247,10 @@ impl<'a> Endpoint<'a> {
                 fail("the endpoint wants a key").hint("set the variable `OPENAI_API_KEY`")
             }
             (404, _) => fail(&format!("not found{said}")).hint(format!(
-                "`distill.teacher` is the address up to /v1, and `{model}` has to be a model there"
+                "`{key}` is the address up to /v1, and `{model}` has to be a model there"
             )),
             (429, _) => fail(&format!("too many requests{said}"))
-                .hint("wait, or lower `distill.concurrency`"),
+                .hint(format!("wait, or lower `{concurrency}`")),
             (200, _) => fail(message).hint("the endpoint has to speak as OpenAI's does"),
             (status, _) => fail(&format!("the endpoint answers with {status}{said}")),
         }

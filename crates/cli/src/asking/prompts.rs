@@ -1,5 +1,8 @@
 //! The prompts of the training rows, with or without answers behind them.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use data::record::{self, Record};
 use data::{
     Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, Wanted, source,
@@ -9,37 +12,74 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use text::Message;
 
-use super::config::{DistillConfig, hex};
+use super::hex;
 use crate::context::Context;
 use crate::error::{Failure, Result};
 
 /// What a row asks.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Prompt {
-    pub(super) place: Place,
+pub(crate) struct Prompt {
+    pub(crate) place: Place,
     /// The system message that training shows.
-    pub(super) system: Option<String>,
+    pub(crate) system: Option<String>,
     /// Its other turns, the last of them not the assistant's.
-    pub(super) messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     /// Tools that are offered.
-    pub(super) tools: Option<Value>,
+    pub(crate) tools: Option<Value>,
     /// The answer of the row, which nobody is shown.
-    pub(super) reference: Option<Value>,
+    pub(crate) reference: Option<Value>,
     /// The row's other columns.
-    pub(super) columns: Map<String, Value>,
+    pub(crate) columns: Map<String, Value>,
     /// A hash of all that is shown: equal prompts have equal hashes.
-    pub(super) hash: String,
+    pub(crate) hash: String,
     /// A hash of the turns alone, which is what a written row still tells.
-    pub(super) turns_hash: String,
+    pub(crate) turns_hash: String,
+}
+
+/// A prompt to be answered once.
+pub(crate) struct Ask<'a> {
+    pub(crate) prompt: &'a Prompt,
+    /// Which of the answers to equal prompts this is, from 0.
+    pub(crate) sample: usize,
+}
+
+impl Ask<'_> {
+    /// A seed of its own for every ask, the same in a resumed command.
+    pub(crate) fn seed(&self, seed: u64) -> u64 {
+        let prompt = u64::from_str_radix(&self.prompt.hash[..16], 16).unwrap_or_default();
+        data::random::key(&[seed, prompt, self.sample as u64])
+    }
+}
+
+/// Every prompt as often as it is to be answered.
+pub(crate) fn asks(prompts: &[Prompt], samples: usize) -> Vec<Ask<'_>> {
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    let mut asks = Vec::with_capacity(prompts.len() * samples);
+    for prompt in prompts {
+        let sample = times.entry(&prompt.hash).or_default();
+        for _ in 0..samples {
+            asks.push(Ask { prompt, sample: *sample });
+            *sample += 1;
+        }
+    }
+    asks
+}
+
+/// A file that prompts must not be read from, for it is written.
+pub(crate) struct Output<'a> {
+    pub(crate) path: &'a Path,
+    /// The key that names it.
+    pub(crate) key: &'static str,
 }
 
 /// The prompts of `data.train`, in its order, as training shows them.
-pub(super) fn read(
+pub(crate) fn read(
     document: &Document,
     context: &Context,
-    config: &DistillConfig,
+    seed: u64,
+    output: &Output<'_>,
 ) -> Result<Vec<Prompt>> {
-    let rows = data::recipe::config(document, Wanted::Prompts, config.seed, context.threads());
+    let rows = data::recipe::config(document, Wanted::Prompts, seed, context.threads());
     let rows = rows.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
     let options = data::recipe::supervision(document);
     let (mut prompts, mut findings) = (Vec::new(), Findings::default());
@@ -47,7 +87,7 @@ pub(super) fn read(
         if let Location::Hub(set) = &source.location {
             source.location = Location::Files(context.models().data_set(set)?);
         }
-        refuse_output(&source, config)?;
+        refuse_output(&source, output)?;
         prompts.extend(of_source(&source, &options, &mut findings)?);
     }
     for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
@@ -59,15 +99,15 @@ pub(super) fn read(
 }
 
 /// What is read must not be written over.
-fn refuse_output(source: &Source, config: &DistillConfig) -> Result<()> {
+fn refuse_output(source: &Source, output: &Output<'_>) -> Result<()> {
     let same =
         |a: std::io::Result<_>, b: std::io::Result<_>| matches!((a, b), (Ok(a), Ok(b)) if a == b);
     let (files, _) = source.files()?;
-    if files.iter().any(|file| same(file.canonicalize(), config.output.canonicalize())) {
-        let message = format!("{}: is what the prompts are read from", config.output.display());
+    if files.iter().any(|file| same(file.canonicalize(), output.path.canonicalize())) {
+        let message = format!("{}: is what the prompts are read from", output.path.display());
         return Err(Failure::wrong("refused", message)
-            .at(&config.output)
-            .hint("name another file as `distill.output`"));
+            .at(output.path)
+            .hint(format!("name another file as `{}`", output.key)));
     }
     Ok(())
 }
@@ -119,7 +159,7 @@ fn prompt(record: Record, options: &SupervisionOptions) -> Result<Prompt> {
 }
 
 /// A hash of turns.
-pub(super) fn hash(turns: &[Message]) -> String {
+pub(crate) fn hash(turns: &[Message]) -> String {
     hash_text(&serde_json::to_string(turns).expect("messages are JSON"))
 }
 

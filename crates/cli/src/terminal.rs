@@ -2,6 +2,7 @@
 
 pub(crate) mod curve;
 pub(crate) mod escape;
+pub(crate) mod lines;
 pub(crate) mod progress;
 pub(crate) mod style;
 pub(crate) mod table;

@@ -1,7 +1,6 @@
 //! `tunesmith chat`: a dialogue, line by line.
 
-use std::io::BufRead as _;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,6 +13,7 @@ use crate::error::{Failure, Result};
 use crate::sampling::Sampling;
 use crate::served::Served;
 use crate::signals::{Signals, StopSignal};
+use crate::terminal::lines::read_lines;
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -247,20 +247,6 @@ impl Chat<'_> {
         self.context.terminal.fail(&failure);
         Ok(())
     }
-}
-
-/// Lines of standard input as they come. A thread of its own waits for them, so that
-/// signals are seen meanwhile.
-fn read_lines() -> Receiver<String> {
-    let (send, receive) = channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
-            if send.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    receive
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub(crate) mod prompts;
 
 use data::Place;
 use hub::Resolved;
+use indicatif::ProgressBar;
 use keys::Document;
 use serde_json::Value;
 use text::Message;
@@ -122,6 +123,14 @@ pub(crate) fn address(
 pub(crate) fn problem(document: &Document, key: &str, message: &str, hint: &str) -> Failure {
     use keys::Settings as _;
     keys::Error::from(document.problem(key, message, Some(hint.to_owned()))).into()
+}
+
+/// A bar that counts answers, where a person sees it.
+pub(crate) fn bar(context: &Context, count: usize) -> ProgressBar {
+    match context.terminal.is_live {
+        true => ProgressBar::new(count as u64),
+        false => ProgressBar::hidden(),
+    }
 }
 
 /// Bytes as text.

@@ -7,6 +7,7 @@ mod distill;
 mod generate;
 mod init;
 mod merge;
+mod pairs;
 mod plan;
 mod prepare;
 mod push;
@@ -67,6 +68,13 @@ pub(crate) enum Command {
     /// teacher is a model on this machine or an OpenAI-compatible endpoint.
     #[command(verbatim_doc_comment, after_help = distill::EXAMPLES)]
     Distill(distill::Arguments),
+    /// Make preference pairs: a person or a judge chooses the better of two answers
+    ///
+    /// Each prompt of the recipe's training data gets several answers, from a model, an endpoint or columns of the
+    /// rows. A person compares them in the terminal without seeing where they come from, or a judge model
+    /// compares them in both orders. Every choice is saved at once. The output is read by `method: dpo`.
+    #[command(verbatim_doc_comment, after_help = pairs::EXAMPLES)]
+    Pairs(pairs::Arguments),
     /// Train from a recipe
     ///
     /// The run goes to a folder of its own under `runs/`, with the resolved recipe, events, checkpoints and the
@@ -131,6 +139,7 @@ impl Command {
             Command::Prepare(arguments) => prepare::run(arguments, context),
             Command::Plan(arguments) => plan::run(arguments, context),
             Command::Distill(arguments) => distill::run(arguments, context),
+            Command::Pairs(arguments) => pairs::run(arguments, context),
             Command::Train(arguments) => train::run(arguments, context),
             Command::Generate(arguments) => generate::run(arguments, context),
             Command::Chat(arguments) => chat::run(arguments, context),

@@ -2,6 +2,7 @@
 
 mod defaults;
 mod distill;
+mod pairs;
 mod trained;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::schedule::{Schedule, ScheduleKind};
 
 pub use defaults::fill_by_data;
 pub use distill::DISTILL_KEYS;
+pub use pairs::PAIRS_KEYS;
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
 
@@ -311,8 +313,8 @@ static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
 /// All keys of a recipe.
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
-    sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, LAST_KEYS]);
-    sections.push(REFERENCE_KEYS);
+    sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, PAIRS_KEYS]);
+    sections.extend([LAST_KEYS, REFERENCE_KEYS]);
     sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }

@@ -129,6 +129,16 @@ impl<'a> Endpoint<'a> {
         })
     }
 
+    /// Fails where nothing answers at the address. No answer is asked for.
+    pub(crate) fn reach(&self) -> Result<()> {
+        let request = self.agent.get(format!("{}/models", self.address));
+        match request.call() {
+            // What it says does not matter: not every server lists its models.
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failure(&Trouble::network(error.to_string()))),
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

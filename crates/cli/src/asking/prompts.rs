@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use data::record::{self, Record};
+use data::source::Row;
 use data::{
     Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, Wanted, source,
 };
@@ -30,10 +31,20 @@ pub(crate) struct Prompt {
     pub(crate) reference: Option<Value>,
     /// The row's other columns.
     pub(crate) columns: Map<String, Value>,
+    /// The columns that were to be kept, null where the row has none.
+    pub(crate) kept: Vec<Value>,
     /// A hash of all that is shown: equal prompts have equal hashes.
     pub(crate) hash: String,
     /// A hash of the turns alone, which is what a written row still tells.
     pub(crate) turns_hash: String,
+}
+
+impl Prompt {
+    /// The turns before the answer.
+    pub(crate) fn turns(&self) -> Vec<Message> {
+        let system = self.system.as_deref().map(|text| Message::new("system", text));
+        system.into_iter().chain(self.messages.clone()).collect()
+    }
 }
 
 /// A prompt to be answered once.
@@ -65,11 +76,14 @@ pub(crate) fn asks(prompts: &[Prompt], samples: usize) -> Vec<Ask<'_>> {
     asks
 }
 
-/// A file that prompts must not be read from, for it is written.
-pub(crate) struct Output<'a> {
-    pub(crate) path: &'a Path,
+/// What the reader of prompts has to know of the command.
+pub(crate) struct Wishes<'a> {
+    /// A file that prompts must not be read from, for it is written.
+    pub(crate) output: &'a Path,
     /// The key that names it.
-    pub(crate) key: &'static str,
+    pub(crate) output_key: &'static str,
+    /// Columns of the file to keep as they are.
+    pub(crate) kept: &'a [String],
 }
 
 /// The prompts of `data.train`, in its order, as training shows them.
@@ -77,7 +91,7 @@ pub(crate) fn read(
     document: &Document,
     context: &Context,
     seed: u64,
-    output: &Output<'_>,
+    wishes: &Wishes<'_>,
 ) -> Result<Vec<Prompt>> {
     let rows = data::recipe::config(document, Wanted::Prompts, seed, context.threads());
     let rows = rows.map_err(|problem| Failure::from(keys::Error::from(problem)))?;
@@ -87,8 +101,8 @@ pub(crate) fn read(
         if let Location::Hub(set) = &source.location {
             source.location = Location::Files(context.models().data_set(set)?);
         }
-        refuse_output(&source, output)?;
-        prompts.extend(of_source(&source, &options, &mut findings)?);
+        refuse_output(&source, wishes)?;
+        prompts.extend(of_source(&source, &options, wishes.kept, &mut findings)?);
     }
     for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
         let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
@@ -99,15 +113,15 @@ pub(crate) fn read(
 }
 
 /// What is read must not be written over.
-fn refuse_output(source: &Source, output: &Output<'_>) -> Result<()> {
+fn refuse_output(source: &Source, wishes: &Wishes<'_>) -> Result<()> {
     let same =
         |a: std::io::Result<_>, b: std::io::Result<_>| matches!((a, b), (Ok(a), Ok(b)) if a == b);
     let (files, _) = source.files()?;
-    if files.iter().any(|file| same(file.canonicalize(), output.path.canonicalize())) {
-        let message = format!("{}: is what the prompts are read from", output.path.display());
+    if files.iter().any(|file| same(file.canonicalize(), wishes.output.canonicalize())) {
+        let message = format!("{}: is what the prompts are read from", wishes.output.display());
         return Err(Failure::wrong("refused", message)
-            .at(output.path)
-            .hint(format!("name another file as `{}`", output.key)));
+            .at(wishes.output)
+            .hint(format!("name another file as `{}`", wishes.output_key)));
     }
     Ok(())
 }
@@ -115,6 +129,7 @@ fn refuse_output(source: &Source, output: &Output<'_>) -> Result<()> {
 fn of_source(
     source: &Source,
     options: &SupervisionOptions,
+    kept: &[String],
     findings: &mut Findings,
 ) -> Result<Vec<Prompt>> {
     let (files, reading) = source.files()?;
@@ -122,8 +137,15 @@ fn of_source(
     for file in &files {
         let mut rows = source::read(file)?;
         rows.truncate(source.limit.unwrap_or(usize::MAX).saturating_sub(prompts.len()));
+        let value = |row: &Row, name: &String| row.value.get(name).cloned().unwrap_or_default();
+        let key = |place: &Place| (place.line, place.element);
+        let mut values: HashMap<_, Vec<Value>> = HashMap::new();
+        for row in rows.iter().filter(|_| !kept.is_empty()) {
+            values.insert(key(&row.place), kept.iter().map(|name| value(row, name)).collect());
+        }
         for record in record::prompts(rows, &reading, findings)? {
-            prompts.push(prompt(record, options)?);
+            let kept = values.remove(&key(record.place())).unwrap_or_default();
+            prompts.push(Prompt { kept, ..prompt(record, options)? });
         }
     }
     Ok(prompts)
@@ -155,7 +177,8 @@ fn prompt(record: Record, options: &SupervisionOptions) -> Result<Prompt> {
         hash = hash_text(&json!([hash, tools]).to_string());
     }
     let record::Prompt { tools, reference, columns, .. } = asked;
-    Ok(Prompt { place, system, messages: turns, tools, reference, columns, hash, turns_hash })
+    let kept = Vec::new();
+    Ok(Prompt { place, system, messages: turns, tools, reference, columns, kept, hash, turns_hash })
 }
 
 /// A hash of turns.
@@ -178,7 +201,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("p.jsonl"), rows).unwrap();
         let source = Source { reading, ..Source::of_path(dir.path().join("p.jsonl")) };
-        of_source(&source, options, &mut Findings::default())
+        of_source(&source, options, &[], &mut Findings::default())
     }
 
     /// `role:content` of every prompt of a file.

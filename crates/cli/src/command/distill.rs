@@ -7,15 +7,14 @@ mod size;
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::json;
 use text::Message;
 use train::claim::Claim;
 
 use super::quote;
 use super::subject::Recipe;
-use crate::asking::prompts::{self, Ask, Output, Prompt};
-use crate::asking::{Answer, Answerer, Endpoint, Local, Request, Requests};
+use crate::asking::prompts::{self, Ask, Prompt, Wishes};
+use crate::asking::{Answer, Answerer, Endpoint, Local, Request, Requests, bar};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::signals::{Signals, StopSignal};
@@ -57,8 +56,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         _ => Occupied::Refuse,
     };
     let _claim = Claim::beside(&config.output)?;
-    let output = Output { path: &config.output, key: "distill.output" };
-    let prompts = prompts::read(&document, context, config.asking.seed, &output)?;
+    let wishes = Wishes { output: &config.output, output_key: "distill.output", kept: &[] };
+    let prompts = prompts::read(&document, context, config.asking.seed, &wishes)?;
     let mut files = Files::open(&config, occupied, context)?;
     let (asks, kept) = files.match_up(&prompts, config.samples);
     if !kept.is_empty() {
@@ -95,10 +94,7 @@ impl Work<'_> {
             return Ok(None);
         }
         let signals = Signals::install()?;
-        let bar = match self.context.terminal.is_live {
-            true => ProgressBar::new(missing.len() as u64),
-            false => ProgressBar::hidden(),
-        };
+        let bar = bar(self.context, missing.len());
         let mut on_answer = |missed: usize, answer: Answer| {
             bar.inc(1);
             files.keep(missing[missed], &self.asks[missing[missed]], answer)?;

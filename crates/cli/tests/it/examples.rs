@@ -10,7 +10,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
-const RECIPES: [(&str, &str, u64); 16] = [
+const RECIPES: [(&str, &str, u64); 17] = [
     ("llama-3.1-8b-qlora", "llama-3.1-8b", 8_030_261_248),
     ("mistral-7b-v0.3-qlora", "mistral-7b-v0.3", 7_248_023_552),
     ("qwen2.5-0.5b", "qwen2.5-0.5b", 494_032_768),
@@ -27,6 +27,7 @@ const RECIPES: [(&str, &str, u64); 16] = [
     ("new-tokens", "smollm2-135m", 134_515_008),
     ("dpo", "smollm2-135m", 134_515_008),
     ("reward", "smollm2-135m", 134_515_008),
+    ("pairs", "smollm2-135m", 134_515_008),
 ];
 
 /// Plans a recipe over a shape, for rows of 512 tokens and so many GB.

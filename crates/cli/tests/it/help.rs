@@ -12,6 +12,7 @@ Commands:
   prepare     Tokenize and check the data of a recipe ahead of training
   plan        Estimate memory, steps and time without loading weights
   distill     Write training rows with the answers of a teacher model
+  pairs       Make preference pairs: a person or a judge chooses the better of two answers
   train       Train from a recipe
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run

@@ -18,6 +18,7 @@ mod init;
 mod limits;
 mod merge;
 mod moved;
+mod pairs;
 mod plan;
 mod quickstart;
 mod recipe;

@@ -439,51 +439,83 @@ fn a_judge_is_reached_before_answers_are_asked_for() {
     assert!(!house.path().join("out.journal.jsonl").exists());
 }
 
-/// A reward model scores the answers: best against worst, with the difference as margin.
+/// A reward model scores the answers as its training did: best against worst, with the difference as margin.
 #[test]
 fn a_reward_model_chooses() {
     let house = house();
     let pair = |i: usize| json!({"prompt": format!("p{i}"), "chosen": "good", "rejected": "bad"});
-    let text: String = (0..12).map(|i| format!("{}\n", pair(i))).collect();
-    house.write("pairs.jsonl", &text);
-    let recipe = "model: ./tiny\nmethod: reward\ndata: {train: pairs.jsonl}\noutput: judge\n\
-        train: {epochs: 4, learning_rate: 0.02, batch_size: 4}\n";
+    let pairs = |range: std::ops::Range<usize>| -> String {
+        range.map(|i| format!("{}\n", pair(i))).collect()
+    };
+    house.write("pairs.jsonl", &pairs(0..12));
+    house.write("asks.jsonl", &pairs(20..23));
+    let recipe = "model: ./tiny\nmethod: reward\noutput: model\n\
+        data: {train: pairs.jsonl, validation: {path: asks.jsonl}}\n\
+        train: {max_steps: 2, learning_rate: 0.02, batch_size: 4}\n";
     house.write("reward.yaml", recipe);
-    house.run(&["train", "reward.yaml", "--json"]).done();
-    let reward = [
-        "pairs.choose_by=reward",
-        "pairs.reward=judge",
-        "pairs.candidates.columns=[bad, good, topic]",
-    ];
-    let ended = typed(&house, "", &[&reward[..], &["--overwrite"]].concat()).done();
-    assert!(
-        ended.stderr.contains("cost: 9 answers to be scored on this machine"),
-        "{}",
-        ended.stderr
-    );
+    house.run(&["train", "reward.yaml"]).done();
+    let events = read(&house, "model/events.jsonl");
+    let best = events.iter().rfind(|event| event["best"] == true).unwrap();
+
+    let reward = ["pairs.choose_by=reward", "pairs.reward=model"];
+    let two = [&reward[..], &["pairs.candidates.columns=[rejected, chosen]"]].concat();
+    let ended = typed(&house, "", &two).done();
+    assert!(ended.stderr.contains("cost: 6 answers to be scored on this machine"));
     let result = ended.result();
     assert_eq!((&result["rows_written"], &result["pairs"]), (&json!(3), &json!(3)), "{result}");
     let rows = read(&house, "out.jsonl");
-    assert!(rows.iter().all(|row| row["margin"].as_f64().unwrap() > 0.0));
     assert!(rows[0]["raters"][0].as_str().unwrap().starts_with("reward:"), "{}", rows[0]);
-    // The score of an answer does not depend on the others: two alone have the same margin.
-    let two = format!(
-        "pairs.candidates.columns=[{}, {}]",
-        rows[0]["rejected_from"].as_str().unwrap(),
-        rows[0]["chosen_from"].as_str().unwrap()
-    );
-    typed(&house, "", &["pairs.choose_by=reward", "pairs.reward=judge", &two, "--overwrite"])
-        .done();
-    let again = &read(&house, "out.jsonl")[0];
-    assert_eq!((&again["margin"], &again["chosen"]), (&rows[0]["margin"], &rows[0]["chosen"]));
-    // A person beside it, over the same two answers.
-    let more = [&two, "--rater", "ana", "--resume"];
-    let result = typed(&house, "a\na\na\n", &more).done().result();
+    let signed = |row: &Value| {
+        let margin = row["margin"].as_f64().unwrap();
+        assert!(margin > 0.0, "{row}");
+        if row["chosen_from"] == "chosen" { margin } else { -margin }
+    };
+    let mean = rows.iter().map(signed).sum::<f64>() / 3.0;
+    assert!((mean - best["metrics"]["margin"].as_f64().unwrap()).abs() < 1e-12, "{mean} {best}");
+
+    // A person beside it, over the same answers.
+    let columns = "pairs.candidates.columns=[rejected, chosen]";
+    let result =
+        typed(&house, "a\na\na\n", &[columns, "--rater", "ana", "--resume"]).done().result();
     assert_eq!((&result["agreement"][0]["n"], &result["rows_written"]), (&json!(3), &json!(3)));
-    // Not a reward model.
-    let ended = typed(&house, "", &["pairs.choose_by=reward", "pairs.reward=tiny", "--overwrite"]);
-    let error = &ended.result()["error"];
-    assert_eq!((ended.code, &error["message"]), (2, &json!("tiny: is no reward model")), "{error}");
+
+    // One pair out of three answers. Its scores do not depend on how many are compared.
+    house.write("asks.jsonl", &pairs(20..23).replace("}", ", \"other\": \"odd\"}"));
+    let three = "pairs.candidates.columns=[rejected, other, chosen]";
+    typed(&house, "", &[&reward[..], &[three, "--overwrite"]].concat()).done();
+    for (wide, narrow) in read(&house, "out.jsonl").iter().zip(&rows) {
+        assert!(wide["margin"].as_f64() >= narrow["margin"].as_f64(), "{wide} {narrow}");
+        let is_same = ["chosen_from", "rejected_from"].iter().all(|key| wide[key] == narrow[key]);
+        assert!(!is_same || wide["margin"] == narrow["margin"], "{wide} {narrow}");
+    }
     house.write("dpo.yaml", "model: ./tiny\nmethod: dpo\ndata: {train: out.jsonl}\n");
     assert_eq!(house.run(&["check", "dpo.yaml", "--json"]).done().result()["passes"], true);
+
+    let not = ["pairs.choose_by=reward", "pairs.reward=tiny", columns, "--overwrite"];
+    let ended = typed(&house, "", &not);
+    let error = &ended.result()["error"];
+    assert_eq!((ended.code, &error["message"]), (2, &json!("tiny: is no reward model")), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_person_keeps_the_choices() {
+    let house = house();
+    let mut command = house.command(&["pairs", "r.yaml", "--json", "--rater", "ana"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(b"a\n").unwrap();
+    let journal = house.path().join("out.journal.jsonl");
+    // The head and a choice.
+    while std::fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let ended = house.ended(&child.wait_with_output().unwrap());
+    drop(keys);
+    assert_eq!((ended.code, &ended.result()["status"]), (130, &json!("interrupted")));
+    assert_eq!(read(&house, "out.jsonl").len(), 1);
+    let result = typed(&house, "a\nb\n", &["--rater", "ana", "--resume"]).done().result();
+    assert_eq!(result["rows_written"], 3);
 }

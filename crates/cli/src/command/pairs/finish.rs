@@ -10,15 +10,15 @@ use train::run::write_atomic;
 
 use super::config::{ChooseBy, PairsConfig, is_person};
 use super::journal::{Choice, Journal};
-use super::judge::{Position, TRIES};
+use super::judge::Position;
 use super::pair::{LeftOut, Pair, reasons};
-use super::raters::{Agreed, Decision, Rater, agreement, decide, judged, raters};
+use super::raters::{Agreed, Decision, Judged, Rater, agreement, decide, judged, raters};
 use crate::error::{Failure, Result};
 
 /// The end in figures.
 pub(super) struct Tally {
     pub(super) written: usize,
-    /// Pairs that nobody has chosen yet.
+    /// Pairs that the rater of this command has not chosen yet.
     pub(super) open: usize,
     /// Why answers and pairs gave no row, and how often.
     pub(super) left_out: BTreeMap<String, usize>,
@@ -43,14 +43,17 @@ pub(super) fn finish(
         ChooseBy::Person => is_person(&rater.name),
         ChooseBy::Judge(_) | ChooseBy::Reward(_) => rater.name == name,
     };
+    let verdicts = judged(journal.verdicts(), name);
+    let own = raters.iter().find(|rater| rater.name == name);
     let (mut rows, mut written, mut open) = (String::new(), 0, 0);
     for pair in pairs {
+        let is_unparsable = verdicts.get(&pair.id).is_some_and(Judged::is_in_vain);
+        let is_chosen = own.is_some_and(|own| own.choices.contains_key(&pair.id));
+        open += usize::from(!is_chosen && !is_unparsable);
         let decision = decide(&pair.id, raters.iter().filter(decides));
         match decision {
-            None if is_unparsable(pair, journal, config) => {
-                left_out.push(pair.left_out("verdict names no answer"));
-            }
-            None => open += 1,
+            None if is_unparsable => left_out.push(pair.left_out("verdict names no answer")),
+            None => {}
             Some(Decision { choice: Choice::Tie, .. }) => left_out.push(pair.left_out("tie")),
             Some(Decision { choice: Choice::Skip, .. }) => left_out.push(pair.left_out("skip")),
             Some(decision) => {
@@ -77,14 +80,6 @@ pub(super) fn write_left_out(left_out: &[LeftOut], config: &PairsConfig) -> Resu
         true => remove(&config.left_out()),
         false => Ok(write_atomic(&config.left_out(), list.as_bytes())?),
     }
-}
-
-/// Whether a judge has been asked as often as it is asked, in vain.
-fn is_unparsable(pair: &Pair<'_>, journal: &Journal, config: &PairsConfig) -> bool {
-    let ChooseBy::Judge(judge) = &config.choose_by else { return false };
-    let judged = judged(journal.verdicts(), &judge.rater());
-    let Some(judged) = judged.get(&pair.id) else { return false };
-    (0..2).any(|order| judged.marks[order].is_none() && judged.tries[order] >= TRIES)
 }
 
 /// A preference as `method: dpo` reads it, with who chose, when, and where it comes from.

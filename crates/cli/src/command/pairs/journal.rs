@@ -3,7 +3,7 @@
 //! An answer may have been paid for, and a choice has cost a person time, so a line is on the disk before
 //! the next one is asked for. The output is always written from the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -210,6 +210,11 @@ impl Journal {
 
     pub(super) fn choices_of(&self, rater: &str) -> &[Chosen] {
         self.choices.get(rater).map_or(&[], Vec::as_slice)
+    }
+
+    /// The pairs that a rater has chosen.
+    pub(super) fn chosen_by(&self, rater: &str) -> HashSet<&str> {
+        self.choices_of(rater).iter().map(|chosen| chosen.pair.as_str()).collect()
     }
 
     pub(super) fn keep_choice(&mut self, chosen: Chosen) -> Result<()> {

@@ -1,6 +1,5 @@
 //! A person chooses in the terminal: blind, one key a line, every choice on the disk at once.
 
-use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -81,8 +80,7 @@ impl Person<'_> {
 
     /// The first pair without a choice of this rater.
     fn next(&self, journal: &Journal) -> Option<usize> {
-        let done: HashSet<&str> =
-            journal.choices_of(self.rater).iter().map(|chosen| chosen.pair.as_str()).collect();
+        let done = journal.chosen_by(self.rater);
         self.pairs.iter().position(|pair| !done.contains(pair.id.as_str()))
     }
 

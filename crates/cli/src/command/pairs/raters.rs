@@ -6,6 +6,7 @@ use eval::agreement::{Agreement, cohen_kappa, fleiss_kappa};
 use serde_json::{Value, json};
 
 use super::journal::{Choice, Chosen, Journal, Mark, Verdict};
+use super::judge::TRIES;
 use super::pair::Pair;
 
 /// What one rater chose, by pair, with the time.
@@ -25,6 +26,11 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// Whether a judge has been asked as often as it is asked, and named no answer.
+    pub(super) fn is_in_vain(&self) -> bool {
+        (0..2).any(|order| self.marks[order].is_none() && self.tries[order] >= TRIES)
+    }
+
     /// The choice of both orders together: what changes with the order is a tie. None while one is open.
     pub(super) fn choice(&self) -> Option<Choice> {
         Some(match (self.marks[0]?, self.marks[1]?) {

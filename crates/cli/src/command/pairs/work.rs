@@ -185,6 +185,8 @@ impl Work<'_> {
             return Ok(true);
         }
         terminal.note("go on? [y/N]");
+        // Nothing is half done, and reading a line hears of no signal.
+        let _guard = self.signals.guard(terminal.clone(), "nothing was asked");
         let mut line = String::new();
         let read = std::io::stdin().read_line(&mut line);
         read.map_err(|error| Failure::new("io", format!("standard input: {error}")))?;
@@ -206,9 +208,8 @@ impl Work<'_> {
         let was_said = *cost != Cost::default();
         match &self.config.choose_by {
             ChooseBy::Person => {
-                let choices = journal.choices_of(&self.rater);
-                let is_chosen = |pair: &&Pair<'_>| choices.iter().any(|own| own.pair == pair.id);
-                let open = pairs.len() - pairs.iter().filter(is_chosen).count();
+                let chosen = journal.chosen_by(&self.rater);
+                let open = pairs.iter().filter(|pair| !chosen.contains(pair.id.as_str())).count();
                 cost.of_person(self.config, open, median_seconds(journal, None));
                 if !was_said && !self.agree(cost)? {
                     return Ok(None);

@@ -96,7 +96,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         ChooseBy::Reward(model) => {
             let groups = paired(groups, config.max_pairs);
             work.require_pairs(groups.len(), &left_out)?;
-            match work.score(model, &groups, &mut journal, &mut cost)? {
+            let scored = work.score(model, &groups, &mut journal, &mut cost);
+            match scored.map_err(|failure| with_resume(failure, &journal))? {
                 Ok((pairs, scores)) => (pairs, Some(End::Done), scores),
                 Err(code) => return Ok(code),
             }

@@ -5,9 +5,7 @@ use std::path::Path;
 
 use data::record::{self, Record};
 use data::source::Row;
-use data::{
-    Findings, Level, Location, Place, Source, SupervisionOptions, Supervisor, Wanted, source,
-};
+use data::{Findings, Location, Place, Source, SupervisionOptions, Supervisor, Wanted, source};
 use keys::Document;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -104,11 +102,7 @@ pub(crate) fn read(
         refuse_output(&source, wishes)?;
         prompts.extend(of_source(&source, &options, wishes.kept, &mut findings)?);
     }
-    for finding in findings.iter().filter(|finding| finding.level > Level::Note) {
-        let place = finding.places.first().map_or(String::new(), |place| format!("{place}: "));
-        let (message, count, hint) = (&finding.message, finding.count, &finding.hint);
-        context.terminal.warn(&format!("{place}{message} ({count} rows); {hint}"));
-    }
+    context.warn_of(&findings);
     Ok(prompts)
 }
 

@@ -97,10 +97,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
             let groups = paired(groups, config.max_pairs);
             work.require_pairs(groups.len(), &left_out)?;
             let scored = work.score(model, &groups, &mut journal, &mut cost);
-            match scored.map_err(|failure| with_resume(failure, &journal))? {
-                Ok((pairs, scores)) => (pairs, Some(End::Done), scores),
-                Err(code) => return Ok(code),
-            }
+            let (pairs, scores) = scored.map_err(|failure| with_resume(failure, &journal))?;
+            (pairs, Some(End::Done), scores)
         }
         ChooseBy::Person | ChooseBy::Judge(_) => {
             let pairs = neighbours(&groups, config.max_pairs, &mut left_out);

@@ -494,7 +494,7 @@ fn a_reward_model_chooses() {
     let not = ["pairs.choose_by=reward", "pairs.reward=tiny", columns, "--overwrite"];
     let ended = typed(&house, "", &not);
     let error = &ended.result()["error"];
-    assert_eq!((ended.code, &error["message"]), (2, &json!("tiny: is no reward model")), "{error}");
+    assert_eq!((ended.code, &error["code"]), (2, &json!("no_score_head")), "{error}");
 }
 
 #[test]

@@ -18,8 +18,8 @@ use super::{Arguments, judge};
 use crate::asking::prompts::{self, Ask, Prompt};
 use crate::asking::{Answerer, Endpoint, Local, Request, Requests, bar};
 use crate::context::Context;
-use crate::error::{FAILED, Failure, Result};
-use crate::signals::{Signals, StopSignal};
+use crate::error::{Failure, Result};
+use crate::signals::Signals;
 use crate::terminal::style::count;
 
 /// What is done on the way to pairs.
@@ -133,23 +133,19 @@ impl Work<'_> {
             .hint(format!("{list} lists why; a higher temperature gives answers that differ")))
     }
 
-    /// Lets a reward model choose the best answer of each prompt over the worst. The error is the exit code of a
-    /// command that a signal ended.
+    /// Lets a reward model choose the best answer of each prompt over the worst.
     pub(super) fn score<'p>(
         &self,
         model: &Resolved,
         groups: &[Group<'p>],
         journal: &mut Journal,
         cost: &mut Cost,
-    ) -> Result<std::result::Result<(Vec<Pair<'p>>, Scores), u8>> {
+    ) -> Result<(Vec<Pair<'p>>, Scores)> {
         if *cost == Cost::default() {
             cost.of_reward(groups.iter().map(|group| group.candidates.len()).sum());
             self.agree(cost)?;
         }
-        let Some(all) = score_answers(model, groups, self.signals, self.context)? else {
-            self.say_next();
-            return Ok(Err(self.signals.asked().map_or(FAILED, StopSignal::exit_code)));
-        };
+        let all = score_answers(model, groups, self.signals, self.context)?;
         let before: HashMap<String, Choice> =
             journal.choices_of(&self.rater).iter().map(|c| (c.pair.clone(), c.choice)).collect();
         let (mut pairs, mut scores) = (Vec::with_capacity(groups.len()), Scores::new());
@@ -174,7 +170,7 @@ impl Work<'_> {
                 pairs.push(pair);
             }
         }
-        Ok(Ok((pairs, scores)))
+        Ok((pairs, scores))
     }
 
     /// Says the cost; asks whether to go on where an endpoint will be asked and somebody may say no.

@@ -37,6 +37,8 @@ const SCRIPTS: &[Script] = &[
     script("preference_curves"),
     script("full_curve"),
     script("schedule"),
+    script("agreement"),
+    script("bag_of_words"),
     script("adamw"),
     script("optimizers"),
     script("nf4"),

@@ -112,6 +112,7 @@ impl<const N: usize> Neg for Dual<N> {
 impl<const N: usize> Mul for Dual<N> {
     type Output = Self;
 
+    #[expect(clippy::suspicious_arithmetic_impl, reason = "the product rule adds")]
     fn mul(self, other: Self) -> Self {
         let slopes =
             array::from_fn(|i| self.slopes[i] * other.value + self.value * other.slopes[i]);

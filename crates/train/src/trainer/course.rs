@@ -244,7 +244,7 @@ impl Course for Rows {
                 let sum = value * units_of_chunk;
                 match sums.iter_mut().find(|(known, ..)| *known == name) {
                     Some((_, total, units)) => {
-                        (*total, *units) = (*total + sum, *units + units_of_chunk)
+                        (*total, *units) = (*total + sum, *units + units_of_chunk);
                     }
                     None => sums.push((name, sum, units_of_chunk)),
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use compute::Backend;
+use compute::Backend as _;
 use compute::cpu::Precision;
 use data::{Packing, Sequence, Unit};
 use model::adapter::LoadedAdapter;

@@ -10,7 +10,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
-const RECIPES: [(&str, &str, u64); 17] = [
+const RECIPES: [(&str, &str, u64); 22] = [
     ("llama-3.1-8b-qlora", "llama-3.1-8b", 8_030_261_248),
     ("mistral-7b-v0.3-qlora", "mistral-7b-v0.3", 7_248_023_552),
     ("qwen2.5-0.5b", "qwen2.5-0.5b", 494_032_768),
@@ -26,6 +26,11 @@ const RECIPES: [(&str, &str, u64); 17] = [
     ("dora", "smollm2-135m", 134_515_008),
     ("new-tokens", "smollm2-135m", 134_515_008),
     ("dpo", "smollm2-135m", 134_515_008),
+    ("orpo", "smollm2-135m", 134_515_008),
+    ("simpo", "smollm2-135m", 134_515_008),
+    ("cpo", "smollm2-135m", 134_515_008),
+    ("kto", "smollm2-135m", 134_515_008),
+    ("bco", "smollm2-135m", 134_515_008),
     ("reward", "smollm2-135m", 134_515_008),
     ("pairs", "smollm2-135m", 134_515_008),
 ];
@@ -107,7 +112,11 @@ fn the_rows_of_the_recipes_are_read() {
     config["max_position_embeddings"] = 512.into();
     house.write("tiny/config.json", &config.to_string());
     // Of the twelve pairs, those that validation does not hold out are a step each.
-    for (recipe, steps) in [("smollm2-135m", 51..=51), ("dpo", 6..=11), ("reward", 6..=11)] {
+    let preferences =
+        ["dpo", "orpo", "simpo", "cpo", "bco", "reward"].map(|recipe| (recipe, 6..=11));
+    // KTO compares the rows of a step, so a step has two.
+    let recipes = [("smollm2-135m", 51..=51), ("kto", 3..=6)];
+    for (recipe, steps) in recipes.into_iter().chain(preferences) {
         let recipe = format!("{EXAMPLES}/{recipe}.yaml");
         let planned = house.run(&["plan", &recipe, "--json", "model=./tiny"]).done().result();
         assert_eq!(planned["schema"], 1, "{planned}");

@@ -327,6 +327,24 @@ impl Key {
         self.name
     }
 
+    /// What it does, as [`Key::doc`] was told.
+    pub const fn doc_text(&self) -> &'static str {
+        self.doc
+    }
+
+    /// The words that it takes.
+    pub const fn words(&self) -> &'static [&'static str] {
+        self.words
+    }
+
+    /// Its fixed default, as a recipe would write it.
+    pub fn default_text(&self) -> Option<&'static str> {
+        match self.default {
+            DefaultValue::Text(text) => Some(text),
+            DefaultValue::Unset | DefaultValue::By(_) | DefaultValue::Required => None,
+        }
+    }
+
     /// Whether a resumed run may change the value.
     pub const fn resume(&self) -> Resume {
         self.resume

@@ -3,6 +3,7 @@
 mod draft;
 mod look;
 mod method;
+mod objective;
 
 use std::path::{Path, PathBuf};
 

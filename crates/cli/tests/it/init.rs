@@ -66,12 +66,49 @@ fn data_that_cannot_be_used_leaves_no_recipe() {
 }
 
 #[test]
+fn every_method_over_preferences_has_its_keys_in_the_recipe() {
+    let pair = |i: usize| {
+        format!("{{\"prompt\": \"{i}?\", \"chosen\": \"yes {i}\", \"rejected\": \"no\"}}\n")
+    };
+    let pairs: String = (0..24).map(pair).collect();
+    for (method, lines) in [
+        ("dpo", &["  beta: 0.1", "  # loss: sigmoid", "  # losses:", "# reference: start"][..]),
+        ("kto", &["  beta: 0.1", "  # desirable_weight:", "  batch_size: 2", "# reference: start"]),
+        ("bco", &["  beta: 0.1", "# reference: start"]),
+        ("orpo", &["  beta: 0.1"]),
+        ("simpo", &["  beta: 2.0", "  # gamma: 1.0", "  # gamma_over_beta:"]),
+        ("cpo", &["  beta: 0.1", "  # nll_weight: 1.0"]),
+        ("reward", &["  center: 0.0", "  # loss:"]),
+    ] {
+        let house = House::with_model();
+        house.write("pairs.jsonl", &pairs);
+        house.run(&["init", method, "--data", "pairs.jsonl", "--model", "./tiny"]).done();
+        let recipe = house.read("recipe.yaml");
+        for line in [&["objective:", "  epochs: 1"], lines].concat() {
+            let has = |own: &str| {
+                own.split("  #").next().unwrap().trim_end() == line
+                    || own.starts_with(&format!("{line} "))
+            };
+            assert!(recipe.lines().any(has), "{method}: `{line}` is not in\n{recipe}");
+        }
+        assert_eq!(
+            recipe.contains("# reference:"),
+            lines.contains(&"# reference: start"),
+            "{recipe}"
+        );
+        // Comments that are taken up are keys.
+        let plan = house.run(&["plan", "recipe.yaml", "--json"]);
+        assert!(plan.code < 2, "{method}: {}", plan.stderr);
+    }
+}
+
+#[test]
 fn rows_of_another_method_say_what_to_type() {
     let house = House::new();
     house.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");
-    for method in ["sft", "kto"] {
+    for method in ["sft", "pretrain"] {
         let ended = house.run(&["init", method, "--data", "pairs.jsonl"]);
-        let hint = "hint: the rows fit `dpo`, `orpo`, `simpo`, `cpo`, `reward`, `ppo`, `grpo`, `rloo`: \
+        let hint = "hint: the rows fit `dpo`, `kto`, `bco`, `orpo`, `simpo`, `cpo`, `reward`, `ppo`, `grpo`, `rloo`: \
                     `tunesmith init dpo --data pairs.jsonl`\n";
         assert!(ended.stderr.ends_with(hint), "{method}: {}", ended.stderr);
         assert!(!house.path().join("recipe.yaml").exists());

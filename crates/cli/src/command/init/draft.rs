@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use keys::{Document, Origin, Settings as _};
+use train::method::Method;
 use train::recipe::{fill_by_data, schema};
 
 use super::look::Look;
 use super::method::NOT_TRAINED;
+use super::objective::objective;
 use crate::context::Context;
 use crate::error::Result;
 use crate::terminal::style::count;
@@ -83,7 +85,7 @@ impl Draft<'_> {
     /// Model, method and data; epochs, on which the defaults of the rest depend.
     fn first_half(&self, kept_back: usize) -> String {
         let data = self.data(kept_back);
-        let epochs = epochs(self.look.rows, kept_back).0;
+        let epochs = epochs(self.look.method, self.look.rows, kept_back).0;
         let (model, method) = (scalar(&self.model), self.look.method.name);
         format!("model: {model}\nmethod: {method}\n{data}train:\n  epochs: {epochs}\n")
     }
@@ -140,10 +142,11 @@ impl Draft<'_> {
         text += &line(2, "alpha", &shown("adapter.alpha"), &why("adapter.alpha"));
         text += &line(2, "target_modules", "all-linear", "of attention and MLP alike");
         text += "\n";
+        text += &objective(self.look.method, document);
         text += &self.data(kept_back);
         text += "\ntrain:\n";
-        let (epochs, reason) = epochs(self.look.rows, kept_back);
-        text += &line(2, "epochs", &epochs.to_string(), reason);
+        let (epochs, reason) = epochs(self.look.method, self.look.rows, kept_back);
+        text += &line(2, "epochs", &epochs.to_string(), &reason);
         let why_batch = format!("{}; {steps} steps in all", why("train.batch_size"));
         text += &line(2, "batch_size", &shown("train.batch_size"), &why_batch);
         let rate = format!("{:.1e}", document.get_f64("train.learning_rate"));
@@ -172,14 +175,17 @@ fn validation_rows(rows: usize) -> usize {
     }
 }
 
-fn epochs(rows: usize, kept_back: usize) -> (usize, &'static str) {
-    match (rows, kept_back) {
-        (0..ROWS_FOR_ONE_EPOCH, 0) => (3, "passes over the rows"),
-        (0..ROWS_FOR_ONE_EPOCH, _) => {
-            (3, "the best adapter on the way is kept, by validation loss")
-        }
-        _ => (1, "with so many rows one pass does most of the work"),
+fn epochs(method: &Method, rows: usize, kept_back: usize) -> (f64, String) {
+    let usual = method.usual.epochs;
+    if rows >= ROWS_FOR_ONE_EPOCH {
+        return (1.0, "with so many rows one pass does most of the work".into());
     }
+    let why = match kept_back {
+        _ if usual == 1.0 => format!("one pass is usual for {}", method.name),
+        0 => "passes over the rows".into(),
+        _ => "the best adapter on the way is kept, by validation loss".into(),
+    };
+    (usual, why)
 }
 
 /// Why the program chose a value.
@@ -191,7 +197,7 @@ fn reason(document: &Document, key: &str) -> String {
 }
 
 /// `key: value  # why`, the reasons in one column.
-fn line(indent: usize, key: &str, value: &str, why: &str) -> String {
+pub(super) fn line(indent: usize, key: &str, value: &str, why: &str) -> String {
     let setting = format!("{:indent$}{key}: {value}", "");
     format!("{setting:<29} # {why}\n")
 }

@@ -68,9 +68,13 @@ mod tests {
             assert_eq!(fits, expected, "{text}");
         };
         // Whatever has a prompt can be answered and rewarded.
-        let pairs = ["dpo", "orpo", "simpo", "cpo", "reward", "ppo", "grpo", "rloo"];
+        let pairs = ["dpo", "kto", "bco", "orpo", "simpo", "cpo", "reward", "ppo", "grpo", "rloo"];
         check(r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, &pairs);
-        check(r#"{"chosen": "b", "rejected": "c"}"#, &pairs[..5]);
+        check(r#"{"chosen": "b", "rejected": "c"}"#, &pairs[..7]);
+        check(
+            r#"{"prompt": "a", "completion": "b", "label": true}"#,
+            &["sft", "kto", "bco", "ppo", "grpo", "rloo"],
+        );
         check(r#"{"text": "a"}"#, &["pretrain"]);
         check(
             r#"{"prompt": "a", "completions": ["b", "c"], "labels": [true, false]}"#,

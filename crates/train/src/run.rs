@@ -30,7 +30,7 @@ pub enum Occupied {
 }
 
 /// What a run writes into its folder, and with the remains of writing it all that `--overwrite` removes.
-const CONTENT: [&str; 12] = [
+const CONTENT: [&str; 13] = [
     RECIPE,
     MANIFEST,
     "events.jsonl",
@@ -42,9 +42,12 @@ const CONTENT: [&str; 12] = [
     "merged.partial",
     "merged.old",
     "report.md",
+    REFERENCE,
     "report.html",
 ];
 
+/// Log-probabilities of the reference, where no later run could use them.
+pub(crate) const REFERENCE: &str = "reference.bin";
 /// The resolved recipe.
 pub(crate) const RECIPE: &str = "recipe.yaml";
 /// What the run is made of.

@@ -43,7 +43,9 @@ fn all_steps(
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Summary> {
     let begun = Instant::now();
-    compute_reference(run, backend, observer, control)?;
+    if run.state.step < run.total_steps {
+        compute_reference(run, backend, observer, control)?;
+    }
     let mut last_save = Instant::now();
     let mut status = "finished";
     while run.state.step < run.total_steps {
@@ -254,7 +256,7 @@ fn validate(
     if best {
         let mut margins = judged.margins;
         margins.truncate(MOST_MARGINS);
-        if margins.iter().any(|margin| margin.is_nan()) {
+        if margins.iter().any(|margin| !margin.is_finite()) {
             margins.clear();
         }
         run.state.best = Some(Best { step, score: judged.score, margins });

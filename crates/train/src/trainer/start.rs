@@ -22,7 +22,7 @@ use crate::method::{self, Method};
 use crate::models::{Models, PartName, TrainingSetup};
 use crate::moved;
 use crate::recipe::Recipe;
-use crate::run::{EventLog, Occupied, RunFolder};
+use crate::run::{EventLog, Occupied, REFERENCE, RunFolder};
 use crate::schedule::Schedule;
 use crate::{Error, Result};
 
@@ -171,7 +171,7 @@ pub(super) fn prepare(
 fn reference_path(prepared: &Prepared, folder: &RunFolder) -> PathBuf {
     let Prepared { manifest, setup, .. } = prepared;
     let (Some(cache), Some(base)) = (&prepared.cache, manifest["model_hash"].as_str()) else {
-        return folder.path().join("reference.bin");
+        return folder.path().join(REFERENCE);
     };
     let reference = setup.parts.iter().find(|part| part.name == PartName::Reference);
     let adapters = reference.map_or(&[][..], |part| &part.adapters);

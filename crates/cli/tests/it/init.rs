@@ -77,8 +77,8 @@ fn every_method_over_preferences_has_its_keys_in_the_recipe() {
         ("bco", &["  beta: 0.1", "# reference: start"]),
         ("orpo", &["  beta: 0.1"]),
         ("simpo", &["  beta: 2.0", "  # gamma: 1.0", "  # gamma_over_beta:"]),
-        ("cpo", &["  beta: 0.1", "  # nll_weight: 1.0"]),
-        ("reward", &["  center: 0.0", "  # loss:"]),
+        ("cpo", &["  beta: 0.1", "  # nll_weight: 1.0", "  # best_by: loss"]),
+        ("reward", &["  center: 0.0", "  # loss:", "  # best_by: accuracy"]),
     ] {
         let house = House::with_model();
         house.write("pairs.jsonl", &pairs);

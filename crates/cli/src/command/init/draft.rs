@@ -9,7 +9,7 @@ use train::recipe::{fill_by_data, schema};
 
 use super::look::Look;
 use super::method::NOT_TRAINED;
-use super::objective::objective;
+use super::objective::{objective, of_training};
 use crate::context::Context;
 use crate::error::Result;
 use crate::terminal::style::count;
@@ -162,6 +162,7 @@ impl Draft<'_> {
                 "steps between two looks at the validation loss",
             );
         }
+        text += &of_training(self.look.method);
         text += "\nseed: 1\n# output: runs/NAME      without it runs/<recipe>-NNN\n";
         text
     }

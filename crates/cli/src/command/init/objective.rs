@@ -1,4 +1,4 @@
-//! The keys of a method's loss in a new recipe: the first with its default, the others as comments to take up.
+//! The keys of a method in a new recipe: the first of its loss with its default, the others as comments to take up.
 
 use keys::{Document, Key, Settings as _};
 use train::method::Method;
@@ -31,6 +31,16 @@ pub(super) fn objective(method: &Method, document: &Document) -> String {
     text + "\n"
 }
 
+/// The method's own keys of the section `train`, as comments.
+pub(super) fn of_training(method: &Method) -> String {
+    let own = method.keys.iter();
+    let own = own.filter_map(|key| Some((key.name().strip_prefix("train.")?, key)));
+    let comment = |(name, key): (&str, &Key)| {
+        line(2, &format!("# {name}"), key.default_text().unwrap_or_default(), &why(key))
+    };
+    own.map(comment).collect()
+}
+
 /// What a key is, in a few words.
 fn why(key: &Key) -> String {
     let doc = key.doc_text();
@@ -48,11 +58,8 @@ fn why(key: &Key) -> String {
         why += &format!(" (by {by})");
     }
     let words = key.words().join(", ");
-    if words.len() <= LONGEST_DOC { with_words(why, &words) } else { why }
-}
-
-fn with_words(why: String, words: &str) -> String {
-    if words.is_empty() { why } else { format!("{why}: {words}") }
+    let are_told = key.words().iter().all(|word| why.contains(word));
+    if are_told || words.len() > LONGEST_DOC { why } else { format!("{why}: {words}") }
 }
 
 #[cfg(test)]
@@ -66,7 +73,9 @@ mod tests {
         assert_eq!(why(&key("LD-DPO: weight of the tail.")), "LD-DPO: weight of the tail");
         let long = "Several losses and their weights, such as {sigmoid: 0.8, bco_pair: 0.2}, instead of `objective.loss`.";
         assert_eq!(why(&key(long)), "several losses and their weights");
-        let choice = Key::choice("objective.loss", &["a", "b"]).doc("Loss over a pair.");
-        assert_eq!(why(&choice.default_by("rows")), "loss over a pair (by rows): a, b");
+        let choice = Key::choice("objective.loss", &["hinge", "ipo"]).doc("Loss over a pair.");
+        assert_eq!(why(&choice.default_by("rows")), "loss over a pair (by rows): hinge, ipo");
+        let told = Key::choice("objective.loss", &["hinge", "ipo"]).doc("Loss: hinge, or ipo.");
+        assert_eq!(why(&told), "loss: hinge, or ipo");
     }
 }

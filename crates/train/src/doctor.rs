@@ -2,7 +2,7 @@
 //! sample answers.
 //!
 //! Each finding is made once. All that it rests on is kept in checkpoints, so a resumed run finds the same at the same
-//! steps. Bounds are constants here with their units; docs/methods/findings.md says on which runs they were fixed.
+//! steps. Bounds are constants here with their units; docs/methods/findings.md explains each.
 
 use std::collections::BTreeMap;
 

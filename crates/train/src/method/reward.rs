@@ -44,6 +44,7 @@ pub(super) static METHOD: Method = Method {
         "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
         _ => Figure::LOSS,
     },
+    check,
     fill,
     objective: Some(|document| {
         let loss = match document.opt_str("objective.loss") {
@@ -250,6 +251,18 @@ fn of_steps(micro: &MicroOutputs<'_>, plan: &StepPlan) -> Outcome {
     outcome
 }
 
+/// Refuses a weight that would have no effect.
+fn check(document: &Document) -> Result<()> {
+    let is_of_steps = document.opt_str("objective.loss") == Some("steps");
+    if is_of_steps && document.get_f64("objective.center") > 0.0 {
+        let message =
+            "`objective.center` draws the rewards of a pair towards 0, and steps are no pairs";
+        let problem = document.problem("objective.center", message, Some("leave it out".into()));
+        return Err(Error::Recipe(problem.into()));
+    }
+    Ok(())
+}
+
 /// Chooses the loss by what the rows are, and refuses a loss that cannot learn from them.
 fn fill(document: &mut Document, rows: &Sequences) -> Result<()> {
     let (mut judged, mut compared) = (None, None);
@@ -283,7 +296,7 @@ fn fill(document: &mut Document, rows: &Sequences) -> Result<()> {
         ),
         (Some(_), _) => {
             document.fill("objective.loss", "steps", "the rows have judged steps");
-            Ok(())
+            check(document)
         }
         (None, _) => {
             document.fill("objective.loss", "pairwise", "the rows have answers to compare");

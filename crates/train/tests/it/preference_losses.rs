@@ -317,7 +317,11 @@ fn check_case(objective: &dyn Objective, step: &Step, before: &[f64], case: &Val
                     for (token, slope) in prompt.enumerate() {
                         match side {
                             "chosen" => {
-                                check(&what, slope.into(), &case["gradient"]["prompt"][pair][token]);
+                                check(
+                                    &what,
+                                    slope.into(),
+                                    &case["gradient"]["prompt"][pair][token],
+                                );
                             }
                             _ => assert_eq!(slope, 0.0, "{what}: a rejected answer's prompt"),
                         }

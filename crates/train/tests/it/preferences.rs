@@ -320,6 +320,7 @@ fn what_a_method_cannot_take_is_refused() {
         &[whole, "data.train=[rows.jsonl, pairs.jsonl]"],
         "has answers to compare",
     );
+    check_refused(&steps, &[whole, "objective.center=0.1"], "steps are no pairs");
     check_refused(&reward, &["objective.loss=steps"], "the rows have none");
 
     for (overrides, message) in [

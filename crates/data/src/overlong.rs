@@ -1,7 +1,11 @@
 //! What happens to rows that are longer than the model is trained on.
 
+mod cut_prompt;
+
 use crate::finding::Kind;
 use crate::{Error, Findings, Level, Result, RowError, Sequence};
+
+pub use cut_prompt::Beginning;
 
 /// What to do with a row of more than `max_seq_len` tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +15,13 @@ pub enum Overlong {
     Error,
     /// Keep its first `max_seq_len` tokens.
     Truncate,
+    /// Cut the beginning of its prompt, so that its answers stay whole.
+    ///
+    /// Answers to one prompt lose the same tokens, as many as the longest of them has too many. A row whose
+    /// answer alone does not fit is left out and listed, and so is one that has no prompt of its own: a raw
+    /// text, judged steps, and a conversation of several learned turns, as the prompt of a later turn holds the
+    /// answers before it.
+    CutPrompt,
     /// Make several rows of it that fit.
     ///
     /// A conversation is split between turns: give the limit to
@@ -24,11 +35,12 @@ pub enum Overlong {
 
 /// Applies `overlong` to every sequence of more than `max_seq_len` tokens.
 ///
-/// Whatever is cut or left out is counted in `findings`.
+/// Whatever is cut or left out is counted in `findings`. `beginning` says what stands before the learned tokens.
 pub fn limit(
     sequences: Vec<Sequence>,
     max_seq_len: usize,
     overlong: Overlong,
+    beginning: Beginning,
     findings: &mut Findings,
 ) -> Result<Vec<Sequence>> {
     let longest = sequences.iter().map(Sequence::len).max().unwrap_or(0);
@@ -40,7 +52,7 @@ pub fn limit(
         while let Some(next) = rest.next_if(|sequence| sequence.row == row) {
             of_row.push(next);
         }
-        match apply(of_row, max_seq_len, overlong, findings) {
+        match apply(of_row, max_seq_len, overlong, beginning, findings) {
             Ok(sequences) => kept.extend(sequences),
             Err(error) => long.push(error),
         }
@@ -50,7 +62,7 @@ pub fn limit(
     }
     let hint = format!(
         "`data.max_seq_len={longest}` takes them all; \
-         `data.overlong=truncate`, `split` or `skip` cuts, splits or leaves them"
+         `data.overlong=truncate`, `cut_prompt`, `split` or `skip` cuts, splits or leaves them"
     );
     Err(Error::Rows { rows: long, hint: Some(hint) })
 }
@@ -62,6 +74,7 @@ pub fn apply(
     sequences: Vec<Sequence>,
     max_seq_len: usize,
     overlong: Overlong,
+    beginning: Beginning,
     findings: &mut Findings,
 ) -> std::result::Result<Vec<Sequence>, RowError> {
     let Some(long) = sequences.iter().filter(|s| s.len() > max_seq_len).max_by_key(|s| s.len())
@@ -71,13 +84,16 @@ pub fn apply(
     if overlong == Overlong::Error {
         let message = format!("row has {} tokens, more than {max_seq_len}", long.len());
         let hint = format!(
-            "`data.max_seq_len={}` takes it; `data.overlong=truncate`, `split` or `skip` cuts, \
-             splits or leaves such rows",
+            "`data.max_seq_len={}` takes it; `data.overlong=truncate`, `cut_prompt`, `split` or `skip` \
+             cuts, splits or leaves such rows",
             long.len()
         );
         return Err(RowError::new(&long.place, message).with_hint(hint));
     }
     let together = sequences.iter().any(|sequence| sequence.role != sequences[0].role);
+    if overlong == Overlong::CutPrompt && together {
+        return Ok(cut_prompt::cut(sequences, max_seq_len, beginning, findings));
+    }
     let mut kept = Vec::with_capacity(sequences.len());
     for sequence in sequences {
         let before = kept.len();
@@ -86,6 +102,9 @@ pub fn apply(
         } else {
             match overlong {
                 Overlong::Truncate => kept.extend(truncated(sequence, max_seq_len, findings)),
+                Overlong::CutPrompt => {
+                    kept.extend(cut_prompt::cut(vec![sequence], max_seq_len, beginning, findings));
+                }
                 Overlong::Split if !together => {
                     kept.extend(windows(sequence, max_seq_len, findings));
                 }
@@ -151,6 +170,25 @@ const NOTHING_LEFT: Kind = Kind {
     message: "rows whose prompt alone fills `max_seq_len` are left out",
     hint: "raise `data.max_seq_len` to train on them",
 };
+const PROMPT_CUT: Kind = Kind {
+    id: "overlong-prompt-cut",
+    level: Level::Warning,
+    message: "prompts of rows of more than `max_seq_len` tokens lose their beginning; the answers stay whole",
+    hint: "raise `data.max_seq_len` to keep the prompts whole",
+};
+const LONG_ANSWER: Kind = Kind {
+    id: "overlong-answer-too-long",
+    level: Level::Warning,
+    message: "rows whose answer does not fit into `max_seq_len` behind a token of the prompt are left out",
+    hint: "raise `data.max_seq_len` to train on them",
+};
+const NO_PROMPT: Kind = Kind {
+    id: "overlong-no-prompt",
+    level: Level::Warning,
+    message: "rows of more than `max_seq_len` tokens without a prompt of their own (raw texts, judged steps, \
+              several learned turns) are left out",
+    hint: "raise `data.max_seq_len`, or cut texts and conversations into parts with `data.overlong=split`",
+};
 const SPLIT_TEXT: Kind = Kind {
     id: "overlong-split-text",
     level: Level::Note,
@@ -175,6 +213,8 @@ mod tests {
     use super::*;
     use crate::Place;
 
+    const PROMPT: Beginning = Beginning { is_prompt: true, bos: None };
+
     fn sequence(prompt: usize, answer: usize) -> Sequence {
         let file = std::path::Path::new("a.jsonl").into();
         let len = prompt + answer;
@@ -194,7 +234,7 @@ mod tests {
         let rows = [sequence(2, 2), sequence(4, 4), sequence(7, 2), sequence(3, 3)];
         let rows = rows.into_iter().zip(0..).map(|(sequence, row)| Sequence { row, ..sequence });
         let rows = rows.collect();
-        let kept = limit(rows, 6, overlong, &mut findings).unwrap();
+        let kept = limit(rows, 6, overlong, PROMPT, &mut findings).unwrap();
         assert_eq!(kept.iter().map(Sequence::len).collect::<Vec<_>>(), expected);
         assert_eq!(findings.iter().map(|finding| finding.id.as_ref()).collect::<Vec<_>>(), ids);
     }
@@ -203,6 +243,7 @@ mod tests {
     fn what_is_cut_or_left_out_is_counted() {
         check(Overlong::Skip, &[4, 6], &["overlong-skipped"]);
         check(Overlong::Truncate, &[4, 6, 6], &["overlong-truncated", "overlong-nothing-left"]);
+        check(Overlong::CutPrompt, &[4, 6, 6, 6], &["overlong-prompt-cut"]);
     }
 
     /// Whether a text of so many tokens is learned as before: each token but the first once, in order.
@@ -210,7 +251,8 @@ mod tests {
     fn check_windows(len: u32, max: usize, lengths: &[usize]) {
         let mut text = sequence(1, len as usize - 1);
         text.tokens = (0..len).collect();
-        let windows = apply(vec![text], max, Overlong::Split, &mut Findings::default()).unwrap();
+        let windows =
+            apply(vec![text], max, Overlong::Split, PROMPT, &mut Findings::default()).unwrap();
         assert_eq!(windows.iter().map(Sequence::len).collect::<Vec<_>>(), lengths);
         let learned = |window: &Sequence| {
             let pairs = window.tokens.clone().into_iter().zip(window.weights.clone());
@@ -232,12 +274,16 @@ mod tests {
 
     #[test]
     fn pairs_stand_or_fall_together() {
-        for (overlong, expected) in
-            [(Overlong::Skip, 0), (Overlong::Split, 0), (Overlong::Truncate, 2)]
-        {
+        for (overlong, expected) in [
+            (Overlong::Skip, 0),
+            (Overlong::Split, 0),
+            (Overlong::Truncate, 2),
+            (Overlong::CutPrompt, 0),
+        ] {
             let rejected = Sequence { role: 1, ..sequence(4, 4) };
             let mut findings = Findings::default();
-            let kept = apply(vec![sequence(2, 2), rejected], 6, overlong, &mut findings).unwrap();
+            let kept = apply(vec![sequence(2, 2), rejected], 6, overlong, PROMPT, &mut findings);
+            let kept = kept.unwrap();
             assert_eq!((kept.len(), findings.iter().count()), (expected, 1));
         }
     }
@@ -246,7 +292,7 @@ mod tests {
     fn an_error_names_rows_and_lengths() {
         let second = Sequence { row: 1, ..sequence(7, 2) };
         let rows = vec![sequence(2, 2), sequence(4, 4), second];
-        let error = limit(rows, 6, Overlong::Error, &mut Findings::default()).unwrap_err();
+        let error = limit(rows, 6, Overlong::Error, PROMPT, &mut Findings::default()).unwrap_err();
         let expected = "a.jsonl:8: row has 8 tokens, more than 6\n\
                         a.jsonl:9: row has 9 tokens, more than 6";
         assert_eq!(error.to_string(), expected);

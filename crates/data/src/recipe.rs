@@ -121,9 +121,9 @@ pub const KEYS: &[Key] = &[
         .default("auto")
         .unit("tokens")
         .doc("Maximum length of a row. auto is the length of the longest row."),
-    Key::choice("data.overlong", &["error", "truncate", "split", "skip"])
+    Key::choice("data.overlong", &["error", "truncate", "cut_prompt", "split", "skip"])
         .default("error")
-        .doc("What to do with rows longer than `data.max_seq_len`. split cuts dialogues between turns and texts into windows."),
+        .doc("What to do with rows longer than `data.max_seq_len`. truncate keeps their beginning. cut_prompt cuts the beginning of the prompt, the same for all answers to it, and leaves out rows whose answer does not fit or that have several learned turns. split cuts dialogues between turns and texts into windows."),
     Key::choice("data.on_error", &["stop", "skip"])
         .default("stop")
         .doc("What to do with unusable rows: stop lists them all and trains nothing; skip leaves them out and lists them."),
@@ -147,6 +147,7 @@ pub fn config(
     let (train, test) = (list("data.train")?, list("data.test")?);
     let overlong = match document.get_str("data.overlong") {
         "truncate" => Overlong::Truncate,
+        "cut_prompt" => Overlong::CutPrompt,
         "split" => Overlong::Split,
         "skip" => Overlong::Skip,
         _ => Overlong::Error,
@@ -356,6 +357,8 @@ mod tests {
         // Validation rows are read as the first training file is.
         let reading = Reading { key: "data.validation".into(), ..first.reading.clone() };
         let source = Source { reading, ..Source::of_path("/r/c.json") };
+        let cut = read("data: {train: a.json, overlong: cut_prompt}").unwrap();
+        assert_eq!(cut.overlong, Overlong::CutPrompt);
         assert_eq!(config.validation, Validation::Sources(vec![source]));
     }
 

@@ -129,6 +129,11 @@ impl Supervisor {
         Ok(dialogue.messages)
     }
 
+    /// The token with which the tokenizer begins a sequence, if it has one.
+    pub(crate) fn bos(&self) -> Option<u32> {
+        self.tokenizer.bos()
+    }
+
     /// The same with other options.
     pub fn with(self, options: SupervisionOptions) -> Self {
         Supervisor { options, ..self }

@@ -11,7 +11,7 @@ use super::{Config, Source, Validation, key};
 use crate::audit::preferences::{self, Pair};
 use crate::audit::{AuditText, quality};
 use crate::context::{self, Context};
-use crate::overlong;
+use crate::overlong::{self, Beginning, Overlong};
 use crate::random::{key as hash, purpose};
 use crate::record::{self, Conversation, Reader, Reading, Record};
 use crate::source::{self, Row, Trouble};
@@ -313,7 +313,13 @@ impl Maker<'_> {
         }
         let sequences = self.supervisor.sequences(index as u64, &record, findings)?;
         let sequences = match self.config.max_seq_len {
-            Some(most) => overlong::apply(sequences, most, self.config.overlong, findings)?,
+            Some(most) => {
+                let beginning = Beginning {
+                    is_prompt: !matches!(record, Record::Text(_) | Record::Stepwise(_)),
+                    bos: self.supervisor.bos(),
+                };
+                overlong::apply(sequences, most, self.config.overlong, beginning, findings)?
+            }
             None => sequences,
         };
         Ok(MadeRow { text, side: record.side(), sequences })
@@ -439,6 +445,13 @@ fn unusable(error: RowError) -> LeftOut {
 fn too_long(place: &Place, config: &Config) -> LeftOut {
     let most = config.max_seq_len.unwrap_or(0);
     let message = format!("row has more than {most} tokens");
-    let hint = "raise `data.max_seq_len` to train on it".to_owned();
+    let hint = match config.overlong {
+        Overlong::CutPrompt => {
+            "its answer alone does not fit, or it has no prompt that can be cut; raise `data.max_seq_len` \
+             to train on it"
+        }
+        _ => "raise `data.max_seq_len` to train on it",
+    };
+    let hint = hint.to_owned();
     LeftOut { line: place.line, element: place.element, message, hint: Some(hint), is_bad: false }
 }

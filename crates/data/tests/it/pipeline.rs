@@ -163,3 +163,40 @@ fn a_split_needs_two_rows_and_a_share() {
     let error = prepare(&with(1.5), &supervisor(CHATML)).unwrap_err();
     assert_eq!(error.to_string(), "`data.validation.fraction`: 1.5 is not a share of the rows");
 }
+
+#[test]
+fn prompts_of_long_pairs_are_cut_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let row = |prompt: usize, chosen: &str, rejected: &str| {
+        let prompt = "abcdefghij".repeat(prompt);
+        format!(
+            "{{\"prompt\": \"{prompt}\", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}\n"
+        )
+    };
+    let long = "y".repeat(90);
+    let text =
+        [row(1, "yes", "no"), row(20, "yes, of course", "no"), row(1, "yes", &long)].concat();
+    std::fs::write(&path, text).unwrap();
+    let with = |overlong| {
+        let wanted = data::Wanted::Preferences;
+        Config { wanted, max_seq_len: Some(80), overlong, ..config(&path) }
+    };
+    let whole = Config { max_seq_len: None, ..with(Overlong::Error) };
+    let whole = prepare(&whole, &supervisor(CHATML)).unwrap().train.get_all(2..4).unwrap();
+    let cut = prepare(&with(Overlong::CutPrompt), &supervisor(CHATML)).unwrap();
+    let rows = cut.train.get_all(0..cut.train.len()).unwrap();
+    assert_eq!(rows.len(), 4);
+    let beginning = whole[0].len() - 80;
+    for (cut, whole) in rows[2..].iter().zip(&whole) {
+        assert_eq!(
+            (&cut.tokens[..], &cut.weights[..]),
+            (&whole.tokens[beginning..], &whole.weights[beginning..])
+        );
+    }
+    let left_out: Vec<_> = cut.left_out.iter().map(|row| row.place.line).collect();
+    assert_eq!(left_out, [3]);
+    for id in ["overlong-prompt-cut", "overlong-answer-too-long"] {
+        assert_eq!(cut.findings.get(id).unwrap().count, 1, "{id}");
+    }
+}

@@ -95,6 +95,7 @@ pub(super) fn beyond_the_model(config: &Config, sequences: &Sequences) -> Result
     sequences.each(|outline| longer += usize::from(outline.tokens > most))?;
     let longest = sequences.get(index)?;
     let message = format!("the row has {} tokens, the model was made for {most}", longest.len());
-    let hint = "set `data.max_seq_len` and `data.overlong: split`, `truncate` or `skip`";
+    let hint =
+        "set `data.max_seq_len` and `data.overlong: split`, `truncate`, `cut_prompt` or `skip`";
     Ok(Some(finding(longest.place, longer, message, hint)))
 }

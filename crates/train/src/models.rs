@@ -15,7 +15,7 @@ use crate::Result;
 use crate::engine::Engine;
 
 pub(crate) use reference::REFERENCE_KEYS;
-pub use reference::{Reference, ReferenceFrom};
+pub use reference::{Reference, ReferenceFrom, has_reference};
 pub(crate) use setup::same;
 pub use setup::{PartSetup, TrainingSetup};
 

@@ -4,6 +4,8 @@ mod clock;
 mod generation;
 mod kernels;
 mod machine;
+mod made_up;
+mod passes;
 mod row;
 mod subject;
 mod training;
@@ -11,6 +13,7 @@ mod training;
 use clap::{Args, ValueEnum};
 use compute::Precision;
 use serde_json::json;
+use train::method::{METHODS, Method};
 
 use crate::context::Context;
 use crate::error::{Failure, Result};
@@ -26,8 +29,10 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith bench --shape llama-3.1-8b --quantization nf4 --rank 64 --optimizer adamw8bit \\
       --only train --sequences 1 --tokens 512
   tunesmith bench --only train --profile
+  tunesmith bench --only train --method dpo --tokens 512 --shared 256 --profile
 
-The share of the peak is useful floating point operations (what backward computes again is not
+A method that learns from pairs is measured over made-up pairs, whose answers share `--shared` tokens
+of a prompt; one that learns from judged answers over as many answers. The share of the peak is useful floating point operations (what backward computes again is not
 counted) over what the machine's own kernel reaches in its first-level cache; decoding is
 compared with the bandwidth at which the machine reads memory. Close other programs first.";
 
@@ -50,9 +55,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TYPE", default_value = "none")]
     quantization: Kept,
 
-    /// What is trained: an adapter over the model, or the model itself
-    #[arg(long, value_name = "METHOD", default_value = "lora")]
-    method: Method,
+    /// The method of training
+    #[arg(long, value_name = "METHOD", default_value = "sft", value_parser = method())]
+    method: String,
+
+    /// What is trained: an adapter over the model, or with none the model itself
+    #[arg(long, value_name = "TYPE", default_value = "lora")]
+    adapter: Adapter,
 
     /// Rank of the adapter, on all linear layers
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -63,20 +72,22 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optimizer: OptimizerName,
 
-    /// Tokens of a row, or of the prompt [default: 256 and 512]
+    /// Tokens of a row or of an answer with its prompt in training, and of the prompt that is answered
+    /// [default: 256 and 512]
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     tokens: Option<u32>,
 
-    /// Rows of a step, prompts answered at a time; several are measured one after another
+    /// Rows or pairs of a step, prompts answered at a time; several are measured one after another
     /// [default: 8 for training, 1,16 for answering]
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
     sequences: Vec<u16>,
 
-    /// How many tokens all rows of a step (they are not learned) and all prompts begin with
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    shared: u32,
+    /// How many tokens all rows of a step (they are not learned) and all prompts begin with; of pairs and
+    /// judged answers, tokens of each prompt [default: 0, of pairs and judged answers half of `--tokens`]
+    #[arg(long, value_name = "N")]
+    shared: Option<u32>,
 
     /// Compute a shared beginning for every row
     #[arg(long)]
@@ -135,11 +146,18 @@ impl Part {
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Method {
+enum Adapter {
     /// LoRA on all linear layers.
     Lora,
     /// The whole model.
-    Full,
+    None,
+}
+
+/// Methods that can be measured; `pretrain` is `sft` over rows of which all is learned.
+fn method() -> clap::builder::PossibleValuesParser {
+    let measured = |method: &&&Method| method.trains() && method.name != "pretrain";
+    let names = METHODS.iter().filter(measured).map(|method| method.name);
+    clap::builder::PossibleValuesParser::new(names.collect::<Vec<_>>())
 }
 
 /// Optimizers whose cost differs.
@@ -172,19 +190,42 @@ impl Arguments {
         self.tokens.map_or(default, |tokens| tokens as usize)
     }
 
+    fn method(&self) -> &'static Method {
+        train::method::named(&self.method).expect("only known names are parsed")
+    }
+
+    /// Tokens that the rows of a step, or the answers to a prompt, begin with.
+    fn shared_in_training(&self) -> usize {
+        let answers = self.method().records.compares_answers();
+        let usual = if answers { self.tokens_or(256) / 2 } else { 0 };
+        self.shared.map_or(usual, |shared| shared as usize)
+    }
+
+    /// Tokens that the prompts to be answered begin with.
+    fn shared_in_prompts(&self) -> usize {
+        self.shared.map_or(0, |shared| shared as usize)
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |message: &str, hint: &str| {
             Err(Failure::wrong("arguments", message.to_owned()).hint(hint))
         };
-        if self.method == Method::Full && self.quantization != Kept::None {
-            let hint = "leave `--quantization` out, or train an adapter: `--method lora`";
+        if self.adapter == Adapter::None && self.quantization != Kept::None {
+            let hint = "leave `--quantization` out, or train an adapter: `--adapter lora`";
             return wrong("a quantised model cannot be trained itself", hint);
         }
-        if self.measures(Part::Train) && self.shared as usize >= self.tokens_or(256) {
+        let method = self.method();
+        let needs_adapter = method.has_scalar_head || train::models::has_reference(method);
+        if self.adapter == Adapter::None && needs_adapter {
+            let message = format!("method `{}` trains an adapter only", method.name);
+            return wrong(&message, "leave `--adapter` out");
+        }
+        if self.measures(Part::Train) && self.shared_in_training() >= self.tokens_or(256) {
             let hint = "`--tokens` counts a row with its shared beginning";
             return wrong("`--shared` leaves nothing of a row", hint);
         }
-        if self.measures(Part::Decode) && self.shared > 0 && self.shared >= self.prompt_tokens {
+        let shared = self.shared_in_prompts();
+        if self.measures(Part::Decode) && shared > 0 && shared >= self.prompt_tokens as usize {
             let hint = "`--prompt-tokens` counts a prompt with its shared beginning";
             return wrong("`--shared` leaves nothing of a prompt", hint);
         }

@@ -49,6 +49,39 @@ fn a_shared_beginning_is_computed_once() {
 }
 
 #[test]
+fn every_method_has_a_step() {
+    for (method, called, sequences, has_reference) in [
+        ("sft", "rows", 1, false),
+        ("dpo", "pairs", 2, true),
+        ("kto", "answers", 1, true),
+        ("bco", "answers", 1, true),
+        ("orpo", "pairs", 2, false),
+        ("simpo", "pairs", 2, false),
+        ("cpo", "pairs", 2, false),
+        ("reward", "pairs", 2, false),
+    ] {
+        let step = ["--only", "train", "--sequences", "4", "--method", method, "--profile"];
+        let result = bench("12", &step);
+        let row = &result["rows"][0];
+        let seconds = row["seconds"].as_f64().unwrap();
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{method} {key}"));
+        assert!((number(&format!("{called}_per_s")) * seconds - 4.0).abs() < 1e-6, "{row}");
+        let tokens = f64::from(4 * sequences * 12);
+        assert!((number("tokens_per_s") * seconds - tokens).abs() < 1e-6, "{row}");
+        assert_eq!((row["method"].as_str(), number("loss").is_finite()), (Some(method), true));
+        let passes = rows_of(&result, "train");
+        let passes: Vec<_> = passes.iter().filter_map(|row| row["pass"].as_str()).collect();
+        let reference: &[&str] = if has_reference { &["reference forward"] } else { &[] };
+        let expected = [&["policy forward"][..], reference, &["backward", "head", "update"]];
+        assert_eq!(passes, expected.concat(), "{method}");
+    }
+    // A fresh adapter changes nothing, and the steps that are measured little.
+    let loss = |result: serde_json::Value| result["rows"][0]["loss"].as_f64().unwrap();
+    let dpo = loss(bench("12", &["--only", "train", "--sequences", "2", "--method", "dpo"]));
+    assert!((dpo - std::f64::consts::LN_2).abs() < 1e-2, "{dpo}");
+}
+
+#[test]
 fn a_shape_needs_no_model() {
     let house = House::new();
     let shape = ["bench", "--shape", "smollm2-135m", "--seconds", "0.001"];
@@ -64,8 +97,10 @@ fn a_shape_needs_no_model() {
 #[test]
 fn what_cannot_be_measured_is_refused_first() {
     let house = House::with_model();
-    let cases: [(&[&str], &str); 5] = [
-        (&["--method", "full", "--quantization", "nf4"], "cannot be trained itself"),
+    let cases: [(&[&str], &str); 7] = [
+        (&["--adapter", "none", "--quantization", "nf4"], "cannot be trained itself"),
+        (&["--adapter", "none", "--method", "dpo"], "method `dpo` trains an adapter only"),
+        (&["--adapter", "none", "--method", "reward"], "method `reward` trains an adapter only"),
         (&["--tokens", "8", "--shared", "8"], "leaves nothing of a row"),
         (&["--shared", "48"], "leaves nothing of a prompt"),
         (&["--quantization", "q4_1"], "keeps the blocks that its file has"),

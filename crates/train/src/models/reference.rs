@@ -7,6 +7,7 @@ use keys::{Document, Key, Resume, Settings as _};
 use model::adapter::LoadedAdapter;
 
 use super::{PartName, PartSetup, TrainingSetup};
+use crate::method::Method;
 use crate::{Error, Result};
 
 /// Methods that compare the policy with a reference.
@@ -26,6 +27,11 @@ pub(crate) const REFERENCE_KEYS: &[Key] = &[
         .on_resume(Resume::Free)
         .doc("When the log-probabilities of the reference are computed: live in every step, or cached once before the first step and kept for later runs. Both give the same bits. auto caches if the rows are passed over more than once."),
 ];
+
+/// Whether a method compares the policy with a reference.
+pub fn has_reference(method: &Method) -> bool {
+    WITH_REFERENCE.contains(&method.name)
+}
 
 /// What the reference is made of.
 #[derive(Clone, Debug)]

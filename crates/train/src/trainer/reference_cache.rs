@@ -110,17 +110,8 @@ impl ReferenceCache {
             sequence.row = row;
         }
         let plan = StepPlan::new(&Unit::of_sequences(sequences), packing);
-        let mut values = vec![Vec::new(); hashes.len()];
-        for (micro, outputs) in plan.micros.iter().zip(engine.logprobs(&plan, PartName::Reference)?)
-        {
-            for (target, logprob) in micro.batch.targets.iter().zip(outputs) {
-                let of_row = &mut values[target.sequence as usize];
-                let place = target.place as usize;
-                of_row.resize(of_row.len().max(place + 1), 0.0);
-                of_row[place] = logprob;
-            }
-        }
-        self.by_row.extend(hashes.into_iter().zip(values.into_iter().map(Arc::from)));
+        let values = reference_logprobs(&plan, engine)?;
+        self.by_row.extend(hashes.into_iter().zip(values));
         Ok(())
     }
 
@@ -137,6 +128,24 @@ impl ReferenceCache {
         }
         write_atomic(&self.path, &bytes)
     }
+}
+
+/// Log-probabilities under the reference, for [`StepPlan::reference`].
+pub(super) fn reference_logprobs(
+    plan: &StepPlan,
+    engine: &mut Engine<'_>,
+) -> Result<Vec<Arc<[f32]>>> {
+    let mut values = vec![Vec::new(); plan.sequences.len()];
+    let logprobs = engine.logprobs(plan, PartName::Reference)?;
+    for (micro, outputs) in plan.micros.iter().zip(logprobs) {
+        for (target, logprob) in micro.batch.targets.iter().zip(outputs) {
+            let of_row: &mut Vec<f32> = &mut values[target.sequence as usize];
+            let place = target.place as usize;
+            of_row.resize(of_row.len().max(place + 1), 0.0);
+            of_row[place] = logprob;
+        }
+    }
+    Ok(values.into_iter().map(Arc::from).collect())
 }
 
 /// Where the log-probabilities of a reference lie: `identity` is all that decides about them, but for the rows.

@@ -1,24 +1,31 @@
 //! A training step over rows that nobody prepared, to be measured: what a run does in a step, without its folder.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use compute::{Backend, MemoryLimits, Optimizer, Quantization};
 use data::{Sequence, Unit};
+use keys::Surroundings;
 use model::adapter::{LoadedAdapter, LoraKind};
-use model::{Base, LoraConfig, Selection};
+use model::{Base, LoraConfig, ScalarHead, Selection};
 
 use super::course::packing;
 use super::memory_estimate::MemoryEstimate;
 use super::plan::{self, Memory};
-use crate::method::Sft;
-use crate::models::{Models, TrainingSetup};
+use super::reference_cache::reference_logprobs;
+use crate::method::Method;
+use crate::models::{Models, PartName, PartSetup, TrainingSetup, has_reference};
+use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
+use crate::recipe::schema;
 use crate::step::StepPlan;
 use crate::{Error, Result};
 
 /// What is trained in a trial, and how.
 #[derive(Clone, Debug)]
 pub struct TrialConfig {
+    /// What is learned by, with the keys that it takes unless told otherwise.
+    pub method: &'static Method,
     /// Rank of LoRA on all linear layers; without it the model itself is trained.
     pub rank: Option<usize>,
     /// How frozen linear layers are made smaller.
@@ -38,6 +45,9 @@ pub struct TrialConfig {
 /// A model in training on a device, and the rows of its step.
 pub struct Trial {
     models: Models,
+    objective: Box<dyn Objective>,
+    /// The step with the log-probabilities of the reference in it; see [`Trial::know_reference`].
+    known: Option<StepPlan>,
     optimizer: OptimizerConfig,
     recompute: bool,
     steps: u64,
@@ -60,7 +70,7 @@ impl Trial {
         config: &TrialConfig,
         rows: &[Sequence],
     ) -> Result<Self> {
-        let mut setup = setup(base, config);
+        let mut setup = setup(base, config)?;
         let optimizer = OptimizerConfig {
             matrices: config.optimizer,
             others: config.optimizer,
@@ -68,10 +78,17 @@ impl Trial {
             embedding_ratio: 1.0,
             loraplus_ratio: 1.0,
         };
-        let packing =
-            packing(&base.config, &Sft, config.micro_batch_tokens, config.shares_prefixes);
-        let plan = StepPlan::new(&Unit::of_sequences(rows.to_vec()), &packing);
-        let counted = MemoryEstimate::new(base, &setup, &optimizer, Box::new(Sft), &*backend)?;
+        let objective = usual_objective(config.method);
+        let (tokens, shares) = (config.micro_batch_tokens, config.shares_prefixes);
+        let packing = packing(&base.config, &*objective, tokens, shares);
+        let units = Unit::of_sequences(rows.to_vec());
+        let auxiliary = objective.auxiliary(&units);
+        let auxiliary =
+            (!auxiliary.is_empty()).then(|| Box::new(StepPlan::new(&auxiliary, &packing)));
+        let carried = objective.initially_carried();
+        let plan = StepPlan { auxiliary, carried, ..StepPlan::new(&units, &packing) };
+        let counted = usual_objective(config.method);
+        let counted = MemoryEstimate::new(base, &setup, &optimizer, counted, &*backend)?;
         let used = counted.most(&plan, config.recompute)?;
         let flops = counted.work(&plan)?;
         let parameters = counted.parameters();
@@ -86,15 +103,76 @@ impl Trial {
         setup.forget_values();
         backend.reserve(used.stack)?;
         let recompute = config.recompute;
-        Ok(Trial { models, optimizer, recompute, steps: 0, plan, memory, flops, parameters })
+        Ok(Trial {
+            models,
+            objective,
+            known: None,
+            optimizer,
+            recompute,
+            steps: 0,
+            plan,
+            memory,
+            flops,
+            parameters,
+        })
+    }
+
+    /// Whether the loss compares with a reference.
+    pub fn has_reference(&self) -> bool {
+        self.models.parts.iter().any(|part| part.name == PartName::Reference)
+    }
+
+    /// Computes the log-probabilities of the reference, for [`Trial::step_with_known_reference`] and
+    /// [`Trial::forward`].
+    pub fn know_reference(&mut self, backend: &mut dyn Backend) -> Result<()> {
+        let mut known = self.plan.clone();
+        if self.has_reference() {
+            let mut engine = self.models.engine(backend, self.recompute);
+            if let Some(auxiliary) = &mut known.auxiliary {
+                auxiliary.reference = Some(reference_logprobs(auxiliary, &mut engine)?);
+            }
+            known.reference = Some(reference_logprobs(&known, &mut engine)?);
+        }
+        self.known = Some(known);
+        Ok(())
     }
 
     /// One step: gradient, norm, update. Returns the loss.
     pub fn step(&mut self, backend: &mut dyn Backend) -> Result<f64> {
+        let plan = std::mem::take(&mut self.plan);
+        let loss = self.step_over(&plan, backend);
+        self.plan = plan;
+        loss
+    }
+
+    /// The same without passes of the reference.
+    ///
+    /// # Panics
+    /// Before [`Trial::know_reference`].
+    pub fn step_with_known_reference(&mut self, backend: &mut dyn Backend) -> Result<f64> {
+        let plan = self.known.take().expect("the reference was computed");
+        let loss = self.step_over(&plan, backend);
+        self.known = Some(plan);
+        loss
+    }
+
+    /// The loss alone: forward passes of the policy without gradient, and none of the reference.
+    ///
+    /// # Panics
+    /// Before [`Trial::know_reference`].
+    pub fn forward(&mut self, backend: &mut dyn Backend) -> Result<f64> {
+        let plan = self.known.as_ref().expect("the reference was computed");
+        let mut engine = self.models.engine(&mut *backend, self.recompute);
+        let outcome = engine.evaluate(plan, &*self.objective)?;
+        backend.sync()?;
+        Ok(outcome.loss)
+    }
+
+    fn step_over(&mut self, plan: &StepPlan, backend: &mut dyn Backend) -> Result<f64> {
         let trained = self.models.trained();
         let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
         let mut engine = self.models.engine(&mut *backend, self.recompute);
-        let outcome = engine.accumulate(&self.plan, &Sft, None)?;
+        let outcome = engine.accumulate(plan, &*self.objective, None)?;
         engine.gradient_norm(&parameters)?;
         self.steps += 1;
         // Small enough that a measurement of any length ends where it began.
@@ -105,7 +183,15 @@ impl Trial {
     }
 }
 
-fn setup(base: &Base, config: &TrialConfig) -> TrainingSetup {
+/// The loss of a method with the keys that it takes unless told otherwise.
+fn usual_objective(method: &Method) -> Box<dyn Objective> {
+    let around = Surroundings { current_dir: Path::new("."), home: None, variable: &|_| None };
+    let recipe = format!("model: trial\nmethod: {}\ndata: {{train: rows}}\n", method.name);
+    let document = schema().parse(&recipe, Path::new("trial"), &[], &around);
+    method.objective(&document.expect("a recipe needs no more than this"))
+}
+
+fn setup(base: &Base, config: &TrialConfig) -> Result<TrainingSetup> {
     let shape = &base.config;
     let kind = config.optimizer.kind();
     let optimizers = model::Optimizers { matrices: kind, others: kind };
@@ -119,5 +205,27 @@ fn setup(base: &Base, config: &TrialConfig) -> TrainingSetup {
     } else {
         setup.tensors = Some(Selection::All);
     }
-    setup
+    if config.method.has_scalar_head {
+        setup.policy_mut().head = Some(ScalarHead::initial_values(base, 1)?);
+    }
+    if has_reference(config.method) {
+        // What the policy begins as is the base: the adapter is fresh.
+        setup.parts.push(PartSetup::of_base(PartName::Reference));
+    }
+    Ok(setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::METHODS;
+
+    #[test]
+    fn methods_with_a_reference_ask_for_its_passes() {
+        for method in METHODS.into_iter().filter(|method| method.trains()) {
+            let objective = usual_objective(method);
+            let asks = objective.extra_passes().iter().any(|p| p.part == PartName::Reference);
+            assert_eq!(asks, has_reference(method), "{}", method.name);
+        }
+    }
 }

@@ -30,6 +30,19 @@ fn rows(count: usize) -> Vec<Sequence> {
     (0..count).map(row).collect()
 }
 
+fn config(method: &str) -> TrialConfig {
+    TrialConfig {
+        method: train::method::named(method).unwrap(),
+        rank: Some(4),
+        quantization: None,
+        optimizer: Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 },
+        micro_batch_tokens: 64,
+        recompute: false,
+        shares_prefixes: true,
+        memory_limit: usize::MAX,
+    }
+}
+
 /// Loss of the first step, and its work.
 fn step(config: &TrialConfig, count: usize) -> (f64, u64) {
     let dir = tempfile::tempdir().unwrap();
@@ -46,15 +59,7 @@ fn step(config: &TrialConfig, count: usize) -> (f64, u64) {
 
 #[test]
 fn work_counts_what_is_useful() {
-    let lora = TrialConfig {
-        rank: Some(4),
-        quantization: None,
-        optimizer: Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 },
-        micro_batch_tokens: 64,
-        recompute: false,
-        shares_prefixes: true,
-        memory_limit: usize::MAX,
-    };
+    let lora = config("sft");
     let (loss, work) = step(&lora, 2);
     assert!(loss.is_finite() && loss > 1.0, "{loss}");
     // Computing again is not useful, and changes no bit.
@@ -64,4 +69,33 @@ fn work_counts_what_is_useful() {
     // The gradients of all weights come on top, those of the adapter's go.
     let whole = TrialConfig { rank: None, ..lora };
     assert!(step(&whole, 2).1 > work);
+}
+
+#[test]
+fn a_step_with_a_known_reference_is_the_live_one() {
+    for (method, pairs) in [("dpo", true), ("kto", false), ("reward", true)] {
+        let rows = rows(4).into_iter().map(|sequence| {
+            let index = sequence.row;
+            let row = if pairs { index / 2 } else { index };
+            Sequence { row, role: (index % 2) as u8, ..sequence }
+        });
+        let rows: Vec<_> = rows.collect();
+        let dir = tempfile::tempdir().unwrap();
+        let base = base(dir.path());
+        let config_cpu = CpuConfig { threads: 2, isa: None, precision: Precision::F32 };
+        let mut cpu = Cpu::new(config_cpu).unwrap();
+        let mut new = || {
+            let mut trial = Trial::new(&base, &mut cpu, &config(method), &rows).unwrap();
+            trial.know_reference(&mut cpu).unwrap();
+            let forward = trial.forward(&mut cpu).unwrap();
+            (trial, forward)
+        };
+        let ((mut live, forward), (mut known, _)) = (new(), new());
+        assert_eq!(live.has_reference(), method != "reward");
+        for step in 0..3 {
+            let loss = live.step(&mut cpu).unwrap();
+            assert_eq!(known.step_with_known_reference(&mut cpu).unwrap(), loss, "{method} {step}");
+            assert!(step > 0 || loss == forward, "{method}: {loss} {forward}");
+        }
+    }
 }

@@ -46,12 +46,7 @@ pub(super) fn profile(
     backend: &mut dyn Backend,
     work: impl FnOnce(&mut dyn Backend) -> crate::error::Result<()>,
 ) -> crate::error::Result<Vec<Row>> {
-    let mut clocked = Clocked { backend, seconds: BTreeMap::new() };
-    let start = Instant::now();
-    work(&mut clocked)?;
-    let total = start.elapsed().as_secs_f64();
-    let mut operations: Vec<_> = clocked.seconds.into_iter().collect();
-    operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (total, mut operations) = operations(backend, work)?;
     let rest = total - operations.iter().map(|(_, seconds)| seconds).sum::<f64>();
     operations.push(("between operations", rest));
     let row = |(name, seconds): (&str, f64)| {
@@ -59,6 +54,20 @@ pub(super) fn profile(
         Row { name, seconds, ..Row::default() }
     };
     Ok(operations.into_iter().map(row).collect())
+}
+
+/// Runs `work` once: its seconds in all, and those of every kind of operation, the longest first.
+pub(super) fn operations(
+    backend: &mut dyn Backend,
+    work: impl FnOnce(&mut dyn Backend) -> crate::error::Result<()>,
+) -> crate::error::Result<(f64, Vec<(&'static str, f64)>)> {
+    let mut clocked = Clocked { backend, seconds: BTreeMap::new() };
+    let start = Instant::now();
+    work(&mut clocked)?;
+    let total = start.elapsed().as_secs_f64();
+    let mut operations: Vec<_> = clocked.seconds.into_iter().collect();
+    operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok((total, operations))
 }
 
 /// A backend that writes down how long every kind of operation takes.

@@ -42,7 +42,7 @@ pub(super) fn answers(
     context: &Context,
 ) -> Result<Vec<Row>> {
     let (prompt, new) = (arguments.prompt_tokens as usize, arguments.new_tokens as usize);
-    let lengths = Lengths { shared: arguments.shared as usize, prompt, new };
+    let lengths = Lengths { shared: arguments.shared_in_prompts(), prompt, new };
     let all = arguments.sequences_or(&[1, 16]);
     let mut model = Loaded::new(arguments, subject, context, (&all, lengths))?;
     let config = &subject.base.config;

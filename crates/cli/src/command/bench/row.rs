@@ -18,6 +18,8 @@ pub(super) struct Row {
     pub(super) seconds: f64,
     /// Tokens in that time, where there are tokens.
     pub(super) tokens: Option<f64>,
+    /// Rows, answers or pairs in that time, and what they are called.
+    pub(super) rows: Option<(f64, &'static str)>,
     /// Useful floating point operations in that time.
     pub(super) work: Option<f64>,
     /// Bytes of weights and cache that have to be read in that time.
@@ -52,6 +54,10 @@ impl Row {
             "read_share": self.read_share(machine),
             "peak_host_bytes": self.peak_host_bytes,
         });
+        if let Some((rows, called)) = self.rows {
+            json["rows_per_s"] = json!(rows / self.seconds);
+            json[format!("{called}_per_s")] = json!(rows / self.seconds);
+        }
         for (key, value) in &self.more {
             json[*key] = value.clone();
         }
@@ -65,6 +71,7 @@ impl Row {
             self.name.clone(),
             time(self.seconds),
             cell(self.tokens.map(|tokens| format!("{:.1}", tokens / self.seconds))),
+            cell(self.rows.map(|(rows, called)| format!("{:.2} {called}", rows / self.seconds))),
             cell(self.flops().map(|flops| format!("{:.1}", flops * 1e-9))),
             cell(self.peak_share(machine).map(share)),
             cell(self.read_share(machine).map(share)),
@@ -84,7 +91,7 @@ fn time(seconds: f64) -> String {
 
 /// All rows as a table.
 pub(super) fn tell(rows: &[Row], machine: &Machine, terminal: &Terminal) {
-    let head = ["", "time", "tokens/s", "GFLOP/s", "of peak", "of read", "peak memory"];
+    let head = ["", "time", "tokens/s", "rows/s", "GFLOP/s", "of peak", "of read", "peak memory"];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| row.cells(machine)));
     terminal.say(table(&cells).trim_end());
@@ -103,15 +110,17 @@ mod tests {
             name: "x".into(),
             seconds: 2.0,
             tokens: Some(8.0),
+            rows: Some((4.0, "pairs")),
             work: Some(100.0),
             bytes: Some(5.0),
-            more: vec![("rows", 7.into())],
+            more: vec![("shared", 7.into())],
             ..Row::default()
         };
         let json = row.to_json(&machine);
         assert_eq!((&json["tokens_per_s"], &json["flops"]), (&4.0.into(), &50.0.into()));
         assert_eq!((&json["peak_share"], &json["read_share"]), (&0.5.into(), &0.25.into()));
-        assert_eq!(json["rows"], 7);
+        assert_eq!((&json["pairs_per_s"], &json["rows_per_s"]), (&2.0.into(), &2.0.into()));
+        assert_eq!(json["shared"], 7);
         assert!(json["peak_host_bytes"].is_null());
     }
 }

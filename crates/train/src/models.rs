@@ -1,6 +1,7 @@
 //! The models of a run on a device: named parts over one base.
 
 mod reference;
+mod refresh;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use crate::Result;
 use crate::engine::Engine;
 
 pub(crate) use reference::REFERENCE_KEYS;
-pub use reference::{Reference, ReferenceFrom, has_reference};
+pub use reference::{Reference, ReferenceFrom, Refresh, has_reference};
 pub(crate) use setup::same;
 pub use setup::{PartSetup, TrainingSetup};
 

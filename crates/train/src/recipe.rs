@@ -14,7 +14,7 @@ use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
 use crate::Result;
 use crate::method::METHODS;
-use crate::models::REFERENCE_KEYS;
+use crate::models::{REFERENCE_KEYS, Refresh};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
 
@@ -380,6 +380,8 @@ pub struct Recipe {
     pub stop_on: Vec<String>,
     /// Scale of implicit rewards, where the method has one.
     pub beta: Option<f64>,
+    /// How the reference follows the policy; none where it stays as it began.
+    pub refresh: Option<Refresh>,
     /// Variables for the chat template.
     pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     schedule: (ScheduleKind, Warmup, f64),
@@ -446,6 +448,7 @@ impl Recipe {
             },
             stop_on: texts(document, "stop_on"),
             beta: document.opt_f64("objective.beta"),
+            refresh: Refresh::read(document),
             template_kwargs: template_kwargs(document),
             schedule: (kind, warmup, document.get_f64("train.schedule.min_ratio")),
         })

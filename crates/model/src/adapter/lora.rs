@@ -124,6 +124,11 @@ impl Adapter {
         Adapter { below: Some(below), ..self }
     }
 
+    /// The frozen adapter that it stands on.
+    pub fn below(&self) -> Option<Arc<Adapter>> {
+        self.below.clone()
+    }
+
     /// What it covers.
     pub fn config(&self) -> &LoraConfig {
         &self.config

@@ -33,6 +33,9 @@ pub(super) trait Course {
         Ok(None)
     }
 
+    /// Forgets what was computed of the reference, which is another one now.
+    fn forget_reference(&mut self) {}
+
     /// The loss of its steps.
     fn objective(&self) -> &dyn Objective;
 
@@ -204,6 +207,12 @@ impl Course for Rows {
     ) -> Result<Option<Filled>> {
         let Some(cache) = &mut self.reference else { return Ok(None) };
         cache.fill(engine, [&self.train, &self.validation], packing, go_on).map(Some)
+    }
+
+    fn forget_reference(&mut self) {
+        if let Some(cache) = &mut self.reference {
+            cache.forget();
+        }
     }
 
     fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>> {

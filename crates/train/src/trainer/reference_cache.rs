@@ -29,7 +29,8 @@ type RowHash = [u8; 16];
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct ReferenceCache {
-    path: PathBuf,
+    /// None of a reference that was refreshed: no other run has the same.
+    path: Option<PathBuf>,
     /// Log-probability of every learned token, in the order of the row.
     by_row: BTreeMap<RowHash, Arc<[f32]>>,
 }
@@ -45,7 +46,12 @@ impl ReferenceCache {
     /// What a file holds; nothing where there is none, or a damaged one, which is written anew.
     pub(super) fn open(path: PathBuf) -> Self {
         let by_row = fs::read(&path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        ReferenceCache { path, by_row }
+        ReferenceCache { path: Some(path), by_row }
+    }
+
+    /// Forgets all, because the reference is another one now. What is computed next stays in memory.
+    pub(super) fn forget(&mut self) {
+        *self = ReferenceCache::default();
     }
 
     /// Whether it holds any row: in a plan none is computed.
@@ -116,6 +122,7 @@ impl ReferenceCache {
     }
 
     fn write(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
         let mut bytes = MAGIC.to_vec();
         for (hash, values) in &self.by_row {
             bytes.extend(hash);
@@ -123,10 +130,10 @@ impl ReferenceCache {
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         }
         bytes.extend(checksum(&bytes).to_le_bytes());
-        if let Some(folder) = self.path.parent() {
+        if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        write_atomic(&self.path, &bytes)
+        write_atomic(path, &bytes)
     }
 }
 

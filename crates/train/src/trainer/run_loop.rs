@@ -44,6 +44,7 @@ fn all_steps(
 ) -> Result<Summary> {
     let begun = Instant::now();
     if run.state.step < run.total_steps {
+        refresh_reference(run, backend)?;
         compute_reference(run, backend, observer, control)?;
     }
     let mut last_save = Instant::now();
@@ -72,6 +73,10 @@ fn all_steps(
         if control == Control::Stop && !is_last {
             status = if stops { "stopped" } else { "interrupted" };
             break;
+        }
+        if refresh_reference(run, backend)? {
+            // It is not interrupted: steps since the last checkpoint would be lost.
+            compute_reference(run, backend, observer, &mut || Control::Continue)?;
         }
     }
     if run.state.best.is_none() || !run.output().is_dir() {
@@ -112,6 +117,21 @@ fn tell_found(run: &mut Run, found: &[Found], observer: &mut dyn FnMut(&Event)) 
         stops |= run.recipe.stop_on.contains(id);
     }
     Ok(stops)
+}
+
+/// Makes the reference follow the policy, where that is due before the next step. Says whether it was.
+///
+/// Not right after a step: validation and checkpoint still go with the reference that the step had, so that a run
+/// that goes on from there does what one without a break does.
+fn refresh_reference(run: &mut Run, backend: &mut dyn Backend) -> Result<bool> {
+    let (done, all) = (run.state.step, run.total_steps);
+    let Some(refresh) = run.recipe.refresh.filter(|refresh| refresh.is_due(done) && done < all)
+    else {
+        return Ok(false);
+    };
+    run.models.refresh_reference(backend, &mut run.setup, refresh.mix)?;
+    run.course.forget_reference();
+    Ok(true)
 }
 
 /// Computes the log-probabilities of the reference, where that is done once.

@@ -95,6 +95,10 @@ pub(super) fn prepare(
             (State { carried, ..State::default() }, None)
         }
     };
+    let refresh = prepared.recipe.refresh;
+    if refresh.is_some() && prepared.latest.is_none() {
+        models.complete_reference(backend, &mut prepared.setup)?;
+    }
     prepared.setup.forget_values();
     let plan = prepared.plan;
     backend.reserve(plan.worst.activations)?;
@@ -116,8 +120,11 @@ pub(super) fn prepare(
     folder.write_manifest(&prepared.manifest)?;
     folder.supersede_after(state.step)?;
     if prepared.caches_reference {
-        let path = reference_path(&prepared, &folder);
-        prepared.rows.reference = Some(ReferenceCache::open(path));
+        let has_moved = refresh.is_some_and(|refresh| state.step >= refresh.steps);
+        prepared.rows.reference = Some(match has_moved {
+            true => ReferenceCache::default(),
+            false => ReferenceCache::open(reference_path(&prepared, &folder)),
+        });
     }
     let recipe_text = document.to_yaml();
     folder.write_recipe(&recipe_text)?;

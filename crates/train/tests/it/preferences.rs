@@ -285,6 +285,94 @@ fn the_reference_can_be_the_base_or_another_adapter() {
     assert_eq!(fixture.steps("run"), fixture.steps("whole"));
 }
 
+#[test]
+fn a_refreshed_reference_is_the_policy() {
+    let sft = Fixture::new();
+    sft.train("sft", &How::default()).unwrap();
+    let refreshes = "reference.refresh_steps=3";
+    for start in [None, Some(sft.path("sft/adapter"))] {
+        let fixture = fixture("dpo", &pairs());
+        let train = |run: &str, overrides: &[&str]| {
+            fixture.train(run, &How { overrides, start: start.clone(), ..How::default() }).unwrap();
+            fixture.steps(run).iter().map(|step| step[1]).collect::<Vec<f64>>()
+        };
+        let stays = train("stays", &[]);
+        let hard = train("hard", &[refreshes]);
+        let soft = train("soft", &[refreshes, "reference.refresh_mix=0.5"]);
+        assert!(hard.len() >= 7, "{hard:?}");
+        assert_eq!(hard[..3], stays[..3]);
+        assert_eq!(soft[..3], stays[..3]);
+        let ln_2 = std::f64::consts::LN_2;
+        // The first step has a rate of 0.
+        for (step, loss) in hard.iter().enumerate().skip(2) {
+            assert_eq!((loss - ln_2).abs() < 1e-6, step % 3 == 0, "step {step}: {hard:?}");
+        }
+        // The policy is as in the other run, and the reference half as far from it.
+        assert!((soft[3] - ln_2).abs() > 1e-6 && soft[3] != stays[3], "{soft:?} {stays:?}");
+    }
+}
+
+#[test]
+fn a_cached_reference_that_is_refreshed_gives_the_bits_of_a_live_one() {
+    for (method, rows) in [("dpo", pairs()), ("kto", judged_answers()), ("bco", judged_answers())] {
+        let fixture = fixture(method, &rows);
+        for logprobs in ["live", "cached"] {
+            let key = format!("reference.logprobs={logprobs}");
+            let overrides = &[key.as_str(), "reference.refresh_steps=4"];
+            fixture.train(logprobs, &How { overrides, ..How::default() }).unwrap();
+        }
+        assert_eq!(fixture.steps("cached"), fixture.steps("live"), "{method}");
+        assert!(fixture.adapter_bytes("cached") == fixture.adapter_bytes("live"), "{method}");
+        let all = fixture.events("cached");
+        let refreshes = (fixture.steps("cached").len() - 1) / 4;
+        let computed = events(&all, "reference_cached").map(|event| event["computed"].as_u64());
+        assert_eq!(computed.collect::<Vec<_>>(), vec![Some(18); 1 + refreshes], "{method}");
+    }
+}
+
+#[test]
+fn a_run_with_a_refreshed_reference_goes_on_to_the_bit() {
+    let adapters: [&[&str]; 3] =
+        [&[], &["adapter.type=pissa"], &["adapter.type=dora", "adapter.trainable_tokens=[e]"]];
+    for (adapter, logprobs) in adapters.into_iter().zip(["live", "cached", "live"]) {
+        let fixture = fixture("dpo", &pairs());
+        let logprobs = format!("reference.logprobs={logprobs}");
+        let refresh = ["reference.refresh_steps=2", "reference.refresh_mix=0.7", &logprobs];
+        let overrides = &[adapter, &refresh].concat();
+        let how = |occupied| How { occupied, overrides, ..How::default() };
+        fixture.train("whole", &how(Occupied::Refuse)).unwrap();
+        // Where it is due, after it, and before the first.
+        for last in [4, 5, 1] {
+            let run = format!("until-{last}");
+            fixture.train_until(&run, &how(Occupied::Refuse), last).unwrap();
+            fixture.train(&run, &how(Occupied::Resume)).unwrap();
+            assert_eq!(fixture.steps(&run), fixture.steps("whole"), "{adapter:?} {last}");
+            assert!(fixture.adapter_bytes(&run) == fixture.adapter_bytes("whole"), "{adapter:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reference_that_cannot_follow_is_refused() {
+    let sft = Fixture::new();
+    sft.train("sft", &How::default()).unwrap();
+    let dpo = fixture("dpo", &pairs());
+    let steps = "reference.refresh_steps=2";
+    check_refused(&dpo, &[steps, "reference.from=base"], "does not stay the base");
+    check_refused(&dpo, &["reference.refresh_mix=0.5"], "has no effect");
+    let nothing = dpo.try_document(&[steps, "reference.refresh_mix=0"]).unwrap_err().to_string();
+    assert!(nothing.contains("must be over 0"), "{nothing}");
+    let named = format!("reference.from={}", sft.path("sft").display());
+    check_refused(&dpo, &[steps, &named, "adapter.rank=3"], "cannot become it");
+    check_refused(&fixture("orpo", &pairs()), &[steps], "has no effect");
+    // Of the same form it can.
+    let overrides = &[steps, &named];
+    dpo.train("other", &How { overrides, ..How::default() }).unwrap();
+    let losses: Vec<f64> = dpo.steps("other").iter().map(|step| step[1]).collect();
+    let ln_2 = std::f64::consts::LN_2;
+    assert!((losses[0] - ln_2).abs() > 1e-6 && (losses[2] - ln_2).abs() < 1e-6, "{losses:?}");
+}
+
 #[track_caller]
 fn check_refused(fixture: &Fixture, overrides: &[&str], message: &str) {
     let error = match fixture.try_document(overrides) {

@@ -104,7 +104,7 @@ fn compute_threads_allocate_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(dir.path());
     let lora = TrialConfig {
-        method: train::method::named("sft").expect("a method"),
+        method: train::method::named("sft").unwrap(),
         rank: Some(4),
         quantization: None,
         optimizer: Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 },

@@ -26,6 +26,7 @@ const SCRIPTS: &[Script] = &[
     script("gguf_models"),
     script("peft_files"),
     script("reward_models"),
+    script("classifiers"),
     script("adapters"),
     script("merged"),
     script("bnb"),

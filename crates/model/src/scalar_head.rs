@@ -1,4 +1,4 @@
-//! A head that gives one number per read: the score of a reward model, or the value of a state.
+//! A head that gives numbers per read: the score of a reward model, the value of a state, or the logits of classes.
 
 use compute::Backend;
 
@@ -9,9 +9,11 @@ use crate::{Base, Result};
 /// Keeps initial values apart from every other use of the seed.
 const PURPOSE_INIT: u64 = 0x73_636f_7265;
 
-/// One number per read from the final norm's output: a value or reward head, `[1, C]`, no bias.
+/// N numbers per read from the final norm's output, `[N, C]`, no bias: one of a value or reward head, one a class of a
+/// classifier.
 #[derive(Clone, Debug)]
 pub struct ScalarHead {
+    outputs: usize,
     matrix: Matrix,
     trained: Option<TrainedTensor>,
 }
@@ -20,9 +22,14 @@ impl ScalarHead {
     /// Its tensor in a sequence classifier of transformers.
     pub const TENSOR: &str = "score.weight";
 
-    /// The values that a new head begins with, `[C]`: normal with mean 0 and the deviation that the config
-    /// calls `initializer_range`, as transformers draws its `score` layer.
+    /// The values that a new head with one output begins with, `[C]`: normal with mean 0 and the deviation that the
+    /// config calls `initializer_range`, as transformers draws its `score` layer.
     pub fn initial_values(base: &Base, seed: u64) -> Result<Vec<f32>> {
+        Self::initial_values_of(base, 1, seed)
+    }
+
+    /// The same for a head of `outputs` numbers, `[N, C]`.
+    pub fn initial_values_of(base: &Base, outputs: usize, seed: u64) -> Result<Vec<f32>> {
         let json = base.config_json()?;
         let parts = [&json, &json["text_config"]];
         let deviation = parts.iter().find_map(|part| part["initializer_range"].as_f64());
@@ -34,23 +41,44 @@ impl ScalarHead {
             let radius = (-2.0 * (1.0 - uniform(2 * i)).ln()).sqrt();
             radius * (std::f64::consts::TAU * uniform(2 * i + 1)).cos()
         };
-        Ok((0..base.config.hidden_size as u64).map(|i| (deviation * normal(i)) as f32).collect())
+        let len = (outputs * base.config.hidden_size) as u64;
+        Ok((0..len).map(|i| (deviation * normal(i)) as f32).collect())
     }
 
-    /// Puts a head with these values, `[C]`, on a device, to be trained or only used.
+    /// Puts a head of one output with these values, `[C]`, on a device, to be trained or only used.
     pub fn new(
         backend: &mut dyn Backend,
         values: &[f32],
         training: Option<Optimizers>,
     ) -> Result<Self> {
-        let size = (&[1][..], values.len());
+        Self::with_outputs(backend, values, 1, training)
+    }
+
+    /// The same for a head of `outputs` numbers, `[N, C]`.
+    ///
+    /// # Panics
+    /// If the values are not those of so many outputs.
+    pub fn with_outputs(
+        backend: &mut dyn Backend,
+        values: &[f32],
+        outputs: usize,
+        training: Option<Optimizers>,
+    ) -> Result<Self> {
+        assert!(outputs > 0 && values.len().is_multiple_of(outputs), "a row of values an output");
+        let rows = [outputs];
+        let size = (&rows[..], values.len() / outputs);
         let Some(optimizers) = training else {
             let weight = frozen(backend, size, values, None)?.remove(0);
-            return Ok(ScalarHead { matrix: Matrix::Frozen(weight), trained: None });
+            return Ok(ScalarHead { outputs, matrix: Matrix::Frozen(weight), trained: None });
         };
         let place = (Self::TENSOR, Role::Scalar);
         let tensor = TrainedTensor::load_matrix(backend, optimizers, place, size, values)?;
-        Ok(ScalarHead { matrix: tensor.matrices().remove(0), trained: Some(tensor) })
+        Ok(ScalarHead { outputs, matrix: tensor.matrices().remove(0), trained: Some(tensor) })
+    }
+
+    /// N: numbers per read.
+    pub fn outputs(&self) -> usize {
+        self.outputs
     }
 
     pub(crate) fn matrix(&self) -> Matrix {
@@ -62,7 +90,7 @@ impl ScalarHead {
         self.trained.as_ref()
     }
 
-    /// Reads the values of a trained head back, `[C]`.
+    /// Reads the values of a trained head back, `[N, C]`.
     ///
     /// # Panics
     /// If the head is not trained.

@@ -22,7 +22,7 @@ pub struct Opened {
     pub remarks: Vec<String>,
     /// The adapter, on the host.
     pub(crate) adapter: Option<LoadedAdapter>,
-    /// The score head of a reward model, `[C]`.
+    /// The score head of a reward model or a classifier, `[N, C]`.
     pub(crate) head: Option<Vec<f32>>,
     /// Whether the adapter was trained over other weights than these.
     pub is_other_base: bool,

@@ -1,4 +1,4 @@
-//! A reward model with its device: it gives every answer a score.
+//! A reward model or classifier with its device: it gives every answer a score, or every row the logits of its classes.
 
 use compute::{Backend, Quantization};
 use data::record::{Conversation, Feedback, Record};
@@ -14,7 +14,7 @@ use crate::{Error, Opened, Result};
 /// Sequences that are packed together. Prefixes are shared among these; scores do not depend on it.
 const WINDOW: usize = 512;
 
-/// A base with the adapter and the score head of a reward model. Its weights are loaded once it is known what they
+/// A base with the adapter and the score head of a reward model or a classifier. Its weights are loaded once it is known what they
 /// are to score.
 ///
 /// A score is the head at the last token of prompt and answer, as `method: reward` trains it and
@@ -124,8 +124,13 @@ impl Scorer {
         Err(RowError::new(&sequence.place, error.to_string()).with_hint(hint))
     }
 
-    /// The score of every sequence, computed about `batch_tokens` tokens at a time. The weights are loaded first,
-    /// unless the work does not fit into memory.
+    /// Numbers per sequence: 1 of a reward model, a logit a class of a classifier.
+    pub fn outputs(&self) -> usize {
+        self.head.len() / self.base.config.hidden_size
+    }
+
+    /// The scores of every sequence, `[sequences, N]`, computed about `batch_tokens` tokens at a time. The weights are
+    /// loaded first, unless the work does not fit into memory.
     ///
     /// # Panics
     /// If the weights could not be loaded in an earlier call.
@@ -137,18 +142,21 @@ impl Scorer {
         };
         let windows: Vec<Vec<Micro>> =
             sequences.chunks(WINDOW).map(|window| pack(window, &packing)).collect();
+        let outputs = self.outputs();
         let Some(activations) = self.require_room(&windows)? else { return Ok(Vec::new()) };
         let (backend, decoder, adapter, head) = self.loaded()?;
         if backend.reserved() < activations {
             backend.reserve(activations).map_err(model::Error::from)?;
         }
         let pass = Pass { adapter: Some(adapter), ..Pass::default() };
-        let mut scores = vec![0.0; sequences.len()];
-        for (window, scores) in windows.iter().zip(scores.chunks_mut(WINDOW)) {
+        let mut scores = vec![0.0; sequences.len() * outputs];
+        for (window, scores) in windows.iter().zip(scores.chunks_mut(WINDOW * outputs)) {
             for Micro { batch, .. } in window {
                 let values = decoder.scores(backend, batch, head, &pass)?;
                 for last in &batch.last_reads {
-                    scores[last.sequence as usize] = values[last.read as usize];
+                    let [to, from] =
+                        [last.sequence, last.read].map(|index| index as usize * outputs);
+                    scores[to..to + outputs].copy_from_slice(&values[from..from + outputs]);
                 }
             }
         }
@@ -185,7 +193,8 @@ impl Scorer {
             let backend = &mut *self.backend;
             let adapter = adapter.take().expect("it is loaded once");
             let (decoder, adapter) = adapter.load(&self.base, backend, *quantization, None)?;
-            let head = ScalarHead::new(backend, &self.head, None)?;
+            let outputs = self.head.len() / self.base.config.hidden_size;
+            let head = ScalarHead::with_outputs(backend, &self.head, outputs, None)?;
             self.model = Model::Loaded(Box::new((decoder, adapter, head)));
         }
         let Model::Loaded(loaded) = &self.model else { unreachable!("it was loaded above") };

@@ -99,7 +99,7 @@ impl Part {
 pub struct Values {
     /// The adapter's matrices in the order of [`LoraConfig::matrices`](model::LoraConfig::matrices).
     pub adapter: Vec<Vec<f32>>,
-    /// The scalar head, `[C]`.
+    /// The scalar head, `[N, C]`.
     pub head: Option<Vec<f32>>,
     /// Tensors of the base by name.
     pub tensors: BTreeMap<String, HostTensor>,

@@ -1,5 +1,5 @@
 //! What objectives see of a model: log-probabilities of tokens, statistics of
-//! the distribution, and a scalar per read.
+//! the distribution, and the scalar head's numbers per read.
 
 use std::ops::Range;
 
@@ -66,7 +66,7 @@ pub struct HeadOutputs {
     pub log_sum_sq_probs: Vec<f32>,
     /// `[R]`
     pub top1: Vec<u32>,
-    /// `[R]`
+    /// `[R, N]`, where the scalar head gives N numbers per read.
     pub value: Vec<f32>,
 }
 
@@ -81,7 +81,7 @@ pub struct HeadGradients {
     pub lse: Option<Vec<f32>>,
     /// `[R]`
     pub mean_logprob: Option<Vec<f32>>,
-    /// `[R]`
+    /// `[R, N]`
     pub value: Option<Vec<f32>>,
     /// `[R, C]`: by the final norm's output itself.
     pub hidden: Option<Vec<f32>>,
@@ -164,7 +164,7 @@ impl Decoder {
         }
         if want.value {
             let scalar = scalar.expect("a value is wanted, so there is a scalar head");
-            let out = backend.alloc(reads, DType::F32)?;
+            let out = backend.alloc(reads * scalar.outputs(), DType::F32)?;
             let weight = scalar.matrix().weight();
             let terms = &[Term { input: hidden.normed, weight, transposed: false }];
             backend.run(Op::Linear(&[Linear::product(reads, terms, out)]))?;
@@ -173,7 +173,7 @@ impl Decoder {
         Ok(outputs)
     }
 
-    /// Runs a batch and gives the scalar head at its reads, `[R]`. Nothing of the pass is kept.
+    /// Runs a batch and gives the scalar head at its reads, `[R, N]`. Nothing of the pass is kept.
     pub fn scores(
         &self,
         backend: &mut dyn Backend,
@@ -228,12 +228,13 @@ impl Decoder {
             backend.run(Op::Fill { out: d_normed, value: 0.0 })?;
         }
         if let Some(value) = value {
-            let matrix = scalar.expect("a gradient of the value needs its head").matrix();
-            let dy = backend.alloc(reads, backend.operand())?;
+            let scalar = scalar.expect("a gradient of the value needs its head");
+            let (matrix, n) = (scalar.matrix(), scalar.outputs());
+            let dy = backend.alloc(reads * n, backend.operand())?;
             backend.upload(value, dy)?;
             if let Some(gradient) = matrix.gradient() {
                 let (x, groups) = (hidden.normed, hidden.uploaded.read_groups);
-                let own = WeightGradient { dy, x, n: 1, k: size, groups, gradient };
+                let own = WeightGradient { dy, x, n, k: size, groups, gradient };
                 backend.run(Op::WeightGradient(&[own]))?;
             }
             let terms = &[Term { input: dy, weight: matrix.weight(), transposed: true }];

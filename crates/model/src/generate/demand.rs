@@ -60,10 +60,11 @@ impl Counted {
         self.demand_of(&Room::for_prompts(prompts, max_active, self.config()))
     }
 
-    /// What a forward pass over a batch takes, with a scalar head of these values at its reads.
+    /// What a forward pass over a batch takes, with a scalar head of these values, `[N, C]`, at its reads.
     pub fn demand_of_scores(&self, batch: &Batch, head: &[f32]) -> Result<Demand> {
         let mut measure = self.measure.clone();
-        let scalar = ScalarHead::new(&mut measure, head, None)?;
+        let outputs = head.len() / self.decoder.config.hidden_size;
+        let scalar = ScalarHead::with_outputs(&mut measure, head, outputs, None)?;
         let pass = Pass { adapter: self.adapter.as_ref(), ..Pass::default() };
         self.decoder.scores(&mut measure, batch, &scalar, &pass)?;
         let report = measure.report();

@@ -141,7 +141,7 @@ impl Probe {
             entropy: given("entropy", reads),
             lse: given("lse", reads),
             mean_logprob: given("mean_logprob", reads),
-            value: given("value", reads),
+            value: given("value", reads * self.scalar.outputs()),
             hidden: given("hidden", states.len()),
         };
         self.decoder.backward(backend, hidden, &gradients, scalar, &pass).unwrap();
@@ -251,6 +251,17 @@ fn everything() -> HeadRequest {
         ..Want::default()
     };
     HeadRequest { want, ..HeadRequest::logprobs() }
+}
+
+/// A head of three classes: its own gradient and the one that goes down.
+#[test]
+fn every_class_has_its_gradient() {
+    let mut probe = Probe::new(|config| config, everything());
+    let (size, training) = (probe.decoder.config.hidden_size, Some(Optimizers::ADAMW));
+    let values = draws(11, 3 * size);
+    probe.scalar = ScalarHead::with_outputs(&mut probe.backend, &values, 3, training).unwrap();
+    assert_eq!(probe.scalar.outputs(), 3);
+    probe.check();
 }
 
 #[test]

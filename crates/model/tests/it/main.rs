@@ -6,6 +6,7 @@ mod batcher;
 mod bitsandbytes;
 mod broken;
 mod checkpoint;
+mod classifier;
 mod combinations;
 mod differences;
 mod generation;

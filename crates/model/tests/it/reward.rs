@@ -13,12 +13,12 @@ use crate::support::{check_close, check_same, check_same_all, cpu, floats, golde
 
 const CASES: [&str; 2] = ["gqa", "tied"];
 
-fn base(golden_json: &Value) -> Base {
+pub(crate) fn base(golden_json: &Value) -> Base {
     Base::open(&golden(golden_json["base"].as_str().unwrap())).unwrap()
 }
 
 /// Sequences for themselves, each read at its last token, without targets.
-fn batch(sequences: &Value) -> Batch {
+pub(crate) fn batch(sequences: &Value) -> Batch {
     let mut batch = Batch::default();
     for (row, sequence) in sequences.as_array().unwrap().iter().enumerate() {
         let (start, tokens) = (batch.tokens.len(), tokens(sequence));
@@ -30,8 +30,8 @@ fn batch(sequences: &Value) -> Batch {
     batch
 }
 
-/// Scores of an adapter folder over its base.
-fn scores(
+/// Scores of an adapter folder over its base, `[sequences, N]`.
+pub(crate) fn scores(
     mut backend: Box<dyn Backend>,
     base: &Base,
     dir: &Path,
@@ -41,7 +41,9 @@ fn scores(
     let backend = &mut *backend;
     let (loaded, score) = LoadedAdapter::read_scored(dir, &base.config).unwrap();
     let (decoder, adapter) = loaded.load(base, backend, None, training).unwrap();
-    let head = ScalarHead::new(backend, &score.unwrap(), training).unwrap();
+    let score = score.unwrap();
+    let outputs = score.len() / base.config.hidden_size;
+    let head = ScalarHead::with_outputs(backend, &score, outputs, training).unwrap();
     let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
     let want = Want { value: true, ..Want::default() };
     let request = HeadRequest { want, ..HeadRequest::logprobs() };

@@ -43,7 +43,7 @@ pub struct PartSetup {
     /// Its adapters, the lowest first; of a part that is trained it is the last one. Parts share an adapter
     /// where they hold the same one. None: the base itself.
     pub adapters: Vec<Arc<LoadedAdapter>>,
-    /// Values of its scalar head, `[C]`.
+    /// Values of its scalar head, `[N, C]`.
     pub head: Option<Vec<f32>>,
 }
 
@@ -105,7 +105,10 @@ impl TrainingSetup {
         for part in &self.parts {
             let training = Some(self.optimizers).filter(|_| part.name.is_trained());
             let head = match &part.head {
-                Some(values) => Some(ScalarHead::new(backend, values, training)?),
+                Some(values) => {
+                    let outputs = values.len() / base.config.hidden_size;
+                    Some(ScalarHead::with_outputs(backend, values, outputs, training)?)
+                }
                 None => None,
             };
             let adapter = self.load_adapters(part, backend, &decoder, &mut shared)?;

@@ -78,8 +78,9 @@ impl LoadedAdapter {
         }
     }
 
-    /// Reads an adapter folder, and the score head of a reward model, `[C]`, where it holds one: PEFT calls such
-    /// a folder a sequence classifier (`SEQ_CLS`).
+    /// Reads an adapter folder, and the score head, `[N, C]`, of a reward model (N = 1) or a classifier of N labels,
+    /// where it holds one: PEFT calls such a folder a sequence classifier (`SEQ_CLS`). PEFT writes neither the number
+    /// nor the names of the labels into the folder.
     pub fn read_scored(dir: &Path, model: &Config) -> Result<(Self, Option<Vec<f32>>)> {
         let path = dir.join(CONFIG);
         let json = read_config(dir)?;

@@ -95,7 +95,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Takes the score head out of the whole tensors.
+    /// Takes the score head, `[N, C]`, out of the whole tensors.
     fn score(&mut self) -> Result<Vec<f32>> {
         let name = ScalarHead::TENSOR;
         let Some((shape, values)) = self.replaced.remove(name) else {
@@ -103,11 +103,12 @@ impl Reader<'_> {
                 .error(format!("tensor `base_model.model.{name}` is missing"))
                 .with_hint("`task_type` = SEQ_CLS of `adapter_config.json` announces it"));
         };
-        let expected = [1, self.model.hidden_size];
+        // A row a label.
+        let expected = [shape.first().copied().unwrap_or(1).max(1), self.model.hidden_size];
         if shape != expected {
             let message =
                 format!("tensor `{name}`: shape {shape:?} does not fit, {expected:?} would");
-            return Err(self.error(message).with_hint("supported: one label, the score"));
+            return Err(self.error(message).with_hint(OTHER_BASE));
         }
         Ok(values)
     }

@@ -29,8 +29,8 @@ impl LoraConfig {
         self.save_scored(dir, model, values, saved, None, metadata)
     }
 
-    /// As [`save`](LoraConfig::save), for a reward model where there is a score head, `[C]`: PEFT loads the folder
-    /// over a sequence classifier with one label.
+    /// As [`save`](LoraConfig::save), for a reward model or a classifier where there is a score head, `[N, C]`: PEFT
+    /// loads the folder over a sequence classifier with `num_labels` N.
     ///
     /// # Errors
     /// Those of [`check_scored`](LoraConfig::check_scored).
@@ -68,7 +68,11 @@ impl LoraConfig {
         let whole =
             saved.iter().map(|(name, (shape, _))| (self.name_of_saved(name, model), shape.clone()));
         let score_name = format!("base_model.model.{}", ScalarHead::TENSOR);
-        let head = score.iter().map(|values| (score_name.clone(), vec![1, values.len()]));
+        let shape_of = |values: &[f32]| {
+            let labels = (values.len() / model.hidden_size).max(1);
+            vec![labels, values.len() / labels]
+        };
+        let head = score.iter().map(|values| (score_name.clone(), shape_of(values)));
         let announced: Vec<Announced> = own
             .chain(whole)
             .chain(head)

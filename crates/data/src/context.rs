@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use text::Message;
 
-use crate::record::Record;
+use crate::record::{LabelledInput, Record};
 use crate::{Error, Result};
 use draw::Draw;
 use index::Index;
@@ -186,6 +186,10 @@ fn dialogue(record: &mut Record) -> Option<&mut [Message]> {
         Record::Ranked(ranked) => Some(&mut ranked.prompt),
         Record::Stepwise(stepwise) => Some(&mut stepwise.prompt),
         Record::Prompt(prompt) => Some(&mut prompt.messages),
+        Record::Labelled(labelled) => match &mut labelled.input {
+            LabelledInput::Dialogue { messages, .. } => Some(messages),
+            LabelledInput::Text(_) => None,
+        },
         Record::Text(_) | Record::Tokens(_) => None,
     }
 }

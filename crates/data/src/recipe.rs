@@ -21,6 +21,7 @@ const FORMATS: &[&str] = &[
     "ranked",
     "stepwise",
     "prompt",
+    "labelled",
 ];
 
 /// The keys of the section.

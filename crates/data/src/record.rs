@@ -13,6 +13,7 @@ mod detect;
 mod feedback;
 mod field;
 mod kinds;
+mod labelled;
 mod literal;
 mod messages;
 mod nulls;
@@ -35,7 +36,8 @@ pub use dataset_info::{Location, dataset_info};
 pub use detect::detect;
 use field::Fields;
 pub use kinds::{
-    Answer, Feedback, Preference, Prompt, Ranked, Record, Step, Stepwise, Text, Tokens, Wanted,
+    Answer, Feedback, Labelled, LabelledInput, Preference, Prompt, Ranked, Record, Step, Stepwise,
+    Text, Tokens, Wanted,
 };
 pub use reader::Reader;
 pub use turn::Tags;
@@ -81,18 +83,19 @@ impl Shape {
     }
 
     fn has_turns(&self) -> bool {
-        !["text", "tokens"].contains(&self.name)
+        !["text", "tokens", "labelled"].contains(&self.name)
     }
 }
 
 /// Every known shape. Where several fit a row, the first is meant.
-pub const SHAPES: [&Shape; 11] = [
+pub const SHAPES: [&Shape; 12] = [
     &messages::MESSAGES,
     &messages::SHAREGPT,
     &alpaca::SHAPE,
     &prompt_completion::SHAPE,
     &text_shape::SHAPE,
     &tokens::SHAPE,
+    &labelled::SHAPE,
     &preference::SHAPE,
     &feedback::SHAPE,
     &ranked::SHAPE,
@@ -150,6 +153,18 @@ pub fn prompts(rows: Vec<Row>, reading: &Reading, findings: &mut Findings) -> Re
     Ok(prompts)
 }
 
+/// All rows of a file as records to be classified, with their labels where they have some.
+///
+/// All rows that cannot be read are named in the error.
+pub fn to_classify(
+    rows: Vec<Row>,
+    reading: &Reading,
+    findings: &mut Findings,
+) -> Result<Vec<Record>> {
+    let reader = Reader::to_classify(&rows, reading)?;
+    read_all(&reader, rows, findings)
+}
+
 /// All rows of a file as records with answers to be judged: pairs, ranked answers or judged steps, else judged
 /// answers, else conversations. One file has one kind.
 ///
@@ -159,6 +174,10 @@ pub fn answered(rows: Vec<Row>, reading: &Reading, findings: &mut Findings) -> R
     let reader = find(Wanted::Rewards).or_else(|error| {
         find(Wanted::Feedback).or_else(|_| find(Wanted::Conversations)).map_err(|_| error)
     })?;
+    read_all(&reader, rows, findings)
+}
+
+fn read_all(reader: &Reader, rows: Vec<Row>, findings: &mut Findings) -> Result<Vec<Record>> {
     let (mut records, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in rows {
         match reader.read(row, findings) {

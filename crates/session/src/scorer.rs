@@ -74,6 +74,7 @@ impl Scorer {
     /// | ranked | every answer |
     /// | feedback, conversation | the last assistant turn |
     /// | tokens | the row as it is |
+    /// | labelled | the text, or the dialogue |
     ///
     /// `row` numbers the row. An answer that the model cannot take is an error, and so is any other record.
     pub fn sequences(
@@ -88,9 +89,11 @@ impl Scorer {
                 let feedback = Record::Feedback(last_turn(conversation)?);
                 self.supervisor.sequences(row, &feedback, findings)?
             }
-            Record::Preference(_) | Record::Feedback(_) | Record::Ranked(_) | Record::Tokens(_) => {
-                self.supervisor.sequences(row, record, findings)?
-            }
+            Record::Preference(_)
+            | Record::Feedback(_)
+            | Record::Ranked(_)
+            | Record::Tokens(_)
+            | Record::Labelled(_) => self.supervisor.sequences(row, record, findings)?,
             Record::Stepwise(_) | Record::Text(_) | Record::Prompt(_) => {
                 return Err(RowError::new(place, "the row has no whole answer to score")
                     .with_hint("give pairs, ranked answers, judged answers or conversations"));

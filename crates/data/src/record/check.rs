@@ -2,7 +2,7 @@
 
 use text::Message;
 
-use super::{Answer, Preference, Record, calls_tools, nulls};
+use super::{Answer, LabelledInput, Preference, Record, calls_tools, nulls};
 use crate::finding::Kind;
 use crate::{Findings, Level, Place, RowError};
 
@@ -45,6 +45,12 @@ pub(super) fn finish(
             check_prompt(&prompt.messages, &prompt.place, findings)?;
             if prompt.reference.is_none() {
                 findings.add(&WITHOUT_REFERENCE, &prompt.place);
+            }
+        }
+        Record::Labelled(labelled) => {
+            if let LabelledInput::Dialogue { messages, .. } = &mut labelled.input {
+                add_system(messages, system);
+                check_prompt(messages, &labelled.place, findings)?;
             }
         }
         Record::Text(_) | Record::Tokens(_) => {}

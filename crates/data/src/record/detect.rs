@@ -111,6 +111,7 @@ fn methods(wanted: Wanted) -> &'static [&'static str] {
         Wanted::Feedback => &["kto", "bco"],
         Wanted::Rewards => &["reward"],
         Wanted::Prompts => &["ppo", "grpo", "rloo"],
+        Wanted::Labelled | Wanted::Unlabelled => &["classify"],
     }
 }
 
@@ -122,6 +123,7 @@ fn noun(wanted: Wanted) -> &'static str {
         Wanted::Feedback => "judged answers as `kto` and `bco` take them",
         Wanted::Rewards => "preferences, ranked answers or judged steps as `reward` takes them",
         Wanted::Prompts => "prompts",
+        Wanted::Labelled | Wanted::Unlabelled => "texts with a `label` as `classify` takes them",
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Record {
     Stepwise(Stepwise),
     /// A prompt to be answered and rewarded.
     Prompt(Prompt),
+    /// A text or a dialogue of a class.
+    Labelled(Labelled),
 }
 
 /// A document of raw text.
@@ -136,6 +138,31 @@ pub struct Prompt {
     pub tools: Option<Value>,
 }
 
+/// A text or a dialogue with its class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled {
+    /// Where it stands.
+    pub place: Place,
+    /// What is classified.
+    pub input: LabelledInput,
+    /// The name of its class; a whole number as its digits. None only where rows are scored.
+    pub label: Option<String>,
+}
+
+/// What is classified.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LabelledInput {
+    /// Raw text, not empty.
+    Text(String),
+    /// Turns of a dialogue.
+    Dialogue {
+        /// The turns.
+        messages: Vec<Message>,
+        /// Tools offered to the assistant.
+        tools: Option<Value>,
+    },
+}
+
 impl Prompt {
     /// A prompt that stands in no file.
     pub fn of_messages(messages: Vec<Message>, tools: Option<Value>) -> Prompt {
@@ -179,6 +206,10 @@ pub enum Wanted {
     Rewards,
     /// Prompts.
     Prompts,
+    /// Texts or dialogues with a class.
+    Labelled,
+    /// The same to be classified: the class may be missing.
+    Unlabelled,
 }
 
 impl Wanted {
@@ -200,6 +231,7 @@ impl Record {
             Record::Ranked(ranked) => &ranked.place,
             Record::Stepwise(stepwise) => &stepwise.place,
             Record::Prompt(prompt) => &prompt.place,
+            Record::Labelled(labelled) => &labelled.place,
         }
     }
 
@@ -211,6 +243,7 @@ impl Record {
     /// | ranked | `standings`, best first; `scores` where all answers have one |
     /// | stepwise | `labels`, one a step |
     /// | prompt | `reference`, and `columns` with all that is not asked |
+    /// | labelled | `label`, the name of the class |
     pub fn side(&self) -> Map<String, Value> {
         let mut side = Map::new();
         let mut put = |name: &str, value: Value| _ = side.insert(name.to_owned(), value);
@@ -238,6 +271,11 @@ impl Record {
                 }
                 if !prompt.columns.is_empty() {
                     put("columns", prompt.columns.clone().into());
+                }
+            }
+            Record::Labelled(labelled) => {
+                if let Some(label) = &labelled.label {
+                    put("label", label.as_str().into());
                 }
             }
             Record::Conversation(_) | Record::Text(_) | Record::Tokens(_) | Record::Feedback(_) => {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use text::Message;
 
-use super::Record;
+use super::{LabelledInput, Record};
 
 /// Keys of a JSON Schema whose value may well be null.
 const MEANT: [&str; 3] = ["default", "const", "example"];
@@ -20,6 +20,10 @@ pub(super) fn in_tools(record: &Record) -> bool {
         }
         Record::Prompt(row) => (vec![&row.messages], &row.tools),
         Record::Stepwise(row) => (vec![&row.prompt], &None),
+        Record::Labelled(row) => match &row.input {
+            LabelledInput::Dialogue { messages, tools } => (vec![messages], tools),
+            LabelledInput::Text(_) => return false,
+        },
         Record::Text(_) | Record::Tokens(_) => return false,
     };
     let calls = parts.into_iter().flatten().filter_map(|message| message.extra.get("tool_calls"));

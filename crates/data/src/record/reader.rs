@@ -6,7 +6,7 @@ use super::cell::{self, Spoiled};
 use super::columns::{self, Prepared};
 use super::detect::{self, Found};
 use super::field::Fields;
-use super::{Reading, Record, Shape, Wanted, by_name, check, prompt};
+use super::{Reading, Record, Shape, Wanted, by_name, check, labelled, prompt};
 use crate::finding::Kind;
 use crate::source::Row;
 use crate::{Error, Findings, Level, Place, Result, RowError};
@@ -49,6 +49,14 @@ impl Reader {
         }
         Reader::of(sample, reading, Wanted::Prompts)
             .or_else(|error| Reader::of(sample, reading, Wanted::Texts).map_err(|_| error))
+    }
+
+    /// The reader of rows that are to be classified: labels may be missing.
+    pub(super) fn to_classify(sample: &[Row], reading: &Reading) -> Result<Reader> {
+        columns::check(sample, reading)?;
+        let (shape, reading) = (&labelled::SHAPE, reading.clone());
+        let why = "the rows are classified".to_owned();
+        Ok(Reader { shape, signature: None, why, reading, wanted: Wanted::Unlabelled })
     }
 
     fn of(sample: &[Row], reading: &Reading, wanted: Wanted) -> Result<Reader> {

@@ -10,7 +10,8 @@ use super::options::System;
 use super::render::RowResult;
 use super::turn::{self, Piece};
 use crate::record::{
-    Conversation, Feedback, Preference, Prompt, Ranked, Record, Stepwise, Text, Tokens,
+    Conversation, Feedback, Labelled, LabelledInput, Preference, Prompt, Ranked, Record, Stepwise,
+    Text, Tokens,
 };
 use crate::{Findings, Place, RowError, Sequence};
 
@@ -27,6 +28,7 @@ impl Supervisor {
     /// | ranked | one an answer | its rank, 0 the best | the answer |
     /// | stepwise | one | 0 | the last token of each step: where a reward is read |
     /// | prompt | one | 0 | nothing: it ends where the model is to answer |
+    /// | labelled | one | 0 | nothing: its class is read at the last token |
     ///
     /// Sequences of one record share `row`. What a record says beside tokens is [`Record::side`].
     pub fn sequences(
@@ -45,6 +47,7 @@ impl Supervisor {
             Record::Ranked(ranked) => self.ranked(identity, ranked, findings),
             Record::Stepwise(stepwise) => Ok(vec![self.stepwise(identity, stepwise, findings)?]),
             Record::Prompt(prompt) => Ok(vec![self.prompt(identity, prompt, findings)?]),
+            Record::Labelled(labelled) => Ok(vec![self.labelled(identity, labelled, findings)?]),
         }
     }
 
@@ -224,6 +227,42 @@ impl Supervisor {
             return Err(RowError::new(identity.place, "the prompt has no tokens"));
         }
         self.note_tokens(&tokens, identity.place, findings);
+        let weights = vec![0.0; tokens.len()];
+        Ok(identity.sequence(tokens, weights))
+    }
+
+    /// What is classified, without a token that is learned. A text is as the tokenizer gives it, without EOS: so
+    /// classifiers of other programs see it. A dialogue ends with its last answer, or where the model is to answer.
+    fn labelled(
+        &self,
+        identity: Identity<'_>,
+        labelled: &Labelled,
+        findings: &mut Findings,
+    ) -> RowResult<Sequence> {
+        let place = identity.place;
+        let tokens = match &labelled.input {
+            LabelledInput::Text(text) => {
+                if self.has_special(text) {
+                    findings.add(&kind::SPECIAL_TOKEN_IN_TEXT, place);
+                }
+                let tokens = self.tokenizer.encode_with_special(text);
+                tokens.map_err(|error| RowError::new(place, error.to_string()))?
+            }
+            LabelledInput::Dialogue { messages, tools } => match messages.split_last() {
+                Some((last, before)) if last.role == "assistant" => {
+                    let answer = std::slice::from_ref(last);
+                    let options = &self.options;
+                    let dialogue =
+                        Dialogue::continued(place, before, answer, tools.as_ref(), options)?;
+                    self.single(identity, dialogue, findings)?.tokens
+                }
+                _ => self.opened(place, messages, tools.as_ref())?,
+            },
+        };
+        if tokens.is_empty() {
+            return Err(RowError::new(place, "the text has no tokens"));
+        }
+        self.note_tokens(&tokens, place, findings);
         let weights = vec![0.0; tokens.len()];
         Ok(identity.sequence(tokens, weights))
     }

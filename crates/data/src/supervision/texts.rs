@@ -6,7 +6,7 @@ use super::Supervisor;
 use super::dialogue::is_system;
 use super::options::{Reasoning, strip_reasoning};
 use crate::audit::AuditText;
-use crate::record::{Record, calls_tools};
+use crate::record::{LabelledInput, Record, calls_tools};
 
 impl Supervisor {
     /// What a record asks and what it answers.
@@ -43,6 +43,16 @@ impl Supervisor {
                 let steps: Vec<&str> =
                     stepwise.steps.iter().map(|step| step.text.as_str()).collect();
                 AuditText { answer: steps.join("\n"), ..self.audit_text(&stepwise.prompt, &[]) }
+            }
+            Record::Labelled(labelled) => {
+                let label = labelled.label.clone().unwrap_or_default();
+                let asked = match &labelled.input {
+                    LabelledInput::Text(text) => {
+                        AuditText { prompt: text.clone(), ..AuditText::default() }
+                    }
+                    LabelledInput::Dialogue { messages, .. } => self.audit_text(messages, &[]),
+                };
+                AuditText { answer: label, ..asked }
             }
             Record::Prompt(prompt) => {
                 let reference = prompt.reference.as_ref();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use data::record::{Reader, Reading, Record, Wanted};
+use data::record::{LabelledInput, Reader, Reading, Record, Wanted};
 use data::{Findings, source};
 use text::Message;
 
@@ -36,6 +36,13 @@ pub(crate) fn show(record: &Record) -> String {
             let steps = row.steps.iter().map(|step| format!("{} ({})", step.text, step.label));
             format!("{} => {}", turns(&row.prompt), steps.collect::<Vec<_>>().join(", "))
         }
+        Record::Labelled(row) => {
+            let input = match &row.input {
+                LabelledInput::Text(text) => text.clone(),
+                LabelledInput::Dialogue { messages, .. } => turns(messages),
+            };
+            format!("{input} => {:?}", row.label)
+        }
         Record::Prompt(row) => {
             let reference = row.reference.as_ref().map(ToString::to_string).unwrap_or_default();
             let columns: Vec<&str> = row.columns.keys().map(String::as_str).collect();
@@ -60,6 +67,65 @@ fn check(row: &str, wanted: Wanted, shape: &str, expected: &str) {
     let (reader, shown) = read(row, &Reading::default(), wanted).unwrap();
     assert_eq!((reader.shape(), shown[0].as_str()), (shape, expected));
     assert!(!reader.why().is_empty());
+}
+
+#[test]
+fn labelled_texts_and_dialogues() {
+    let check = |row: &str, expected: &str| check(row, Wanted::Labelled, "labelled", expected);
+    check(r#"{"text": "fine", "label": "glad"}"#, "fine => Some(\"glad\")");
+    check(r#"{"content": "fine", "label": " 3 "}"#, "fine => Some(\"3\")");
+    // A whole number is its digits, as tables have them.
+    check(r#"{"text": "fine", "label": 3}"#, "fine => Some(\"3\")");
+    check(r#"{"text": "fine", "label": 3.0}"#, "fine => Some(\"3\")");
+    check(r#"{"text": "fine", "label": -1}"#, "fine => Some(\"-1\")");
+    check(r#"{"text": "fine", "label": true}"#, "fine => Some(\"true\")");
+    check(r#"{"prompt": "2+2?", "label": "math"}"#, "user: 2+2? => Some(\"math\")");
+    check(
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "label": "ok"}"#,
+        "user: a | assistant: b => Some(\"ok\")",
+    );
+    let reading = Reading {
+        columns: [("text", "review"), ("label", "stars")].map(|(a, b)| (a.into(), b.into())).into(),
+        ..Reading::default()
+    };
+    let (_, shown) = read(r#"{"review": "good", "stars": 5}"#, &reading, Wanted::Labelled).unwrap();
+    assert_eq!(shown, ["good => Some(\"5\")"]);
+}
+
+#[test]
+fn a_row_without_a_class_is_refused() {
+    let check = |row: &str, expected: &str| {
+        let error = read(row, &Reading::default(), Wanted::Labelled).unwrap_err();
+        assert!(error.starts_with("a.jsonl") && error.contains(expected), "{row}: {error}");
+    };
+    check(r#"{"text": "a", "label": null}"#, "`label` is null");
+    for label in ["\"\"", "\"  \"", "\"nan\"", "\"NaN\"", "\"None\""] {
+        check(&format!("{{\"text\": \"a\", \"label\": {label}}}"), "stands for no label");
+    }
+    check(r#"{"text": "a", "label": 0.5}"#, "a class is text or a whole number");
+    check(r#"{"text": "a", "label": ["b"]}"#, "`label` is a list, not text or a whole number");
+    check(r#"{"text": " ", "label": "b"}"#, "`text` is empty");
+    check(r#"{"text": null, "label": "b"}"#, "`text` is null");
+    check(r#"{"text": "a"}"#, "not texts with a `label` as `classify` takes them");
+    let rows = "{\"text\": \"a\", \"label\": \"b\"}\n{\"text\": \"a\"}\n";
+    check(rows, "a.jsonl:2: record has no `label` field");
+}
+
+#[test]
+fn what_is_scored_needs_no_class() {
+    let rows = "{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": \"c\"}\n{\"prompt\": \"d\"}\n";
+    let parse = |rows: &str| source::parse(Path::new("a.jsonl"), rows.as_bytes()).unwrap();
+    let mut findings = Findings::default();
+    let reading = Reading::default();
+    let read = |rows: &str, findings: &mut Findings| {
+        data::record::to_classify(parse(rows), &reading, findings)
+    };
+    let records = read(rows, &mut findings).unwrap();
+    let shown: Vec<String> = records.iter().map(show).collect();
+    assert_eq!(shown, ["a => None", "b => Some(\"c\")", "user: d => None"]);
+    let error = read("{\"text\": \"a\", \"label\": \"\"}\n{\"x\": 1}\n", &mut findings);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("a.jsonl:1") && error.contains("a.jsonl:2"), "{error}");
 }
 
 #[test]
@@ -362,7 +428,7 @@ mod any_value {
             let row = Value::Object(fields.map(|(k, v)| ((*k).to_owned(), v)).collect());
             for wanted in [
                 Wanted::Conversations, Wanted::Texts, Wanted::Preferences, Wanted::Feedback,
-                Wanted::Rewards, Wanted::Prompts,
+                Wanted::Rewards, Wanted::Prompts, Wanted::Labelled,
             ] {
                 _ = read(&row.to_string(), &Reading::default(), wanted);
             }

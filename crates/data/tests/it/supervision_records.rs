@@ -1,7 +1,8 @@
 //! Every kind of record, every option, and what is said about them.
 
 use data::record::{
-    Answer, Feedback, Preference, Prompt, Ranked, Record, Step, Stepwise, Text, Tokens,
+    Answer, Feedback, Labelled, LabelledInput, Preference, Prompt, Ranked, Record, Step, Stepwise,
+    Text, Tokens,
 };
 use data::supervision::{Reasoning, System, TrainOn};
 use data::{Conversation, Findings, Level, SupervisionOptions, Supervisor};
@@ -173,6 +174,20 @@ fn every_kind_of_record_has_sequences() {
     let (reference, columns) = (None, Map::new());
     let prompt = Prompt { place: place(1), messages: prompt, reference, columns, tools: None };
     check_record(&Record::Prompt(prompt), &[(0, opened)]);
+    let labelled = |input| Record::Labelled(Labelled { place: place(1), input, label: None });
+    // No EOS: other programs read the class at the last token of the text.
+    check_record(&labelled(LabelledInput::Text("ab".into())), &[(0, "ab")]);
+    let dialogue =
+        |turns: &[(&str, &str)]| LabelledInput::Dialogue { messages: messages(turns), tools: None };
+    check_record(&labelled(dialogue(&[("user", "a")])), &[(0, opened)]);
+    let answered = chatml(&[("user", "a"), ("assistant", "b")]);
+    let answered = answered.trim_end().to_owned();
+    let rows = supervisor(CHATML).sequences(
+        7,
+        &labelled(dialogue(&[("user", "a"), ("assistant", "b")])),
+        &mut Findings::default(),
+    );
+    assert!(show(&rows.unwrap()[0]).starts_with(&answered));
 }
 
 #[test]

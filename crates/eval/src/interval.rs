@@ -29,18 +29,28 @@ impl Interval {
 /// The draws depend on the seed and the number of values only, so two arms over
 /// the same rows see the same resamples. There is at least one value.
 pub fn bootstrap(values: &[f64], seed: u64) -> Interval {
-    assert!(!values.is_empty(), "the mean of no values");
-    let count = values.len();
-    let mut means: Vec<f64> = (0..RESAMPLES)
+    bootstrap_of(values.len(), seed, |rows| {
+        rows.map(|row| values[row]).sum::<f64>() / values.len() as f64
+    })
+}
+
+/// Any statistic of rows with its percentile bootstrap interval. `statistic` is given the rows, each of them or a
+/// resample of so many. The draws are those of [`bootstrap`].
+pub fn bootstrap_of(
+    count: usize,
+    seed: u64,
+    statistic: impl Fn(&mut dyn Iterator<Item = usize>) -> f64,
+) -> Interval {
+    assert!(count > 0, "the mean of no values");
+    let mut drawn: Vec<f64> = (0..RESAMPLES)
         .map(|resample| {
             let resample = key(&[seed, resample]);
-            let sum: f64 = (0..count as u64).map(|draw| values[row(resample, draw, count)]).sum();
-            sum / count as f64
+            statistic(&mut (0..count as u64).map(|draw| row(resample, draw, count)))
         })
         .collect();
-    means.sort_by(f64::total_cmp);
-    let mean = values.iter().sum::<f64>() / count as f64;
-    Interval { mean, low: percentile(&means, 0.025), high: percentile(&means, 0.975) }
+    drawn.sort_by(f64::total_cmp);
+    let mean = statistic(&mut (0..count));
+    Interval { mean, low: percentile(&drawn, 0.025), high: percentile(&drawn, 0.975) }
 }
 
 /// The mean of `a - b` over rows that both arms answered, with its interval.

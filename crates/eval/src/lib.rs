@@ -3,8 +3,9 @@
 //! A task holds prompts and expected answers. A [`grader`] turns one answer
 //! into numbers, [`metric`] sums them up with the uncertainty of
 //! [`interval`], and [`compare`] sets several arms beside each other and beside
-//! the trivial [`floor`]. [`agreement`] says how far raters agree, and
-//! [`preference`] whether a model of preferences knows more than trivial rules.
+//! the trivial [`floor`]. [`agreement`] says how far raters agree,
+//! [`preference`] whether a model of preferences knows more than trivial rules,
+//! and [`classification`] how often a classifier is right, class by class.
 //! A grade is also a reward, so this crate stands below `train`; it prints
 //! nothing and reads no environment.
 //!
@@ -27,6 +28,7 @@
 //! ```
 
 pub mod agreement;
+pub mod classification;
 pub mod compare;
 mod error;
 pub mod floor;

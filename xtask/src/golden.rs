@@ -35,6 +35,7 @@ const SCRIPTS: &[Script] = &[
     script("trainer"),
     script("objectives"),
     script("preferences"),
+    script("class_losses"),
     script("preference_curves"),
     script("full_curve"),
     script("schedule"),

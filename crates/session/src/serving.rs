@@ -25,6 +25,9 @@ pub struct Serving {
     /// The step of these weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
+    /// Names of the classes of a classifier, in the order of its outputs. PEFT keeps them nowhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Variables of the chat template.
     #[serde(deserialize_with = "or_default")]
     pub template_kwargs: Map<String, Value>,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use compute::{Backend, Buffer, DType, Shape};
 use data::Cursor;
+use eval::classification::Classified;
 use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::checkpoint::{Announced, TensorWriter};
 use model::tensor::HostTensor;
@@ -87,6 +88,9 @@ pub struct Best {
     /// [`MOST_MARGINS`] rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub margins: Vec<f64>,
+    /// The class of every validation row and the one that the model gave it, of as many rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classified: Vec<Classified>,
 }
 
 /// More rows say no more about a model than these.

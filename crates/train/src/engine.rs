@@ -2,6 +2,7 @@
 
 use compute::{Backend, DType, Op, Parameter};
 use data::Micro;
+use eval::classification::Classified;
 use model::{Decoder, HeadGradients, HeadOutputs, HeadRequest, Hidden, Keep, Pass, Want};
 use text::Batch;
 
@@ -37,6 +38,8 @@ pub struct StepOutcome {
     pub shares: Vec<f64>,
     /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
     pub margins: Vec<f64>,
+    /// The class of every row and the one that the model gives it, `[units]`; empty where there are no classes.
+    pub classified: Vec<Classified>,
     /// What the objective carries to the next step.
     pub carried: Vec<f64>,
 }
@@ -333,12 +336,13 @@ impl StepOutcome {
     fn of(parts: Vec<Outcome>, plan: &StepPlan) -> Self {
         let mut loss: Vec<Share> = Vec::new();
         let mut metrics: Vec<Metric> = Vec::new();
-        let mut carried = Vec::new();
+        let (mut carried, mut classified) = (Vec::new(), Vec::new());
         for part in parts {
             if carried.is_empty() {
                 carried = part.carried;
             }
             loss.extend(part.loss);
+            classified.extend(part.classified);
             for metric in part.metrics {
                 match metrics.iter_mut().find(|known| known.name == metric.name) {
                     Some(known) => known.shares.extend(metric.shares),
@@ -355,6 +359,7 @@ impl StepOutcome {
         for share in of_units.flat_map(|metric| &metric.shares) {
             margins[plan.sequences[share.sequence].unit as usize] = share.value;
         }
+        classified.sort_by_key(|(sequence, _)| *sequence);
         // Of nothing there is no figure: a step may have no answer of a kind.
         let metrics = metrics.into_iter().filter(|metric| !metric.shares.is_empty());
         let metrics = metrics.map(|metric| (metric.name, metric.fold.of(metric.shares)));
@@ -363,6 +368,7 @@ impl StepOutcome {
             metrics: metrics.collect(),
             shares,
             margins,
+            classified: classified.into_iter().map(|(_, classified)| classified).collect(),
             carried,
         }
     }

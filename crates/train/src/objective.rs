@@ -8,6 +8,7 @@ mod judged;
 mod pairs;
 
 use data::{Reads, Unit};
+use eval::classification::Classified;
 use model::{HeadGradients, HeadOutputs, HeadRequest};
 use text::{Batch, Target};
 
@@ -115,6 +116,8 @@ pub struct Outcome {
     pub gradients: HeadGradients,
     /// Further figures of the step; the same ones for every micro-batch.
     pub metrics: Vec<Metric>,
+    /// The class of a sequence and the one that the model gives it, by sequence; empty where there are no classes.
+    pub classified: Vec<(usize, Classified)>,
     /// What the next step's [`StepPlan::carried`] holds. Given by the first micro-batch of an evaluation of the whole
     /// step; empty where nothing is carried.
     pub carried: Vec<f64>,

@@ -146,6 +146,9 @@ pub struct Summary {
     /// The best model beside trivial rules on the held-out pairs, where the rows are pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preference: Option<eval::preference::Report>,
+    /// How the best model classified the validation rows, where the method has classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<eval::classification::Report>,
     /// Whether the model gives scores and no text.
     pub gives_scores: bool,
     /// Where the adapter stands.

@@ -258,6 +258,10 @@ impl Outcome {
             terminal.say("");
             terminal.say(report.to_string().trim_end());
         }
+        if let Some(report) = &summary.classification {
+            terminal.say("");
+            terminal.say(report.to_string().trim_end());
+        }
         // A run that trains the model itself leaves a model.
         let is_model = summary.adapter.ends_with("model");
         let what = if is_model { "model" } else { "adapter" };
@@ -269,7 +273,8 @@ impl Outcome {
             terminal.say(&format!("  {program} train {run} --resume"));
         }
         if summary.gives_scores {
-            terminal.say(&format!("  {program} score {run} --data pairs.jsonl"));
+            let rows = if summary.classification.is_some() { "texts" } else { "pairs" };
+            terminal.say(&format!("  {program} score {run} --data {rows}.jsonl"));
         } else {
             terminal.say(&format!("  {program} generate {run} --prompt 'Hello'"));
             terminal.say(&format!("  {program} chat {run}"));

@@ -4,6 +4,7 @@
 //! the data for the records that it wants, the trainer for its objective, cards and help for its words.
 
 mod bco;
+mod classify;
 mod cpo;
 mod dpo;
 mod kto;
@@ -21,6 +22,7 @@ use crate::objective::Objective;
 use crate::{Error, Result};
 
 pub use bco::Bco;
+pub use classify::Classify;
 pub use cpo::{Contrast, ReferenceFree};
 pub use dpo::{Divergence, Dpo, LOSSES, Loss};
 pub use kto::Kto;
@@ -29,7 +31,7 @@ pub use reward::{Reward, RewardLoss};
 pub use sft::Sft;
 
 /// Every method, in the order of `--help`.
-pub static METHODS: [&Method; 12] = [
+pub static METHODS: [&Method; 13] = [
     &sft::METHOD,
     &pretrain::METHOD,
     &dpo::METHOD,
@@ -39,6 +41,7 @@ pub static METHODS: [&Method; 12] = [
     &cpo::SIMPO,
     &cpo::CPO,
     &reward::METHOD,
+    &classify::METHOD,
     &later::PPO,
     &later::GRPO,
     &later::RLOO,
@@ -70,10 +73,14 @@ pub struct Method {
     pub usual: Usual,
     /// Whether it trains a scalar head beside the adapter.
     pub has_scalar_head: bool,
+    /// Numbers that this head gives, as a resolved recipe says: 1, or one a class.
+    pub outputs: fn(&Document) -> usize,
     /// Refuses settings that contradict each other, before any data is read.
     pub check: fn(&Document) -> Result<()>,
     /// Fills the method's keys that depend on the rows it is trained on, and refuses rows that it cannot learn from.
     pub fill: fn(&mut Document, &Sequences) -> Result<()>,
+    /// Refuses rows, of training and of validation, that contradict the resolved recipe.
+    pub check_rows: fn(&Document, &Sequences, &Sequences) -> Result<()>,
     /// The figure of a validation by which steps are compared, as a resolved recipe says.
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
@@ -93,8 +100,10 @@ impl Method {
         keys: &[],
         usual: Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
         has_scalar_head: false,
+        outputs: |_| 1,
         check: |_| Ok(()),
         fill: |_, _| Ok(()),
+        check_rows: |_, _, _| Ok(()),
         judged_by: |_| Figure::LOSS,
         objective: None,
     };
@@ -136,6 +145,12 @@ pub struct Figure {
 impl Figure {
     /// The objective's loss.
     pub const LOSS: Figure = Figure { name: "loss", higher_is_better: false };
+}
+
+/// Names of the classes of a resolved recipe, in the order of the head's outputs; none of a method without classes.
+pub fn classes(document: &Document) -> Vec<String> {
+    let classes = document.opt_strs("objective.classes").unwrap_or_default();
+    classes.into_iter().map(str::to_owned).collect()
 }
 
 /// The method of that name.

@@ -24,7 +24,7 @@ pub fn check(document: &Document) -> Result<()> {
     }
     let prompts = document.opt_strs("train.sample.prompts").unwrap_or_default();
     if method::of(document).has_scalar_head && !prompts.is_empty() {
-        let message = "a reward model gives scores and answers no prompts";
+        let message = "a model with a score head gives scores and answers no prompts";
         return Err(problem(
             document,
             "train.sample.prompts",

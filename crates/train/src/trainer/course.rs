@@ -1,6 +1,7 @@
 //! Where a run's optimizer steps come from, and by which figure its model is judged.
 
 use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
+use eval::classification::{Classified, macro_f1};
 use eval::preference::Report;
 use model::Config;
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,8 @@ pub(super) struct Judged {
     pub(super) shares: Vec<f64>,
     /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
     pub(super) margins: Vec<f64>,
+    /// The class of every row and the one that the model gives it; empty where there are no classes.
+    pub(super) classified: Vec<Classified>,
 }
 
 /// A figure by which steps are compared.
@@ -238,6 +241,7 @@ impl Course for Rows {
             return Ok(None);
         }
         let (mut loss, mut divisor, mut shares, mut margins) = (0.0, 0.0, Vec::new(), Vec::new());
+        let mut classified = Vec::new();
         // Of each figure the sum over units, and how many units it is of.
         let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
         for chunk in self.validation.chunks(VALIDATION_CHUNK) {
@@ -248,6 +252,7 @@ impl Course for Rows {
             loss += outcome.loss * of_chunk;
             divisor += of_chunk;
             margins.extend(outcome.margins);
+            classified.extend(outcome.classified);
             shares.extend(outcome.shares.iter().map(|share| share * of_chunk));
             for (name, value) in outcome.metrics {
                 let sum = value * units_of_chunk;
@@ -260,12 +265,17 @@ impl Course for Rows {
             }
         }
         let loss = loss / divisor;
-        let metrics: Vec<_> =
+        let mut metrics: Vec<_> =
             sums.into_iter().map(|(name, total, units)| (name, total / units)).collect();
+        if !classified.is_empty() {
+            let classes =
+                classified.iter().map(|row| row.label.max(row.predicted) as usize + 1).max();
+            metrics.push(("macro_f1", macro_f1(&classified, classes.unwrap_or(0))));
+        }
         let figure = self.judged_by;
         let metric = metrics.iter().find(|(name, _)| *name == figure.name);
         let score = Score::new(figure, metric.map_or(loss, |(_, value)| *value));
-        Ok(Some(Judged { loss, metrics, score, shares, margins }))
+        Ok(Some(Judged { loss, metrics, score, shares, margins, classified }))
     }
 
     fn compare(

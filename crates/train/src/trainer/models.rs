@@ -7,6 +7,7 @@ use keys::{Document, Settings as _};
 use model::adapter::{LoadedAdapter, PeftMetadata};
 use model::architecture::{EMBEDDING, HEAD, shapes};
 use model::{Base, LoraConfig, ScalarHead, Selection};
+use session::Serving;
 use text::Tokenizer;
 
 use super::initial_adapter;
@@ -97,12 +98,17 @@ pub(super) fn training_setup(
             let hint = "train one: `adapter: {type: lora}`".to_owned();
             return Err(problem(document, "adapter.type", message, hint));
         }
-        if setup.policy().head.is_none() {
-            let head = match sources.shapes_only {
-                true => vec![0.0; sources.base.config.hidden_size],
-                false => ScalarHead::initial_values(sources.base, recipe.seed)?,
-            };
-            setup.policy_mut().head = Some(head);
+        let outputs = (method.outputs)(document);
+        let len = outputs * sources.base.config.hidden_size;
+        match &setup.policy().head {
+            Some(head) => check_head(document, sources, head, outputs)?,
+            None => {
+                let head = match sources.shapes_only {
+                    true => vec![0.0; len],
+                    false => ScalarHead::initial_values_of(sources.base, outputs, recipe.seed)?,
+                };
+                setup.policy_mut().head = Some(head);
+            }
         }
     }
     let objective = method.objective(document);
@@ -111,6 +117,36 @@ pub(super) fn training_setup(
         setup.add_reference(document, from)?;
     }
     Ok(setup)
+}
+
+/// Refuses a head of other outputs than the method trains. A checkpoint has those of its own recipe.
+fn check_head(
+    document: &Document,
+    sources: &Sources<'_>,
+    head: &[f32],
+    outputs: usize,
+) -> Result<()> {
+    let Some(start) = sources.start.filter(|_| sources.checkpoint.is_none()) else { return Ok(()) };
+    let brought = head.len() / sources.base.config.hidden_size;
+    let (classes, known) = (method::classes(document), Serving::read(start)?.classes);
+    let is_other = |known: &Vec<String>| !known.is_empty() && *known != classes;
+    if brought == outputs && !is_other(&known) {
+        return Ok(());
+    }
+    let described = |classes: &[String], outputs: usize| match classes {
+        [] if outputs == 1 => "one score".to_owned(),
+        [] => format!("{outputs} classes"),
+        classes => format!("the classes {}", classes.join(", ")),
+    };
+    Err(Error::refused(
+        format!(
+            "{}: the head of the adapter gives {}, and the run trains {}",
+            start.display(),
+            described(&known, brought),
+            described(&classes, outputs)
+        ),
+        "start from the base, or train the same outputs",
+    ))
 }
 
 /// What the recipe compares with. A checkpoint has the values that a path named when the run began.

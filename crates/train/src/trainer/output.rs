@@ -129,6 +129,7 @@ fn write_companions(run: &Run, dir: &Path) -> Result<()> {
         quantization: run.quantization.map(str::to_owned),
         step: Some(run.state.step),
         template_kwargs: run.template_kwargs.clone(),
+        classes: run.classes.clone(),
         ..Serving::default()
     };
     write_atomic(&dir.join(Serving::FILE), serving.to_json().as_bytes())
@@ -177,6 +178,21 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         ),
         None => String::new(),
     };
+    let labels = match run.classes.is_empty() {
+        true => String::new(),
+        false => {
+            let id2label: serde_json::Map<String, Value> = (0..)
+                .zip(&run.classes)
+                .map(|(id, class): (usize, &String)| (id.to_string(), json!(class)))
+                .collect();
+            format!(
+                "* For transformers: `AutoModelForSequenceClassification.from_pretrained(base, num_labels={})` goes \
+                 before PEFT loads it; `id2label` is `{}`.\n",
+                run.classes.len(),
+                Value::Object(id2label)
+            )
+        }
+    };
     let is_plain = !lora.dora && lora.tokens.is_empty() && lora.modules_to_save.is_empty();
     let alone = match is_plain && run.setup.vocab_size.is_none() {
         true => "",
@@ -186,7 +202,7 @@ fn adapter_card(run: &Run, lora: &LoraConfig) -> String {
         "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: {task}\ntags: [lora, {method}, tunesmith]\n---\n\n\
          # Adapter for {base}\n\n\
          {} of a {kind} adapter of rank {} (alpha {}) with Tunesmith {}.\n{}\n\
-         {}{over}{grown}{alone}",
+         {}{labels}{over}{grown}{alone}",
         run.method.title,
         lora.rank,
         lora.alpha,

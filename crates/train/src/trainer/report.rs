@@ -45,5 +45,8 @@ pub(super) fn write_report(run: &Run, summary: &Summary) -> Result<()> {
     if let Some(report) = &summary.preference {
         text.push_str(&format!("\n## More than trivial rules?\n\n```text\n{report}\n```\n"));
     }
+    if let Some(report) = &summary.classification {
+        text.push_str(&format!("\n## Classes\n\n```text\n{report}```\n"));
+    }
     write_atomic(&run.folder.path().join("report.md"), text.as_bytes())
 }

@@ -37,7 +37,7 @@ pub fn rows(
         }
     }
     let supervisor = match (wanted, &metadata.chat_template) {
-        (Wanted::Texts, None) => Supervisor::for_text(metadata),
+        (Wanted::Texts | Wanted::Labelled, None) => Supervisor::for_text(metadata),
         _ => Supervisor::from_metadata(metadata, template_kwargs(document))?,
     };
     let supervisor = supervisor.with(data::recipe::supervision(document));

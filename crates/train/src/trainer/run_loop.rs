@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use compute::Backend;
 use data::{Supervisor, record};
+use eval::classification;
 use eval::preference::Report;
 use session::{Finish, Flow, Prompt, Sampling, Speaker};
 use text::Message;
@@ -86,7 +87,8 @@ fn all_steps(
     let finished = Event::Finished { status: status.into(), step: run.state.step, seconds };
     run.tell(&finished, observer)?;
     let compared = compare(run, backend, observer)?;
-    let summary = Summary { preference: compared, ..summary(run, status) };
+    let classification = classification(run);
+    let summary = Summary { preference: compared, classification, ..summary(run, status) };
     report::write_report(run, &summary)?;
     Ok(summary)
 }
@@ -279,7 +281,9 @@ fn validate(
         if margins.iter().any(|margin| !margin.is_finite()) {
             margins.clear();
         }
-        run.state.best = Some(Best { step, score: judged.score, margins });
+        let mut classified = judged.classified;
+        classified.truncate(MOST_MARGINS);
+        run.state.best = Some(Best { step, score: judged.score, margins, classified });
         output::write(run, backend)?;
     }
     let metrics = judged.metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -311,6 +315,12 @@ fn compare(
         run.tell(&event, observer)?;
     }
     Ok(report)
+}
+
+/// How the best model classified the validation rows.
+fn classification(run: &Run) -> Option<classification::Report> {
+    let best = run.state.best.as_ref()?;
+    classification::report(&best.classified, &run.classes, run.recipe.seed)
 }
 
 /// Answers the recipe's fixed prompts, and says what the answers show.
@@ -383,6 +393,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         validation_last: state.validation_last,
         findings: run.findings.clone(),
         preference: None,
+        classification: None,
         gives_scores: run.method.has_scalar_head,
         adapter: run.output(),
     }

@@ -142,6 +142,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     let initial = take_start(&mut document, &sources)?;
     if has_rows {
         (method.fill)(&mut document, &train)?;
+        (method.check_rows)(&document, &train, &validation)?;
     }
     fill_by_data(&mut document, train.units(), base.config.parameter_count());
     let recipe = Recipe::read(&document)?;

@@ -43,6 +43,8 @@ pub(super) struct Run {
     pub(super) quantization: Option<&'static str>,
     pub(super) date: Date,
     pub(super) template_kwargs: serde_json::Map<String, Value>,
+    /// Names of the classes, where the method has some.
+    pub(super) classes: Vec<String>,
     pub(super) threads: usize,
     pub(super) setup: TrainingSetup,
     pub(super) models: Models,
@@ -145,6 +147,7 @@ pub(super) fn prepare(
         log: folder.event_log()?,
         store: Store::new(folder.checkpoints(), prepared.recipe.keep),
         template_kwargs: prepared.recipe.template_kwargs.clone(),
+        classes: method::classes(&prepared.document),
         storage: prepared.base.storage_name()?,
         quantization,
         threads,

@@ -4,6 +4,7 @@
 mod accumulated;
 mod breadth;
 mod checkpoint;
+mod classify;
 mod damage;
 mod engine;
 mod fused;

@@ -163,6 +163,7 @@ mod tests {
     fn summary() -> Summary {
         Summary {
             preference: None,
+            classification: None,
             run: PathBuf::from("runs/q/run"),
             status: "finished",
             steps: 64,

@@ -276,6 +276,7 @@ fn preference_figures(metrics: &BTreeMap<String, f64>) -> String {
     let figures = [
         figure(["rewards/accuracies", "accuracy"], "accuracy", 3),
         figure(["rewards/margins", "margin"], "margin", 3),
+        figure(["macro_f1", "macro_f1"], "macro F1", 3),
     ];
     figures.into_iter().flatten().collect()
 }

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Each line that you type is a message. The model keeps the dialogue until you reset it.
     #[command(verbatim_doc_comment, after_help = chat::EXAMPLES)]
     Chat(chat::Arguments),
-    /// Score the answers of a file with a reward model
+    /// Score the answers of a file with a reward model, or classify its texts
     ///
     /// Rows are rendered with the chat template of training. The score of an answer is read at its last token, and
     /// does not depend on the other rows. Pairs also tell how often the chosen answer has the higher score.

@@ -238,7 +238,7 @@ impl From<session::Error> for Failure {
             E::Empty => Failure::wrong("empty_prompt", message),
             E::TooLong { .. } => Failure::wrong("prompt_too_long", message),
             E::NoScoreHead => Failure::wrong("no_score_head", message).hint(
-                "name the run folder or adapter folder of a model that was trained with `method: reward`",
+                "name the run folder or adapter folder of a model that was trained with `method: reward` or `method: classify`",
             ),
             E::ScoreRoom { tokens, demand, limit } => {
                 let what = format!("scoring {tokens} tokens at a time");

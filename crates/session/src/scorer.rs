@@ -1,4 +1,5 @@
-//! A reward model or classifier with its device: it gives every answer a score, or every row the logits of its classes.
+//! A reward model or classifier with its device: it gives every answer a score, or every row the logits of its
+//! classes.
 
 use compute::{Backend, Quantization};
 use data::record::{Conversation, Feedback, Record};
@@ -9,13 +10,13 @@ use model::adapter::LoadedAdapter;
 use model::generate::{Counted, Demand};
 use model::{Adapter, Base, Decoder, Pass, ScalarHead};
 
-use crate::{Error, Opened, Result};
+use crate::{Error, Opened, Result, Serving};
 
 /// Sequences that are packed together. Prefixes are shared among these; scores do not depend on it.
 const WINDOW: usize = 512;
 
-/// A base with the adapter and the score head of a reward model or a classifier. Its weights are loaded once it is known what they
-/// are to score.
+/// A base with the adapter and the score head of a reward model or a classifier. Its weights are loaded once it is known
+/// what they are to score.
 ///
 /// A score is the head at the last token of prompt and answer, as `method: reward` trains it and
 /// transformers' sequence classifiers read it. It has the same bits whatever is scored beside it, on any
@@ -25,6 +26,8 @@ pub struct Scorer {
     backend: Box<dyn Backend>,
     model: Model,
     head: Vec<f32>,
+    /// Names of the classes of a classifier, in the order of its outputs; none of a reward model.
+    classes: Option<Vec<String>>,
     /// The model on a device that only counts.
     counted: Counted,
     supervisor: Supervisor,
@@ -50,6 +53,8 @@ impl Scorer {
     ) -> Result<Self> {
         let Opened { base, metadata, serving, adapter, head, .. } = opened;
         let (Some(adapter), Some(head)) = (adapter, head) else { return Err(Error::NoScoreHead) };
+        let outputs = head.len() / base.config.hidden_size;
+        let classes = (outputs > 1).then(|| class_names(&base, &serving, outputs)).transpose()?;
         // As it was trained, so it is served.
         let quantization = serving.quantization();
         let counted = Counted::new(&base, Some(&adapter), quantization, &*backend)?;
@@ -63,7 +68,13 @@ impl Scorer {
         })?;
         let supervisor = supervisor.with(options);
         let model = Model::Waiting(Some(adapter), quantization);
-        Ok(Scorer { base, backend, model, head, counted, supervisor, free_memory })
+        Ok(Scorer { base, backend, model, head, classes, counted, supervisor, free_memory })
+    }
+
+    /// Names of the classes of a classifier, in the order of its outputs: those of its training, else those of the
+    /// base's `id2label`, else `LABEL_0`, `LABEL_1`, ... as transformers calls them. None of a reward model.
+    pub fn classes(&self) -> Option<&[String]> {
+        self.classes.as_deref()
     }
 
     /// The sequences of a row's answers, as training renders them, in the order in which the row has the answers.
@@ -204,6 +215,18 @@ impl Scorer {
         let (decoder, adapter, head) = &**loaded;
         Ok((&mut *self.backend, decoder, adapter, head))
     }
+}
+
+fn class_names(base: &Base, serving: &Serving, outputs: usize) -> Result<Vec<String>> {
+    if serving.classes.len() == outputs {
+        return Ok(serving.classes.clone());
+    }
+    let config = base.config_json()?;
+    let of_base = (0..outputs).map(|id| config["id2label"][id.to_string()].as_str());
+    let is_whole = config["id2label"].as_object().is_some_and(|labels| labels.len() == outputs);
+    let of_base: Option<Vec<String>> = of_base.map(|name| name.map(str::to_owned)).collect();
+    let numbered = || (0..outputs).map(|id| format!("LABEL_{id}")).collect();
+    Ok(of_base.filter(|_| is_whole).unwrap_or_else(numbered))
 }
 
 /// A dialogue of which the last assistant turn counts.

@@ -1,5 +1,6 @@
-//! `tunesmith score`: answers in, scores of a reward model out.
+//! `tunesmith score`: answers in, scores of a reward model out; or texts in, classes of a classifier out.
 
+mod classes;
 mod rows;
 
 use std::path::PathBuf;
@@ -24,16 +25,19 @@ pub(super) const EXAMPLES: &str = "Examples:
   tunesmith score ./adapter --data pairs.parquet --json
 
 A line of the output has `place` (file and line), `scores` in the order of the row's answers (chosen,
-then rejected), and for pairs `chosen_wins`: 1, 0, or 0.5 for a tie.";
+then rejected), and for pairs `chosen_wins`: 1, 0, or 0.5 for a tie.
+
+A classifier takes texts, prompts or conversations, with or without a `label`. A line then has `scores`,
+the logit of every class by name, the `label` that the model gives, and `correct` where the row has one.";
 
 /// What `score` is told.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A run folder, adapter folder or hub id of a reward model
+    /// A run folder, adapter folder or hub id of a reward model or a classifier
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// File, folder or glob of pairs, ranked answers, judged answers or conversations, in any format of `data.train`
+    /// File, folder or glob of pairs, ranked answers, judged answers or conversations, or of texts for a classifier, in any format of `data.train`
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 
@@ -51,6 +55,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let model = context.models().resolve(&arguments.model)?;
     let served = Served::of_model(context, &model)?;
     let mut scorer = served.scorer(context, &model)?;
+    if scorer.classes().is_some() {
+        return classes::run(arguments, context, &served, scorer);
+    }
     let (rows, sequences) = read(&arguments.data, &served, &scorer, context)?;
     let scores = scorer.score(&sequences, arguments.batch_tokens as usize)?;
     let scored = scored(&rows, &scores)?;

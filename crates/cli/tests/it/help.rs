@@ -16,7 +16,7 @@ Commands:
   train       Train from a recipe
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
-  score       Score the answers of a file with a reward model
+  score       Score the answers of a file with a reward model, or classify its texts
   merge       Merge an adapter into its base model, and verify the result
   push        Upload an adapter or a model to the model hub, private by default
   bench       Measure the speed of training and generation on this machine

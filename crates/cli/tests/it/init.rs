@@ -103,6 +103,19 @@ fn every_method_over_preferences_has_its_keys_in_the_recipe() {
 }
 
 #[test]
+fn labelled_rows_get_a_recipe() {
+    let house = House::with_model();
+    let rows: String = (0..30)
+        .map(|i| format!("{{\"text\": \"text {i}\", \"label\": \"{}\"}}\n", ["a", "b"][i % 2]))
+        .collect();
+    house.write("rows.jsonl", &rows);
+    house.run(&["init", "classify", "--data", "rows.jsonl", "--model", "./tiny"]).done();
+    assert!(house.read("recipe.yaml").contains("method: classify"));
+    let planned = house.run(&["plan", "recipe.yaml", "--json"]).done().result();
+    assert!(planned["steps"].as_u64().unwrap() > 0, "{planned}");
+}
+
+#[test]
 fn rows_of_another_method_say_what_to_type() {
     let house = House::new();
     house.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");

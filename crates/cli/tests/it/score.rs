@@ -179,6 +179,78 @@ fn a_run_scores_what_it_was_trained_on_as_it_was_validated() {
     near(&result["summary"]["scores"]["mean"], &metrics["mean_reward"]);
 }
 
+/// A house with a run of a classifier, `model`, and its rows.
+fn classifier() -> House {
+    let house = House::with_model();
+    let row = |(text, label): (&str, &str)| json!({"text": text, "label": label});
+    let rows = [
+        ("yes", "glad"),
+        ("no", "sad"),
+        ("fine", "glad"),
+        ("bad", "sad"),
+        ("great", "glad"),
+        ("lost", "sad"),
+    ];
+    house.write("rows.jsonl", &lines(&rows.map(row)));
+    let recipe = "model: ./tiny\nmethod: classify\nadapter: {rank: 4}\nprecision: f32\noutput: model\n\
+        data: {train: rows.jsonl, validation: {path: rows.jsonl}, accept: [validation-row-in-training]}\n\
+        train: {max_steps: 30, batch_size: 6, learning_rate: 0.02, evaluate_every: 30}\n";
+    house.write("c.yaml", recipe);
+    let told = house.run(&["train", "c.yaml"]).done().stdout;
+    assert!(told.contains("macro F1") && told.contains("precision  recall"), "{told}");
+    assert!(told.ends_with("tunesmith score model --data texts.jsonl\n"), "{told}");
+    house
+}
+
+#[test]
+fn a_classifier_gives_rows_their_classes() {
+    let house = classifier();
+    let asked = ["score", "model", "--data", "rows.jsonl", "--precision", "f32", "--json"];
+    let result = house.run(&asked).done().result();
+    let events = house.read("model/events.jsonl");
+    let evaluated = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let evaluated = evaluated.filter(|event| event["event"] == "evaluated").last().unwrap();
+    let report = &result["summary"]["classification"];
+    for figure in ["accuracy", "macro_f1"] {
+        assert_eq!(report[figure]["mean"], evaluated["metrics"][figure], "{figure}");
+    }
+    let first = &result["results"][0];
+    let logit = |class: &str| first["scores"][class].as_f64().unwrap();
+    let best = if logit("glad") >= logit("sad") { "glad" } else { "sad" };
+    assert_eq!((&first["label"], &first["correct"]), (&best.into(), &(best == "glad").into()));
+
+    // Rows need no label, and company changes nothing.
+    house.write("texts.jsonl", "{\"text\": \"yes\"}\n{\"prompt\": \"no\"}\n");
+    let result =
+        house.run(&["score", "model", "--data", "texts.jsonl", "--precision", "f32", "--json"]);
+    let result = result.done().result();
+    assert_eq!(result["results"][0]["scores"], first["scores"]);
+    assert_eq!(result["results"][0].get("correct"), None);
+    assert_eq!(
+        (&result["summary"]["labelled"], &result["summary"]["rows"]),
+        (&0.into(), &2.into())
+    );
+
+    house.write("wild.jsonl", "{\"text\": \"a\", \"label\": \"wild\"}\n");
+    let ended = house.run(&["score", "model", "--data", "wild.jsonl"]);
+    let expected = "error: wild.jsonl:1: the label `wild` is none of the model's classes\n\
+        hint: the classes are glad, sad\n";
+    assert_eq!((ended.stderr.as_str(), ended.code), (expected, 1));
+
+    // It does not say which of two answers is better.
+    house.write("ask.jsonl", "{\"prompt\": \"hi\", \"a\": \"b\", \"c\": \"d\"}\n");
+    house.write("p.yaml", "model: ./tiny\nmethod: dpo\ndata: {train: ask.jsonl}\n");
+    let ended = house.run(&[
+        "pairs",
+        "p.yaml",
+        "pairs.output=out.jsonl",
+        "pairs.choose_by=reward",
+        "pairs.reward=model",
+        "pairs.candidates.columns=[a, c]",
+    ]);
+    assert!(ended.stderr.contains("the model is a classifier"), "{}", ended.stderr);
+}
+
 #[test]
 fn what_cannot_be_scored_is_told() {
     let house = house();
@@ -190,7 +262,7 @@ fn what_cannot_be_scored_is_told() {
     };
     check(
         &["tiny", "--data", "pairs.jsonl"],
-        "error: the model has no score head\nhint: name the run folder or adapter folder of a model that was trained with `method: reward`\n",
+        "error: the model has no score head\nhint: name the run folder or adapter folder of a model that was trained with `method: reward` or `method: classify`\n",
         2,
     );
     house.write("empty.jsonl", "");

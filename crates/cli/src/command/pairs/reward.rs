@@ -23,6 +23,12 @@ pub(super) fn score_answers(
     context: &Context,
 ) -> Result<Vec<Vec<f32>>> {
     let mut scorer = Served::of_model(context, model)?.scorer(context, model)?;
+    if scorer.classes().is_some() {
+        let message =
+            "the model is a classifier: it says which class a text has, not which answer is better";
+        return Err(Failure::wrong("no_reward_model", message)
+            .hint("name a model that was trained with `method: reward`"));
+    }
     let (mut rows, mut findings) = (Vec::new(), Findings::default());
     for (index, group) in groups.iter().enumerate() {
         rows.extend(sequences(&scorer, index, group, &mut findings)?);

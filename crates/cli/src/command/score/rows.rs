@@ -54,7 +54,8 @@ fn answered(record: &Record, answers: usize) -> Answered {
     Answered { place: record.place().clone(), answers, is_pair }
 }
 
-fn refuse(rows: Vec<RowError>) -> Result<()> {
+/// All rows that cannot be scored as one error.
+pub(super) fn refuse(rows: Vec<RowError>) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }

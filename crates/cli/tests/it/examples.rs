@@ -10,7 +10,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
-const RECIPES: [(&str, &str, u64); 22] = [
+const RECIPES: [(&str, &str, u64); 23] = [
     ("llama-3.1-8b-qlora", "llama-3.1-8b", 8_030_261_248),
     ("mistral-7b-v0.3-qlora", "mistral-7b-v0.3", 7_248_023_552),
     ("qwen2.5-0.5b", "qwen2.5-0.5b", 494_032_768),
@@ -32,6 +32,7 @@ const RECIPES: [(&str, &str, u64); 22] = [
     ("kto", "smollm2-135m", 134_515_008),
     ("bco", "smollm2-135m", 134_515_008),
     ("reward", "smollm2-135m", 134_515_008),
+    ("classify", "smollm2-135m", 134_515_008),
     ("pairs", "smollm2-135m", 134_515_008),
 ];
 
@@ -115,7 +116,7 @@ fn the_rows_of_the_recipes_are_read() {
     let preferences =
         ["dpo", "orpo", "simpo", "cpo", "bco", "reward"].map(|recipe| (recipe, 6..=11));
     // KTO compares the rows of a step, so a step has two.
-    let recipes = [("smollm2-135m", 51..=51), ("kto", 3..=6)];
+    let recipes = [("smollm2-135m", 51..=51), ("kto", 3..=6), ("classify", 39..=39)];
     for (recipe, steps) in recipes.into_iter().chain(preferences) {
         let recipe = format!("{EXAMPLES}/{recipe}.yaml");
         let planned = house.run(&["plan", &recipe, "--json", "model=./tiny"]).done().result();

@@ -23,7 +23,7 @@ impl MadeUp {
         match records {
             Wanted::Preferences | Wanted::Rewards => MadeUp::Pairs,
             Wanted::Feedback => MadeUp::Judged,
-            Wanted::Conversations | Wanted::Texts | Wanted::Prompts => MadeUp::Rows,
+            _ => MadeUp::Rows,
         }
     }
 

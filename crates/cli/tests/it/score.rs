@@ -209,7 +209,7 @@ fn a_classifier_gives_rows_their_classes() {
     let result = house.run(&asked).done().result();
     let events = house.read("model/events.jsonl");
     let evaluated = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let evaluated = evaluated.filter(|event| event["event"] == "evaluated").last().unwrap();
+    let evaluated = evaluated.rev().find(|event| event["event"] == "evaluated").unwrap();
     let report = &result["summary"]["classification"];
     for figure in ["accuracy", "macro_f1"] {
         assert_eq!(report[figure]["mean"], evaluated["metrics"][figure], "{figure}");

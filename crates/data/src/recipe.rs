@@ -16,12 +16,12 @@ const FORMATS: &[&str] = &[
     "prompt_completion",
     "text",
     "tokens",
+    "labelled",
     "preference",
     "feedback",
     "ranked",
     "stepwise",
     "prompt",
-    "labelled",
 ];
 
 /// The keys of the section.

@@ -36,8 +36,8 @@ pub struct StepOutcome {
     pub metrics: Vec<(&'static str, f64)>,
     /// What every unit adds to the loss, `[units]`.
     pub shares: Vec<f64>,
-    /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
-    pub margins: Vec<f64>,
+    /// By how much the better answer of every unit has the higher reward, `[units]`; none of a unit without two answers.
+    pub margins: Vec<Option<f64>>,
     /// The class of every row and the one that the model gives it, `[units]`; empty where there are no classes.
     pub classified: Vec<Classified>,
     /// What the objective carries to the next step.
@@ -354,10 +354,10 @@ impl StepOutcome {
         for share in &loss {
             shares[plan.sequences[share.sequence].unit as usize] += share.value;
         }
-        let mut margins = vec![f64::NAN; plan.totals.units];
+        let mut margins = vec![None; plan.totals.units];
         let of_units = metrics.iter().filter(|metric| metric.name == MARGIN);
         for share in of_units.flat_map(|metric| &metric.shares) {
-            margins[plan.sequences[share.sequence].unit as usize] = share.value;
+            margins[plan.sequences[share.sequence].unit as usize] = Some(share.value);
         }
         classified.sort_by_key(|(sequence, _)| *sequence);
         // Of nothing there is no figure: a step may have no answer of a kind.

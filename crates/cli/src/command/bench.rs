@@ -156,9 +156,8 @@ enum Adapter {
 /// Methods that can be measured; `pretrain` is `sft` over rows of which all is learned.
 fn method() -> clap::builder::PossibleValuesParser {
     // A step of `pretrain` is one of `sft`, and rows with labels are not made up.
-    let measured = |method: &&&Method| {
-        method.trains() && !["pretrain", "classify"].contains(&method.name)
-    };
+    let measured =
+        |method: &&&Method| method.trains() && !["pretrain", "classify"].contains(&method.name);
     let names = METHODS.iter().filter(measured).map(|method| method.name);
     clap::builder::PossibleValuesParser::new(names.collect::<Vec<_>>())
 }

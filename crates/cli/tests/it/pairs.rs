@@ -471,7 +471,10 @@ fn a_reward_model_chooses() {
         if row["chosen_from"] == "chosen" { margin } else { -margin }
     };
     let mean = rows.iter().map(signed).sum::<f64>() / 3.0;
-    assert!((mean - best["metrics"]["margin"].as_f64().unwrap()).abs() < 1e-12, "{mean} {best}");
+    assert!(
+        (mean - best["metrics"]["rewards/margins"].as_f64().unwrap()).abs() < 1e-12,
+        "{mean} {best}"
+    );
 
     // A person beside it, over the same answers.
     let columns = "pairs.candidates.columns=[rejected, chosen]";

@@ -86,8 +86,8 @@ pub(super) struct Judged {
     pub(super) score: Score,
     /// What every unit adds to the loss, before it is divided, `[units]`.
     pub(super) shares: Vec<f64>,
-    /// By how much the better answer of every unit has the higher reward, `[units]`; NaN of a unit without two answers.
-    pub(super) margins: Vec<f64>,
+    /// By how much the better answer of every unit has the higher reward, `[units]`; none of a unit without two answers.
+    pub(super) margins: Vec<Option<f64>>,
     /// The class of every row and the one that the model gives it; empty where there are no classes.
     pub(super) classified: Vec<Classified>,
 }

@@ -276,11 +276,9 @@ fn validate(
     let best = is_kept(run, &judged);
     run.state.validation_last = Some(judged.score.value);
     if best {
-        let mut margins = judged.margins;
-        margins.truncate(MOST_MARGINS);
-        if margins.iter().any(|margin| !margin.is_finite()) {
-            margins.clear();
-        }
+        let margins = judged.margins.into_iter().take(MOST_MARGINS);
+        let margins = margins.map(|margin| margin.filter(|margin| margin.is_finite()));
+        let margins = margins.collect::<Option<Vec<f64>>>().unwrap_or_default();
         let mut classified = judged.classified;
         classified.truncate(MOST_MARGINS);
         run.state.best = Some(Best { step, score: judged.score, margins, classified });

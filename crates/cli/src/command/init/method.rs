@@ -73,7 +73,7 @@ mod tests {
         check(r#"{"chosen": "b", "rejected": "c"}"#, &pairs[..7]);
         check(
             r#"{"prompt": "a", "completion": "b", "label": true}"#,
-            &["sft", "kto", "bco", "ppo", "grpo", "rloo"],
+            &["sft", "kto", "bco", "classify", "ppo", "grpo", "rloo"],
         );
         check(r#"{"text": "a"}"#, &["pretrain"]);
         check(

@@ -190,7 +190,7 @@ impl Narrator {
             self.validation_best = Some(loss);
         }
         let mark = if best { self.style.green("  best so far") } else { String::new() };
-        let figures = preference_figures(metrics);
+        let figures = told_apart(metrics);
         vec![format!("validation loss {loss:.4}{figures} after step {step}{mark}")]
     }
 
@@ -267,18 +267,18 @@ fn largest_first(memory: &std::collections::BTreeMap<String, usize>) -> String {
     kinds.collect::<Vec<_>>().join(", ")
 }
 
-/// How well answers are told apart, where the method compares some.
-fn preference_figures(metrics: &BTreeMap<String, f64>) -> String {
-    let figure = |names: [&str; 2], label: &str, digits: usize| {
-        let value = names.iter().find_map(|name| metrics.get(*name))?;
-        Some(format!("  {label} {value:.digits$}"))
-    };
-    let figures = [
-        figure(["rewards/accuracies", "accuracy"], "accuracy", 3),
-        figure(["rewards/margins", "margin"], "margin", 3),
-        figure(["macro_f1", "macro_f1"], "macro F1", 3),
+/// How well answers or classes are told apart, where the method does that.
+fn told_apart(metrics: &BTreeMap<String, f64>) -> String {
+    let names = [
+        ("rewards/accuracies", "accuracy"),
+        ("accuracy", "accuracy"),
+        ("rewards/margins", "margin"),
+        ("macro_f1", "macro F1"),
     ];
-    figures.into_iter().flatten().collect()
+    let figure = |(name, label): (&str, &str)| {
+        metrics.get(name).map(|value| format!("  {label} {value:.3}"))
+    };
+    names.into_iter().filter_map(figure).collect()
 }
 
 #[cfg(test)]

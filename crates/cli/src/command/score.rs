@@ -6,6 +6,7 @@ mod rows;
 use std::path::PathBuf;
 
 use clap::Args;
+use data::Place;
 use eval::interval::{Interval, bootstrap};
 use eval::preference::wins;
 use serde::Serialize;
@@ -62,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let scores = scorer.score(&sequences, arguments.batch_tokens as usize)?;
     let scored = scored(&rows, &scores)?;
     let summary = Summary::of(&scored, &scores);
-    tell(arguments, context, &scored, &summary)?;
+    tell(arguments, context, &scored, (json!(summary), summary.lines()))?;
     Ok(0)
 }
 
@@ -85,12 +86,7 @@ fn scored(rows: &[Answered], scores: &[f32]) -> Result<Vec<Scored>> {
     for row in rows {
         let (own, others) = rest.split_at(row.answers);
         rest = others;
-        if let Some(score) = own.iter().find(|score| !score.is_finite()) {
-            let message = format!("{}: the score is {score}", row.place);
-            let failure = Failure::new("not_finite", message).at(&row.place.file);
-            let hint = "the model's numbers are not finite there: name an earlier checkpoint";
-            return Err(Failure { line: Some(row.place.line), ..failure }.hint(hint));
-        }
+        check_finite(&row.place, own)?;
         let chosen_wins = row.is_pair.then(|| wins(f64::from(own[0]) - f64::from(own[1])));
         scored.push(Scored { place: row.place.to_string(), scores: own.to_vec(), chosen_wins });
     }
@@ -159,17 +155,17 @@ impl Summary {
 fn tell(
     arguments: &Arguments,
     context: &Context,
-    scored: &[Scored],
-    summary: &Summary,
+    scored: &[impl Serialize],
+    (summary, lines): (Value, Vec<String>),
 ) -> Result<()> {
     let terminal = &context.terminal;
-    let line = |row: &Scored| serde_json::to_string(row).expect("scores are JSON");
+    let line = |row| serde_json::to_string(row).expect("scores are JSON");
     let mut result = json!({"summary": summary});
     match &arguments.output {
         Some(file) => {
             let text: String = scored.iter().map(|row| line(row) + "\n").collect();
             write_atomic(file, text.as_bytes())?;
-            summary.lines().iter().for_each(|line| terminal.say(line));
+            lines.iter().for_each(|line| terminal.say(line));
             terminal.say(&format!("{} {}", terminal.style.green("wrote"), file.display()));
             result["output"] = file.display().to_string().into();
         }
@@ -178,18 +174,25 @@ fn tell(
         }
         None => {
             scored.iter().for_each(|row| terminal.say(&line(row)));
-            summary.lines().iter().for_each(|line| terminal.note(line));
+            lines.iter().for_each(|line| terminal.note(line));
         }
     }
     terminal.result(result);
     Ok(())
 }
 
+/// The first score that is no number, as an error at the row.
+fn check_finite(place: &Place, scores: &[f32]) -> Result<()> {
+    let Some(score) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
+    let message = format!("{place}: the score is {score}");
+    let failure = Failure::new("not_finite", message).at(&place.file);
+    let hint = "the model's numbers are not finite there: name an earlier checkpoint";
+    Err(Failure { line: Some(place.line), ..failure }.hint(hint))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use data::Place;
 
     use super::*;
 

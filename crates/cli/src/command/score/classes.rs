@@ -6,12 +6,11 @@ use eval::classification::{Classified, Report, report};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use session::Scorer;
-use train::run::write_atomic;
 
-use super::Arguments;
 use super::rows::refuse;
+use super::{Arguments, check_finite, tell};
 use crate::context::Context;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::served::Served;
 use crate::terminal::style::count;
 
@@ -46,7 +45,7 @@ pub(super) fn run(
     let logits = scorer.score(&sequences, arguments.batch_tokens as usize)?;
     let (scored, classified) = classify(&rows, &logits, &classes)?;
     let report = report(&classified, &classes, 0);
-    tell(arguments, context, &scored, report.as_ref())?;
+    tell(arguments, context, &scored, summary(scored.len(), report.as_ref()))?;
     Ok(0)
 }
 
@@ -101,12 +100,7 @@ fn classify(
 ) -> Result<(Vec<Scored>, Vec<Classified>)> {
     let (mut scored, mut classified) = (Vec::with_capacity(rows.len()), Vec::new());
     for (Row { place, label }, own) in rows.iter().zip(logits.chunks(classes.len())) {
-        if let Some(score) = own.iter().find(|score| !score.is_finite()) {
-            let message = format!("{place}: a score is {score}");
-            let failure = Failure::new("not_finite", message).at(&place.file);
-            let hint = "the model's numbers are not finite there: name an earlier checkpoint";
-            return Err(Failure { line: Some(place.line), ..failure }.hint(hint));
-        }
+        check_finite(place, own)?;
         // The first of equals, as in training.
         let best = (0..own.len()).rev().max_by(|&a, &b| own[a].total_cmp(&own[b])).unwrap_or(0);
         let scores = classes.iter().cloned().zip(own.iter().map(|&score| json!(score)));
@@ -118,40 +112,14 @@ fn classify(
     Ok((scored, classified))
 }
 
-/// Scores go to the file or to standard output, as lines of JSON; the summary goes where the scores do not.
-fn tell(
-    arguments: &Arguments,
-    context: &Context,
-    scored: &[Scored],
-    report: Option<&Report>,
-) -> Result<()> {
-    let terminal = &context.terminal;
-    let line = |row: &Scored| serde_json::to_string(row).expect("scores are JSON");
-    let number = |number: usize| count(number as u64);
+/// The summary as JSON and as lines.
+fn summary(rows: usize, report: Option<&Report>) -> (Value, Vec<String>) {
     let labelled = report.map_or(0, |report| report.rows);
-    let rows = format!("rows        {}, {} with a label", number(scored.len()), number(labelled));
-    let mut summary = vec![rows];
-    summary.extend(report.map(|report| report.to_string().trim_end().to_owned()));
-    let mut result =
-        json!({"summary": {"rows": scored.len(), "labelled": labelled, "classification": report}});
-    match &arguments.output {
-        Some(file) => {
-            let text: String = scored.iter().map(|row| line(row) + "\n").collect();
-            write_atomic(file, text.as_bytes())?;
-            summary.iter().for_each(|line| terminal.say(line));
-            terminal.say(&format!("{} {}", terminal.style.green("wrote"), file.display()));
-            result["output"] = file.display().to_string().into();
-        }
-        None if terminal.is_json() => {
-            result["results"] = scored.iter().map(|row| json!(row)).collect::<Vec<Value>>().into();
-        }
-        None => {
-            scored.iter().for_each(|row| terminal.say(&line(row)));
-            summary.iter().for_each(|line| terminal.note(line));
-        }
-    }
-    terminal.result(result);
-    Ok(())
+    let number = |number: usize| count(number as u64);
+    let mut lines =
+        vec![format!("rows        {}, {} with a label", number(rows), number(labelled))];
+    lines.extend(report.map(|report| report.to_string().trim_end().to_owned()));
+    (json!({"rows": rows, "labelled": labelled, "classification": report}), lines)
 }
 
 #[cfg(test)]
@@ -177,7 +145,7 @@ mod tests {
         let failure = classify(&rows, &[f32::NAN, 0.0], &classes).unwrap_err();
         assert_eq!(
             (failure.message.as_str(), failure.line),
-            ("a.jsonl:1: a score is NaN", Some(1))
+            ("a.jsonl:1: the score is NaN", Some(1))
         );
     }
 }

@@ -92,7 +92,8 @@ pub enum Reference {
 impl TrainingSetup {
     /// Adds the part [`PartName::Reference`].
     ///
-    /// Of the policy as it is before its first step: the base is shared, so what the policy adds to it is left out. An adapter that is continued is copied, since
+    /// Of the policy as it is before its first step: the base is shared, so what the policy adds to it is left out.
+    /// An adapter that is continued is copied, since
     /// its beginning is gone after a step.
     ///
     /// A reference that is refreshed has an adapter of its own in any case, of the form of the policy's.
@@ -132,7 +133,7 @@ impl TrainingSetup {
         }
 
         // A checkpoint has it.
-        if self.parts.iter().any(|part| part.name == PartName::Reference) {
+        if self.has_part(PartName::Reference) {
             return Ok(Reference::Part);
         }
         let adapters = match from {

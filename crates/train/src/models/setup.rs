@@ -80,6 +80,11 @@ impl TrainingSetup {
         }
     }
 
+    /// Whether the run has a part of that name.
+    pub fn has_part(&self, name: PartName) -> bool {
+        self.parts.iter().any(|part| part.name == name)
+    }
+
     /// The model that the run is about.
     pub fn policy(&self) -> &PartSetup {
         &self.parts[0]

@@ -2,10 +2,8 @@
 
 use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
 use eval::classification::{Classified, macro_f1};
-use eval::preference::Report;
 use model::Config;
 use serde::{Deserialize, Serialize};
-use text::Tokenizer;
 
 use super::reference_cache::{Filled, ReferenceCache};
 use crate::Result;
@@ -48,17 +46,9 @@ pub(super) trait Course {
         state: &State,
     ) -> Result<Option<Judged>>;
 
-    /// Compares the model that had these margins on the validation rows with trivial rules; none where there is nothing
-    /// to compare.
-    fn compare(
-        &self,
-        _engine: &mut Engine<'_>,
-        _packing: &Packing,
-        _margins: &[f64],
-        _tokenizer: &Tokenizer,
-        _seed: u64,
-    ) -> Result<Option<Report>> {
-        Ok(None)
+    /// The rows that are trained and validated on, where there are such.
+    fn rows(&self) -> Option<[&Sequences; 2]> {
+        None
     }
 
     /// Optimizer steps of the whole run, those that are done included.
@@ -278,15 +268,8 @@ impl Course for Rows {
         Ok(Some(Judged { loss, metrics, score, shares, margins, classified }))
     }
 
-    fn compare(
-        &self,
-        engine: &mut Engine<'_>,
-        packing: &Packing,
-        margins: &[f64],
-        tokenizer: &Tokenizer,
-        seed: u64,
-    ) -> Result<Option<Report>> {
-        Rows::compare(self, engine, packing, margins, tokenizer, seed)
+    fn rows(&self) -> Option<[&Sequences; 2]> {
+        Some([&self.train, &self.validation])
     }
 
     /// Counted from where the run stands: a run that is made longer goes on behind the last step of the

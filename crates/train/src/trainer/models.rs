@@ -113,7 +113,7 @@ pub(super) fn training_setup(
     }
     let objective = method.objective(document);
     if objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference) {
-        let from = reference(document, sources)?;
+        let from = reference(document, sources, &setup)?;
         setup.add_reference(document, from)?;
     }
     Ok(setup)
@@ -150,14 +150,23 @@ fn check_head(
 }
 
 /// What the recipe compares with. A checkpoint has the values that a path named when the run began.
-fn reference(document: &Document, sources: &Sources<'_>) -> Result<ReferenceFrom> {
+fn reference(
+    document: &Document,
+    sources: &Sources<'_>,
+    setup: &TrainingSetup,
+) -> Result<ReferenceFrom> {
     let key = "reference.from";
     let is = |word| document.is_word(key, word);
     if is("start") || document.value(key).is_none() {
         return Ok(ReferenceFrom::Start);
     }
-    if is("base") || sources.checkpoint.is_some() {
+    if is("base") || setup.has_part(PartName::Reference) {
         return Ok(ReferenceFrom::Base);
+    }
+    if let Some(checkpoint) = sources.checkpoint {
+        let message =
+            format!("{}: the checkpoint does not hold its reference", checkpoint.display());
+        return Err(Error::refused(message, "begin a new run with `--overwrite`"));
     }
     let locator = document.get_locator(key);
     let own = locator.path.join("adapter");

@@ -4,10 +4,10 @@ use data::{Packing, Reads, Sequence, Sequences, Unit};
 use eval::preference::{self, Answer, LengthFinding, Pair, Report, TrainingPair, Verdict};
 use text::Tokenizer;
 
-use super::course::{Rows, VALIDATION_CHUNK};
-use crate::Result;
+use super::course::VALIDATION_CHUNK;
 use crate::engine::Engine;
 use crate::step::StepPlan;
+use crate::{Error, Result};
 
 /// Training pairs whose words are looked at, the first ones.
 const MOST_TRAINING_PAIRS: usize = 50_000;
@@ -19,39 +19,36 @@ struct Held {
     base: Option<[f64; 2]>,
 }
 
-impl Rows {
-    /// Compares a model with trivial rules; `margins` are its own on the first validation rows. None where the rows are
-    /// not pairs.
-    pub(super) fn compare(
-        &self,
-        engine: &mut Engine<'_>,
-        packing: &Packing,
-        margins: &[f64],
-        tokenizer: &Tokenizer,
-        seed: u64,
-    ) -> Result<Option<Report>> {
-        let packing = Packing { reads: Reads::Targets, keep_units: false, ..*packing };
-        let mut held = Vec::with_capacity(margins.len());
-        for chunk in self.validation.chunks(VALIDATION_CHUNK) {
-            let mut units = chunk?;
-            units.truncate(margins.len() - held.len());
-            if units.iter().any(|unit| unit.sequences.len() != 2) {
-                return Ok(None);
-            }
-            held.extend(held_out(engine, &units, &packing, tokenizer)?);
-            if held.len() == margins.len() {
-                break;
-            }
+/// Compares a model with trivial rules; `margins` are its own on the first validation rows. None where the rows are not
+/// pairs.
+pub(super) fn compare(
+    [train, validation]: [&Sequences; 2],
+    engine: &mut Engine<'_>,
+    packing: &Packing,
+    margins: &[f64],
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<Option<Report>> {
+    let packing = Packing { reads: Reads::Targets, keep_units: false, ..*packing };
+    let mut held = Vec::with_capacity(margins.len());
+    for chunk in validation.chunks(VALIDATION_CHUNK) {
+        let mut units = chunk?;
+        units.truncate(margins.len() - held.len());
+        if units.iter().any(|unit| unit.sequences.len() != 2) {
+            return Ok(None);
         }
-        let pairs: Vec<Pair<'_>> =
-            held.iter().zip(margins).map(|(held, &margin)| held.pair(margin)).collect();
-        let training = training_texts(&self.train, tokenizer)?;
-        let training: Vec<TrainingPair<'_>> =
-            training.iter().map(|[chosen, rejected]| TrainingPair { chosen, rejected }).collect();
-        preference::report(&pairs, &training, seed).map_err(|error| {
-            crate::Error::refused(error.to_string(), "lower `train.learning_rate`")
-        })
+        held.extend(held_out(engine, &units, &packing, tokenizer)?);
+        if held.len() == margins.len() {
+            break;
+        }
     }
+    let pairs = held.iter().zip(margins).map(|(held, &margin)| held.pair(margin));
+    let pairs: Vec<Pair<'_>> = pairs.collect();
+    let training = training_texts(train, tokenizer)?;
+    let training: Vec<TrainingPair<'_>> =
+        training.iter().map(|[chosen, rejected]| TrainingPair { chosen, rejected }).collect();
+    preference::report(&pairs, &training, seed)
+        .map_err(|error| Error::refused(error.to_string(), "lower `train.learning_rate`"))
 }
 
 impl Held {

@@ -16,7 +16,7 @@ use super::reference_cache::Filled;
 use super::start::Run;
 use super::{Control, Summary, output, report};
 use crate::checkpoint::{Best, Contents, MOST_MARGINS};
-use crate::doctor::{self, Doctor, Found, SampledAnswer};
+use crate::doctor::{Doctor, Found, SampledAnswer};
 use crate::events::{Event, StepEvent};
 use crate::models::PartName;
 use crate::recipe::Every;
@@ -101,8 +101,9 @@ fn doctor_of(run: &Run) -> Doctor {
 /// Tells what was found, with the last checkpoint from before it. Says whether the recipe ends the run for it.
 fn tell_found(run: &mut Run, found: &[Found], observer: &mut dyn FnMut(&Event)) -> Result<bool> {
     let mut stops = false;
-    for Found { id, step, message } in found {
-        let cure = doctor::KINDS.iter().find(|kind| kind.id == id).map_or("", |kind| kind.hint);
+    for finding in found {
+        let Found { id, step, message } = finding;
+        let cure = finding.kind().map_or("", |kind| kind.hint);
         let before = match run.store.latest() {
             Some(path) => format!("the last checkpoint before it is {}", path.display()),
             None => "no checkpoint was written before it".to_owned(),
@@ -300,7 +301,9 @@ fn compare(
     };
     let (tokenizer, seed) = (&run.metadata.tokenizer, run.recipe.seed);
     let mut engine = run.models.engine(backend, run.plan.recompute);
-    let report = run.course.compare(&mut engine, &run.packing, &best.margins, tokenizer, seed)?;
+    let Some(pairs) = run.course.rows() else { return Ok(None) };
+    let (packing, margins) = (&run.packing, &best.margins[..]);
+    let report = preference_report::compare(pairs, &mut engine, packing, margins, tokenizer, seed)?;
     for (id, message, cure) in report.iter().flat_map(preference_report::warnings) {
         let event = Event::Finding {
             step: Some(best.step),

@@ -196,6 +196,11 @@ fn reference_path(prepared: &Prepared, folder: &RunFolder) -> PathBuf {
         let values = adapter.values.iter().flatten();
         identity.push(values.flat_map(|value| value.to_le_bytes()).collect());
     }
+    // Whole tensors that the policy brings untrained stand in the base: the embedding of a larger vocabulary say.
+    for (name, (shape, values)) in setup.policy().own().iter().flat_map(|own| &own.replaced) {
+        identity.push(format!("{name} {shape:?}").into_bytes());
+        identity.push(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    }
     let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
     reference_cache::path_for(&cache.join("reference"), &identity)
 }

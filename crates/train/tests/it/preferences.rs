@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use keys::Settings as _;
 use model::adapter::LoadedAdapter;
 use serde_json::{Value, json};
 use train::run::Occupied;
@@ -463,4 +464,16 @@ fn a_rate_that_is_far_too_high_is_found_and_can_end_the_run() {
     let error = fixture.try_document(&["stop_on=[nothing]"]).map(|d| train::recipe::check(&d));
     let error = error.unwrap().unwrap_err();
     assert!(error.to_string().contains("`nothing` is not a finding about a run"), "{error}");
+}
+
+#[test]
+fn methods_that_ask_for_a_reference_have_its_keys() {
+    for method in train::method::METHODS.into_iter().filter(|method| method.trains()) {
+        let document = fixture(method.name, &pairs()).document(&[]);
+        let objective = method.objective(&document);
+        let passes = objective.extra_passes();
+        let asks = passes.iter().any(|pass| pass.part == train::models::PartName::Reference);
+        assert_eq!(train::models::has_reference(method), asks, "{}", method.name);
+        assert_eq!(document.opt_str("reference.logprobs").is_some(), asks, "{}", method.name);
+    }
 }

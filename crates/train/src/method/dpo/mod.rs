@@ -313,3 +313,13 @@ fn check(document: &Document) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loss_can_be_named() {
+        assert!(LOSSES.iter().map(|(word, _)| *word).eq(WORDS.iter().copied()));
+    }
+}

@@ -71,7 +71,8 @@ pub enum Reads {
     /// Before every supervised token: each becomes a target.
     #[default]
     Targets,
-    /// Before every token but the first: each becomes a target, those that are not supervised with weight 0.
+    /// Before every token but the first, up to the last supervised one where the rest is left out: each becomes a
+    /// target, those that are not supervised with weight 0.
     Everything,
     /// At the last token alone, for a value of the whole sequence. There are no targets.
     Last,

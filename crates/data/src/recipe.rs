@@ -64,7 +64,7 @@ pub const KEYS: &[Key] = &[
         .doc("Fraction of the training rows to hold out for validation."),
     Key::text("data.validation.by")
         .default("cluster")
-        .doc("What the validation split keeps together: row, cluster (near-duplicate rows, and for preferences all rows with the same prompt), group:<column>, or time:<column>, which holds out the latest rows."),
+        .doc("What the validation split keeps together: row, cluster (near-duplicate rows, and for preferences rows with the same prompt, unless a tenth of all rows have it), group:<column>, or time:<column>, which holds out the latest rows."),
     Key::text("data.validation.stratify")
         .doc("Column to stratify the validation split by: the fraction is held out for each of its values."),
     Key::path("data.validation.path").doc("File of validation rows."),

@@ -306,9 +306,15 @@ impl Sequences {
         let mut next = 0;
         std::iter::from_fn(move || {
             (next < self.len()).then(|| {
-                let chunk = self.chunk(next, size)?;
-                next += chunk.iter().map(|unit| unit.sequences.len()).sum::<usize>();
-                Ok(chunk)
+                let chunk = self.chunk(next, size);
+                next = match &chunk {
+                    Ok(units) => {
+                        next + units.iter().map(|unit| unit.sequences.len()).sum::<usize>()
+                    }
+                    // What cannot be read now cannot be read again.
+                    Err(_) => self.len(),
+                };
+                chunk
             })
         })
     }

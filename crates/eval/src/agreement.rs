@@ -56,7 +56,10 @@ pub fn cohen_kappa(ratings: &[(usize, usize)]) -> Option<Agreement> {
         })
         .sum();
     let mean = observed * expected - 2.0 * expected + observed;
-    let variance = (squares - mean * mean) / (1.0 - expected).powi(4) * one;
+    let variance = match items {
+        1 => f64::INFINITY,
+        _ => (squares - mean * mean) / (1.0 - expected).powi(4) * one,
+    };
     Some(Agreement {
         items,
         compared: items,
@@ -112,8 +115,8 @@ pub fn fleiss_kappa(counts: &[Vec<usize>]) -> Option<Agreement> {
             own * own
         })
         .sum();
-    // One item shows no spread: its interval is all that a kappa can be.
-    let variance = match items {
+    // One item shows no spread: its interval is all that a kappa can be. Only compared items show agreement.
+    let variance = match compared {
         1 => f64::INFINITY,
         _ => squares / (items as f64 * (items as f64 - 1.0)),
     };

@@ -105,14 +105,16 @@ pub(super) fn by_key(sketches: &[Sketch], key: impl Fn(&Sketch) -> u64) -> Vec<(
     rows
 }
 
-/// Clusters, each row's first one, in which rows with the same prompt are together too.
+/// Clusters, each row's first one, in which rows with the same prompt are together too, unless a tenth of all rows
+/// have it: so many on one side would leave nothing of a split.
 pub(crate) fn with_same_prompt(clusters: &[u32], sketches: &[Sketch]) -> Vec<u32> {
     let mut joined = UnionFind::new(clusters.len());
     clusters.iter().zip(0..).for_each(|(&first, row)| joined.join(first, row));
     let mut prompts = by_key(sketches, |sketch| sketch.prompt);
     prompts.retain(|&(_, row)| sketches[row as usize].has_prompt());
-    for two in prompts.windows(2).filter(|two| two[0].0 == two[1].0) {
-        joined.join(two[0].1, two[1].1);
+    let is_giant = |rows: usize| rows >= GIANT_ROWS && rows * 10 > sketches.len();
+    for rows in prompts.chunk_by(|a, b| a.0 == b.0).filter(|rows| !is_giant(rows.len())) {
+        rows.iter().for_each(|row| joined.join(rows[0].1, row.1));
     }
     (0..clusters.len() as u32).map(|row| joined.root(row)).collect()
 }
@@ -309,5 +311,20 @@ mod tests {
         assert_eq!(with_same_prompt(&[0, 1, 2, 3, 4, 5], &sketches), [0, 1, 0, 3, 4, 5]);
         // Through a near duplicate the prompts of others come along.
         assert_eq!(with_same_prompt(&[0, 1, 2, 3, 4, 2], &sketches), [0, 1, 0, 3, 4, 0]);
+    }
+
+    #[test]
+    fn a_prompt_of_a_tenth_of_all_rows_joins_none() {
+        let row = |prompt: &str, answer: usize| AuditText {
+            prompt: prompt.into(),
+            answer: format!("answer {answer}"),
+        };
+        let rows: Vec<AuditText> =
+            (0..40).map(|i| row(if i < 30 { "one" } else { "two" }, i)).collect();
+        let sketches: Vec<Sketch> = rows.iter().map(Sketch::of).collect();
+        let alone: Vec<u32> = (0..40).collect();
+        let joined = with_same_prompt(&alone, &sketches);
+        assert_eq!(joined[..30], alone[..30]);
+        assert!(joined[30..].iter().all(|&first| first == 30), "{joined:?}");
     }
 }

@@ -13,7 +13,7 @@ use crate::audit::{AuditText, quality};
 use crate::context::{self, Context};
 use crate::overlong::{self, Beginning, Overlong};
 use crate::random::{key as hash, purpose};
-use crate::record::{self, Conversation, Reader, Reading, Record};
+use crate::record::{self, Conversation, Labelled, LabelledInput, Reader, Reading, Record};
 use crate::source::{self, Row, Trouble};
 use crate::store::{Draft, Folder, Found, Header, LeftOut, Set, Shard};
 use crate::supervision::Supervisor;
@@ -314,8 +314,14 @@ impl Maker<'_> {
         let sequences = self.supervisor.sequences(index as u64, &record, findings)?;
         let sequences = match self.config.max_seq_len {
             Some(most) => {
+                let is_text =
+                    |labelled: &Labelled| matches!(labelled.input, LabelledInput::Text(_));
                 let beginning = Beginning {
-                    is_prompt: !matches!(record, Record::Text(_) | Record::Stepwise(_)),
+                    is_prompt: match &record {
+                        Record::Text(_) | Record::Stepwise(_) => false,
+                        Record::Labelled(labelled) => !is_text(labelled),
+                        _ => true,
+                    },
                     bos: self.supervisor.bos(),
                 };
                 overlong::apply(sequences, most, self.config.overlong, beginning, findings)?

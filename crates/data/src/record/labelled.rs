@@ -77,6 +77,13 @@ fn input(fields: &Fields<'_>) -> Result<LabelledInput> {
         let prompt::Asked { messages, tools, .. } = prompt::asked(fields)?;
         return Ok(LabelledInput::Dialogue { messages, tools });
     };
+    let mut others = TEXTS.iter().chain(prompt::COLUMNS).filter(|name| **name != column);
+    if let Some(other) = others.find(|name| fields.has(name)) {
+        let (other, column) = (fields.called(other), fields.called(column));
+        let message =
+            format!("row has `{other}` beside `{column}`, and a classifier reads one of them");
+        return Err(fields.error(message).with_hint("join the two into one column, or drop one"));
+    }
     let text = fields.text(column)?;
     if text.trim().is_empty() {
         return Err(fields.error(format!("`{}` is empty", fields.called(column))));

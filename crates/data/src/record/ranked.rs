@@ -62,11 +62,12 @@ fn read(fields: &Fields<'_>) -> Result<Record> {
         return Err(fields.error(format!("`{called}` has fewer than two answers")));
     }
     answers.sort_by(|a, b| b.value.total_cmp(&a.value));
+    if answers[0].value == answers[answers.len() - 1].value {
+        let hint = "give the answers different scores, or leave the row out: `data.on_error=skip`";
+        return Err(fields.error(EQUALLY_GOOD).with_hint(hint));
+    }
     if fields.wanted != Wanted::Rewards {
         return best_and_worst(fields, answers, is_score);
-    }
-    if answers[0].value == answers[answers.len() - 1].value {
-        return Err(fields.error(EQUALLY_GOOD));
     }
     let asked = prompt::asked(fields)?;
     let (mut standing, mut last) = (0, answers[0].value);
@@ -89,9 +90,6 @@ fn best_and_worst(fields: &Fields<'_>, mut answers: Vec<Scored>, is_score: bool)
     let best = answers.remove(0);
     let worst = answers.pop().ok_or_else(|| fields.error("row has fewer than two answers"))?;
     let difference = best.value - worst.value;
-    if difference == 0.0 {
-        return Err(fields.error(EQUALLY_GOOD));
-    }
     let asked = prompt::asked(fields)?;
     Ok(Record::Preference(Preference {
         place: fields.place.clone(),

@@ -246,7 +246,9 @@ impl Supervisor {
                     findings.add(&kind::SPECIAL_TOKEN_IN_TEXT, place);
                 }
                 let tokens = self.tokenizer.encode_with_special(text);
-                tokens.map_err(|error| RowError::new(place, error.to_string()))?
+                let tokens = tokens.map_err(|error| RowError::new(place, error.to_string()))?;
+                self.note_tokens(&tokens, place, findings);
+                tokens
             }
             LabelledInput::Dialogue { messages, tools } => match messages.split_last() {
                 Some((last, before)) if last.role == "assistant" => {
@@ -256,13 +258,16 @@ impl Supervisor {
                         Dialogue::continued(place, before, answer, tools.as_ref(), options)?;
                     self.single(identity, dialogue, findings)?.tokens
                 }
-                _ => self.opened(place, messages, tools.as_ref())?,
+                _ => {
+                    let tokens = self.opened(place, messages, tools.as_ref())?;
+                    self.note_tokens(&tokens, place, findings);
+                    tokens
+                }
             },
         };
         if tokens.is_empty() {
             return Err(RowError::new(place, "the text has no tokens"));
         }
-        self.note_tokens(&tokens, place, findings);
         let weights = vec![0.0; tokens.len()];
         Ok(identity.sequence(tokens, weights))
     }

@@ -106,6 +106,8 @@ fn a_row_without_a_class_is_refused() {
     check(r#"{"text": "a", "label": ["b"]}"#, "`label` is a list, not text or a whole number");
     check(r#"{"text": " ", "label": "b"}"#, "`text` is empty");
     check(r#"{"text": null, "label": "b"}"#, "`text` is null");
+    let two = r#"{"query": "a", "document": "b", "label": "c"}"#;
+    check(two, "row has `query` beside `document`, and a classifier reads one of them");
     check(r#"{"text": "a"}"#, "not texts with a `label` as `classify` takes them");
     let rows = "{\"text\": \"a\", \"label\": \"b\"}\n{\"text\": \"a\"}\n";
     check(rows, "a.jsonl:2: record has no `label` field");

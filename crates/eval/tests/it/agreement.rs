@@ -49,3 +49,16 @@ fn fleiss_kappa_is_that_of_other_packages() {
         check(case, fleiss_kappa(&rows(&case["counts"])).expect("items"));
     }
 }
+
+#[test]
+fn one_item_says_nothing_of_a_kappa() {
+    // Two raters agree on one item; the others have one rating each.
+    let mut counts = vec![vec![2, 0]];
+    counts.extend((0..10).map(|item| if item % 2 == 0 { vec![1, 0] } else { vec![0, 1] }));
+    let fleiss = eval::agreement::fleiss_kappa(&counts).unwrap();
+    let cohen = eval::agreement::cohen_kappa(&[(0, 1)]).unwrap();
+    for agreement in [fleiss, cohen] {
+        let kappa = agreement.kappa.unwrap();
+        assert!(kappa.high - kappa.low > 1.0, "{agreement:?}");
+    }
+}

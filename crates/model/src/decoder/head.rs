@@ -184,9 +184,9 @@ impl Decoder {
         let mut hidden = self.forward(backend, batch, pass)?;
         let want = Want { value: true, ..Want::default() };
         let request = HeadRequest { want, ..HeadRequest::logprobs() };
-        let outputs = self.head(backend, &mut hidden, &[], &request, Some(scalar), None, pass)?;
+        let outputs = self.head(backend, &mut hidden, &[], &request, Some(scalar), None, pass);
         hidden.release(backend);
-        Ok(outputs.value)
+        Ok(outputs?.value)
     }
 
     /// d(loss)/d(final norm's output), `[R, C]`; the scalar head's own gradient is added to it.

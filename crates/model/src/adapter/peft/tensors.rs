@@ -104,7 +104,8 @@ impl Reader<'_> {
                 .with_hint("`task_type` = SEQ_CLS of `adapter_config.json` announces it"));
         };
         // A row a label.
-        let expected = [shape.first().copied().unwrap_or(1).max(1), self.model.hidden_size];
+        let labels = if shape.len() == 2 { shape[0].max(1) } else { 1 };
+        let expected = [labels, self.model.hidden_size];
         if shape != expected {
             let message =
                 format!("tensor `{name}`: shape {shape:?} does not fit, {expected:?} would");

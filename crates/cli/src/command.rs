@@ -68,11 +68,11 @@ pub(crate) enum Command {
     /// teacher is a model on this machine or an OpenAI-compatible endpoint.
     #[command(verbatim_doc_comment, after_help = distill::EXAMPLES)]
     Distill(distill::Arguments),
-    /// Make preference pairs: a person or a judge chooses the better of two answers
+    /// Make preference pairs: a person, a judge or a reward model chooses the better of two answers
     ///
     /// Each prompt of the recipe's training data gets several answers, from a model, an endpoint or columns of the
-    /// rows. A person compares them in the terminal without seeing where they come from, or a judge model
-    /// compares them in both orders. Every choice is saved at once. The output is read by `method: dpo`.
+    /// rows. A person compares them in the terminal without seeing where they come from, a judge model compares
+    /// them in both orders, or a reward model scores them. Every choice is saved at once. The output is read by `method: dpo`.
     #[command(verbatim_doc_comment, after_help = pairs::EXAMPLES)]
     Pairs(pairs::Arguments),
     /// Train from a recipe

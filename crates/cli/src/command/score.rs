@@ -6,7 +6,7 @@ mod rows;
 use std::path::PathBuf;
 
 use clap::Args;
-use data::Place;
+use data::{Place, source};
 use eval::interval::{Interval, bootstrap};
 use eval::preference::wins;
 use serde::Serialize;
@@ -46,6 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// Overwrite an existing output
+    #[arg(long, requires = "output")]
+    overwrite: bool,
+
     /// Tokens to compute at the same time; a row is never cut
     #[arg(long, value_name = "N", default_value_t = 1024)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
@@ -53,6 +57,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
+    check_output(arguments, context)?;
     let model = context.models().resolve(&arguments.model)?;
     let served = Served::of_model(context, &model)?;
     let mut scorer = served.scorer(context, &model)?;
@@ -65,6 +70,26 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
     let summary = Summary::of(&scored, &scores);
     tell(arguments, context, &scored, (json!(summary), summary.lines()))?;
     Ok(0)
+}
+
+/// Refuses an output that is read from, or that is there, before anything is loaded.
+fn check_output(arguments: &Arguments, context: &Context) -> Result<()> {
+    let Some(output) = arguments.output.as_ref().filter(|output| output.exists()) else {
+        return Ok(());
+    };
+    let shown = context.environment.show(output);
+    let own = output.canonicalize().ok();
+    let inputs = source::expand(&arguments.data)?;
+    if own.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == own) {
+        let message = format!("{shown}: the rows are read from this file");
+        return Err(Failure::wrong("refused", message).at(output).hint("name another `--output`"));
+    }
+    if arguments.overwrite {
+        return Ok(());
+    }
+    let message = format!("{shown}: already exists");
+    let hint = "name another `--output`, or replace it with `--overwrite`";
+    Err(Failure::wrong("occupied", message).at(output).hint(hint))
 }
 
 /// A row with its scores, as the output has it.

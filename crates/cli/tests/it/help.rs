@@ -12,7 +12,7 @@ Commands:
   prepare     Tokenize and check the data of a recipe ahead of training
   plan        Estimate memory, steps and time without loading weights
   distill     Write training rows with the answers of a teacher model
-  pairs       Make preference pairs: a person or a judge chooses the better of two answers
+  pairs       Make preference pairs: a person, a judge or a reward model chooses the better of two answers
   train       Train from a recipe
   generate    Answer prompts with a base model, an adapter or a run
   chat        Talk to a base model, an adapter or a run
@@ -31,7 +31,7 @@ Options:
 Global options:
       --json              Write JSON to standard output and human text to standard error
       --threads <N>       Compute threads [default: what the machine and its limits allow]
-      --isa <ISA>         Instruction set: portable, avx2, avx512, avx512bf16 or neon [default: the best there is]
+      --isa <ISA>         Instruction set: portable, avx2, avx512, avx512bf16, amx or neon [default: the best there is]
       --precision <TYPE>  Type that matrix products multiply in: bf16 or f32 [default: bf16]
       --offline           Never touch the network
 ";

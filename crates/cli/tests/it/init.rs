@@ -96,9 +96,7 @@ fn every_method_over_preferences_has_its_keys_in_the_recipe() {
             lines.contains(&"# reference: start"),
             "{recipe}"
         );
-        // Comments that are taken up are keys.
-        let plan = house.run(&["plan", "recipe.yaml", "--json"]);
-        assert!(plan.code < 2, "{method}: {}", plan.stderr);
+        house.run(&["plan", "recipe.yaml", "--json"]).done();
     }
 }
 

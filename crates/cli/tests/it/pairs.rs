@@ -289,7 +289,7 @@ fn an_endpoint_answers_and_a_resumed_command_asks_for_the_rest() {
     assert_eq!(error["hint"], "`--resume` keeps the answers and choices so far");
     let tokens = "cost: 6 requests to ";
     assert!(
-        ended.stderr.contains(tokens) && ended.stderr.contains("at most 3,072 out, at most 0.01")
+        ended.stderr.contains(tokens) && ended.stderr.contains("at most 3,072 out, about 0.01")
     );
     let first = server.requests();
     let ended = typed(&house, "a\na\n", &["--rater", "ana", "--resume"]).done();

@@ -136,7 +136,17 @@ fn scores_go_to_a_file_or_to_standard_output() {
     assert!(told.stdout.starts_with("rows      2, 4 answers\nscores    mean "), "{}", told.stdout);
     assert!(told.stdout.contains("\naccuracy  "), "{}", told.stdout);
     assert!(told.stdout.ends_with("wrote scores.jsonl\n"), "{}", told.stdout);
-    let result = house.run(&[&asked[..], &["--json"]].concat()).done().result();
+    let again = house.run(&asked);
+    assert!(
+        again.code != 0 && again.stderr.contains("scores.jsonl: already exists"),
+        "{}",
+        again.stderr
+    );
+    let own =
+        ["score", "reward", "--data", "pairs.jsonl", "--output", "pairs.jsonl", "--overwrite"];
+    let own = house.run(&own);
+    assert!(own.stderr.contains("pairs.jsonl: the rows are read from this file"), "{}", own.stderr);
+    let result = house.run(&[&asked[..], &["--overwrite", "--json"]].concat()).done().result();
     assert_eq!(result["output"], "scores.jsonl");
     let summary = &result["summary"];
     assert_eq!(

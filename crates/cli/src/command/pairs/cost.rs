@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::config::{Asked, Candidates, ChooseBy, Judge, PairsConfig};
-use super::judge::question;
+use super::judge::{TRIES, question};
 use super::pair::Pair;
 use crate::asking::Answerer;
 use crate::asking::prompts::{Ask, Prompt};
@@ -49,7 +49,7 @@ impl Tokens {
     fn line(&self, whom: &str) -> String {
         let [requests, tokens_in, tokens_out] =
             [self.requests, self.tokens_in, self.tokens_out].map(|n| count(n as u64));
-        let money = self.money().map_or(String::new(), |money| format!(", at most {money:.2}"));
+        let money = self.money().map_or(String::new(), |money| format!(", about {money:.2}"));
         format!(
             "{requests} requests to {whom}: about {tokens_in} tokens in, at most {tokens_out} out{money}"
         )
@@ -117,7 +117,8 @@ impl Cost {
         self.judge = (requests > 0).then(|| Tokens {
             requests,
             tokens_in,
-            tokens_out: requests * judge.asking.max_new_tokens as usize,
+            // A reply that names no answer is asked for once more.
+            tokens_out: TRIES * requests * judge.asking.max_new_tokens as usize,
             price: judge.price,
         });
     }

@@ -140,6 +140,7 @@ impl Work<'_> {
         groups: &[Group<'p>],
         journal: &mut Journal,
         cost: &mut Cost,
+        left_out: &mut Vec<LeftOut>,
     ) -> Result<(Vec<Pair<'p>>, Scores)> {
         if *cost == Cost::default() {
             cost.of_reward(groups.iter().map(|group| group.candidates.len()).sum());
@@ -151,6 +152,10 @@ impl Work<'_> {
         let (mut pairs, mut scores) = (Vec::with_capacity(groups.len()), Scores::new());
         for (group, own) in groups.iter().zip(&all) {
             let (pair, [first, second]) = extremes(group, own);
+            if scores.insert(pair.id.clone(), [first, second]).is_some() {
+                left_out.push(pair.left_out("repeated"));
+                continue;
+            }
             let choice = match first.total_cmp(&second) {
                 Ordering::Greater => Choice::First,
                 Ordering::Less => Choice::Second,
@@ -166,9 +171,7 @@ impl Work<'_> {
                     at: now(),
                 })?;
             }
-            if scores.insert(pair.id.clone(), [first, second]).is_none() {
-                pairs.push(pair);
-            }
+            pairs.push(pair);
         }
         Ok((pairs, scores))
     }

@@ -12,7 +12,7 @@ use super::Isa;
 use super::gemm::{Output, Packing, Product, ProductTerm, block_rows, linear};
 use super::math;
 use super::operand::LANES;
-use super::panel::Machine;
+use super::panel::{Format, Machine};
 use super::pool::Pointers;
 use super::simd::{Kernel, Simd, dispatch};
 use super::weight::Matrix;
@@ -105,13 +105,13 @@ impl HeadMemory {
 }
 
 /// Most reads of a chunk.
-pub(super) fn chunk_reads(isa: Isa, vocab: usize) -> usize {
-    reads_within(LOGITS_BYTES, isa, vocab)
+pub(super) fn chunk_reads(isa: Isa, format: Format, vocab: usize) -> usize {
+    reads_within(LOGITS_BYTES, isa, format, vocab)
 }
 
 /// Reads whose logits take at most so many bytes: whole blocks, at least one.
-fn reads_within(logits_bytes: usize, isa: Isa, vocab: usize) -> usize {
-    let block = block_rows(isa);
+fn reads_within(logits_bytes: usize, isa: Isa, format: Format, vocab: usize) -> usize {
+    let block = block_rows(isa, format);
     (logits_bytes / 4 / vocab / block * block).max(block)
 }
 
@@ -125,12 +125,12 @@ pub(crate) unsafe fn head(
     memory: &mut HeadMemory,
     job: &HeadJob<'_>,
 ) {
-    let most = reads_within(memory.logits_bytes, machine.isa, job.matrix.rows);
+    let most = reads_within(memory.logits_bytes, machine.isa, machine.format, job.matrix.rows);
     let logits = memory.logits.reserve(most * job.matrix.rows);
     let mut first = 0;
     while first < job.reads {
         let count = match &job.d_weight {
-            Some(weight) => weight.chunk(first, most, job.reads),
+            Some(weight) => weight.chunk(machine.format, first, most, job.reads),
             None => most.min(job.reads - first),
         };
         let cols = job.matrix.cols;

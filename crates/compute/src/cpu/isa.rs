@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::amx;
 use crate::{Error, Result};
 
 /// A level of the processor's vector instructions.
@@ -16,13 +17,16 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with products of bfloat16 pairs.
     Avx512Bf16,
+    /// The same, with AMX for products of bfloat16 matrices.
+    Amx,
     /// Arm's Advanced SIMD with FMA.
     Neon,
 }
 
 impl Isa {
     /// Every level, from the plainest on.
-    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 6] =
+        [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The best level that this processor has.
     pub fn detect() -> Self {
@@ -43,7 +47,13 @@ impl Isa {
             Isa::Avx2 => has_avx2(),
             Isa::Avx512 => has_avx512(),
             Isa::Avx512Bf16 => has_avx512_bf16(),
+            Isa::Amx => has_avx512_bf16() && amx::is_available(),
         }
+    }
+
+    /// Whether vectors of bfloat16 pairs are multiplied.
+    pub(crate) fn multiplies_pairs(self) -> bool {
+        matches!(self, Isa::Avx512Bf16 | Isa::Amx)
     }
 
     /// The level itself, or an error that names what the processor has instead.
@@ -65,6 +75,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -150,7 +161,9 @@ macro_rules! versions {
             match isa {
                 // SAFETY: `isa` is a level that this processor has (`Isa::require`).
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::Isa::Avx512Bf16 | $crate::cpu::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::Isa::Avx512 | $crate::cpu::Isa::Avx512Bf16 | $crate::cpu::Isa::Amx => unsafe {
+                    avx512($($arg),*)
+                },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::Isa::Avx2 => unsafe { avx2($($arg),*) },

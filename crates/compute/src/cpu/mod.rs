@@ -5,6 +5,7 @@
 //! number of threads nor, row by row, on the other rows of a batch. They do depend on [`Isa`]
 //! and [`Precision`].
 
+mod amx;
 mod arena;
 mod attention;
 mod backend;

@@ -13,6 +13,8 @@ pub(crate) const PANEL: usize = 32;
 pub(crate) enum Format {
     /// A step is two neighbours along K as bf16 in one word; multiplied by `vdpbf16ps`.
     Pairs,
+    /// As [`Pairs`](Format::Pairs); multiplied by AMX, which takes [`CHAIN`](Format::CHAIN) steps together.
+    Tiles,
     /// A step is one bf16, widened when it is used.
     Halves,
     /// A step is one f32.
@@ -25,14 +27,29 @@ impl Format {
         match (operand, isa) {
             (DType::F32, _) => Format::Floats,
             (_, Isa::Avx512Bf16) => Format::Pairs,
+            (_, Isa::Amx) => Format::Tiles,
             _ => Format::Halves,
         }
+    }
+
+    /// Steps that AMX adds up before it adds them to the sum so far.
+    pub(crate) const CHAIN: usize = 16;
+
+    /// Steps whose sum is rounded as one: what is added up in several parts gives the same bits only where a
+    /// part ends at a multiple of it.
+    pub(crate) fn chain(self) -> usize {
+        if self == Format::Tiles { Format::CHAIN } else { 1 }
+    }
+
+    /// Whether a step is two neighbours in one word.
+    pub(crate) fn has_pairs(self) -> bool {
+        self.step_len() == 2
     }
 
     /// Numbers along K in one step.
     pub(crate) fn step_len(self) -> usize {
         match self {
-            Format::Pairs => 2,
+            Format::Pairs | Format::Tiles => 2,
             Format::Halves | Format::Floats => 1,
         }
     }
@@ -40,7 +57,7 @@ impl Format {
     /// Bytes of a number in a row of operands.
     pub(crate) fn operand_bytes(self) -> usize {
         match self {
-            Format::Pairs | Format::Halves => 2,
+            Format::Pairs | Format::Tiles | Format::Halves => 2,
             Format::Floats => 4,
         }
     }
@@ -50,10 +67,15 @@ impl Format {
         k.div_ceil(self.step_len())
     }
 
+    /// Steps of a block of rows of `k` numbers.
+    pub(crate) fn block_steps(self, k: usize) -> usize {
+        self.steps(k).next_multiple_of(self.chain())
+    }
+
     /// Bytes of one step of a panel.
     pub(crate) fn step_bytes(self) -> usize {
         match self {
-            Format::Pairs | Format::Floats => 4 * PANEL,
+            Format::Pairs | Format::Tiles | Format::Floats => 4 * PANEL,
             Format::Halves => 2 * PANEL,
         }
     }
@@ -226,7 +248,7 @@ pub(crate) unsafe fn panel_from_rows<S: Simd>(
         // SAFETY: the caller's duty; stores of 16 at a stride of 32 never reach beyond `end`.
         unsafe {
             match format {
-                Format::Pairs => {
+                Format::Pairs | Format::Tiles => {
                     let RowsF32 { start, cols, stride } = source;
                     let source = RowsF32::<true> { start, cols, stride };
                     let out = out.cast::<f32>().add(first);

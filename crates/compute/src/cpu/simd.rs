@@ -148,7 +148,7 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => {
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
             // SAFETY: an `Isa` is only given out where the processor has it.
             unsafe { x86::avx512(kernel) }
         }
@@ -171,7 +171,7 @@ pub(crate) trait DotKernel {
     fn run_pairs<S: Dot>(self, simd: S);
 }
 
-/// Runs a kernel with [`Isa::Avx512Bf16`], which the machine was found to have; in tests of this crate, on
+/// Runs a kernel with the products of [`Isa::Avx512Bf16`], which the machine was found to have; in tests of this crate, on
 /// plain arrays where it has not.
 pub(crate) fn dispatch_pairs<K: DotKernel>(kernel: K) {
     #[cfg(test)]

@@ -77,7 +77,7 @@ impl Workspace {
                 }
                 if !inputs.contains(&(term.input, k)) {
                     inputs.push((term.input, k));
-                    words += (op.rows * self.format.steps(k)).next_multiple_of(16);
+                    words += (op.rows * self.format.block_steps(k)).next_multiple_of(16);
                 }
             }
             let panels = steps.min(PASS_STEPS) * width * self.format.step_bytes();
@@ -89,32 +89,35 @@ impl Workspace {
 
     /// Gradients of one call.
     fn weight_gradient(&mut self, list: &[WeightGradient]) {
-        let words = |op: &WeightGradient| self.gradient_words(op.dy.len / op.n, op.n, op.k);
+        let words = |op: &WeightGradient| {
+            self.gradient_words((op.dy.len / op.n, op.groups.len - 1), op.n, op.k)
+        };
         let words = list.iter().map(words).sum::<usize>();
         self.packing = self.packing.max(4 * words);
         self.take_scratch(GRADIENT_STEPS * self.format.step_bytes());
     }
 
-    /// The smaller side of a gradient is packed whole.
-    fn gradient_words(&self, rows: usize, n: usize, k: usize) -> usize {
-        self.format.steps(rows) * n.min(k)
+    /// The smaller side of a gradient is packed whole; each group of rows may be padded.
+    fn gradient_words(&self, (rows, groups): (usize, usize), n: usize, k: usize) -> usize {
+        let chain = self.format.chain();
+        (self.format.steps(rows) + groups * (chain - 1)) / chain * chain * n.min(k)
     }
 
     /// The output layer.
     fn head(&mut self, op: &Head) {
         let (vocab, cols) = (op.weight.rows, op.weight.cols);
-        let reads = chunk_reads(self.isa, vocab).min(op.reads);
-        self.packing = self.packing.max(4 * reads * self.format.steps(cols));
+        let reads = chunk_reads(self.isa, self.format, vocab).min(op.reads);
+        self.packing = self.packing.max(4 * reads * self.format.block_steps(cols));
         let mut head = [4 * reads * vocab, 0, 0, 0];
         if op.d_hidden.is_some() {
             let panels = cols.div_ceil(PANEL);
             let steps = steps_at_a_time(panels, self.format).min(self.format.steps(vocab));
-            head[1] = 4 * reads * steps;
+            head[1] = 4 * reads * steps.next_multiple_of(self.format.chain());
             head[3] = panels * steps * self.format.step_bytes();
-            if op.d_weight.is_some() {
-                head[2] = head[1];
+            if let Some(weight) = &op.d_weight {
+                head[2] = 4 * reads * steps;
                 let tokens = steps * self.format.step_len();
-                let words = self.gradient_words(reads, tokens, cols);
+                let words = self.gradient_words((reads, weight.groups.len - 1), tokens, cols);
                 self.packing = self.packing.max(4 * words);
                 self.take_scratch(GRADIENT_STEPS * self.format.step_bytes());
             }

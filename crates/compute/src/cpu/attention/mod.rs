@@ -115,7 +115,7 @@ impl<'a> Layout<'a> {
 
 /// Runs a kernel over operands of a type: bf16 in pairs where there are products of them.
 fn dispatch<T: Operand, K: Kernel + DotKernel>(isa: Isa, kernel: K) {
-    if isa == Isa::Avx512Bf16 && T::halves(&[]).is_some() {
+    if isa.multiplies_pairs() && T::halves(&[]).is_some() {
         simd::dispatch_pairs(kernel);
     } else {
         simd::dispatch(isa, kernel);

@@ -1,8 +1,8 @@
 //! `gradient += dy^T x`: products along rows instead of columns.
 
 use super::linear::Packing;
-use super::{Output, Packed, Pass, Piece, block_rows};
-use crate::cpu::operand::Operand;
+use super::{Output, Packed, Pass, Piece};
+use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::panel::{Format, Machine, PANEL};
 use crate::cpu::pool::Pointers;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -32,7 +32,8 @@ pub(crate) struct Gradient<'a> {
 }
 
 /// Rows of a source: a pair where the format has pairs, a single row (twice) elsewhere. The
-/// second of a pair is `u32::MAX` where a group ends before it.
+/// second of a pair is `u32::MAX` where a group ends before it, and so are both where the format needs
+/// further steps.
 #[derive(Clone, Copy)]
 struct Step {
     source: u32,
@@ -73,11 +74,11 @@ pub(crate) unsafe fn weight_gradient(
         .zip(&lists)
         .map(|(gradient, steps)| Job::new(machine, gradient, steps))
         .collect();
-    let words = jobs.iter().map(|job| job.blocks.rows * job.steps.len()).sum();
+    let words = jobs.iter().map(|job| job.blocks.words()).sum();
     let mut words: *mut f32 = packing.reserve(words);
     for job in &mut jobs {
         job.blocks.words = words;
-        words = words.wrapping_add(job.blocks.rows * job.steps.len());
+        words = words.wrapping_add(job.blocks.words());
     }
     let jobs = Pointers(jobs.as_slice());
     let blocks = jobs.0.iter().map(|job| job.blocks.blocks()).sum();
@@ -107,11 +108,13 @@ fn steps_of(format: Format, sources: &[Source<'_>]) -> Vec<Step> {
             let Some(&[first, last]) = source.groups.get(group..group + 2) else { continue };
             let step = |rows: [u32; 2]| Step { source: index, rows };
             match format {
-                Format::Pairs => steps.extend(
-                    (first..last)
-                        .step_by(2)
-                        .map(|row| step([row, if row + 1 < last { row + 1 } else { u32::MAX }])),
-                ),
+                Format::Pairs | Format::Tiles => {
+                    let or_none = |row: u32| if row < last { row } else { u32::MAX };
+                    let rows = (first..last).step_by(2);
+                    steps.extend(rows.map(|row| step([row, or_none(row + 1)])));
+                    let whole = steps.len().next_multiple_of(format.chain());
+                    steps.resize(whole, step([u32::MAX; 2]));
+                }
                 Format::Halves | Format::Floats => {
                     steps.extend((first..last).map(|row| step([row, row])));
                 }
@@ -141,10 +144,9 @@ impl<'a> Job<'a> {
         let (dy, x) = (Side { sources, dy: true, cols: n }, Side { sources, dy: false, cols: k });
         let transposed = n > k;
         let (block_side, panel_side) = if transposed { (x, dy) } else { (dy, x) };
-        let most = block_rows(machine.isa);
         Job {
             steps,
-            blocks: Packed::new(std::ptr::null(), block_side.cols, steps.len(), most),
+            blocks: Packed::new(machine, std::ptr::null(), block_side.cols, steps.len()),
             block_side,
             panel_side,
             output: Output::Accumulate { out, stride: k, transposed },
@@ -206,14 +208,17 @@ struct PackColumns<'a> {
 
 impl Kernel for PackColumns<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let (first, count) = self.columns;
+        if self.format == Format::Tiles {
+            return self.tiles(simd);
+        }
         for (step, &rows) in self.steps.iter().enumerate() {
             // SAFETY: rows and columns lie inside the side, the step inside the block.
             unsafe {
                 let out = self.out.add(step * count);
                 match self.format {
-                    Format::Pairs => {
+                    Format::Pairs | Format::Tiles => {
                         let [low, high] = self.side.rows::<u16>(rows);
                         let out = out.cast::<u32>();
                         for column in 0..count {
@@ -230,6 +235,38 @@ impl Kernel for PackColumns<'_> {
                         let [row, _] = self.side.rows::<f32>(rows);
                         std::ptr::copy_nonoverlapping(row.add(first), out, count);
                     }
+                }
+            }
+        }
+    }
+}
+
+impl PackColumns<'_> {
+    /// Sixteen steps of each column together: `[steps / 16][columns][16]`.
+    #[inline(always)]
+    fn tiles<S: Simd>(&self, simd: S) {
+        let (first, count) = self.columns;
+        for (chain, steps) in self.steps.chunks_exact(LANES).enumerate() {
+            let out = self.out.wrapping_add(chain * count * LANES);
+            for start in (0..count).step_by(LANES) {
+                let columns = LANES.min(count - start);
+                let mut square = [simd.zero(); LANES];
+                for (vector, &rows) in square.iter_mut().zip(steps) {
+                    let mut words = [0.0; LANES];
+                    // SAFETY: rows and columns lie inside the side.
+                    unsafe {
+                        let [low, high] = self.side.rows::<u16>(rows);
+                        for (column, word) in words.iter_mut().enumerate().take(columns) {
+                            *word = f32::from_bits(pair(low, high, first + start + column));
+                        }
+                    }
+                    *vector = simd.load(&words);
+                }
+                simd.transpose(&mut square);
+                for (column, &vector) in square.iter().enumerate().take(columns) {
+                    let at = (start + column) * LANES;
+                    // SAFETY: the column lies inside the block.
+                    unsafe { simd.store(vector, &mut *out.add(at).cast()) };
                 }
             }
         }
@@ -262,11 +299,13 @@ impl PackPanel<'_> {
             // SAFETY: rows and columns lie inside the side, the step inside the panel.
             unsafe {
                 match self.format {
-                    Format::Pairs => {
+                    Format::Pairs | Format::Tiles => {
                         let [low, high] = self.side.rows::<u16>(rows);
                         let out = &mut *self.out.cast::<[u32; PANEL]>().add(step);
                         let mut words = [0; PANEL];
-                        if high.is_null() {
+                        if low.is_null() {
+                            // A step of padding.
+                        } else if high.is_null() {
                             for (column, word) in words.iter_mut().enumerate().take(count) {
                                 *word = u32::from(*low.add(first + column));
                             }
@@ -312,7 +351,7 @@ impl Side<'_> {
 unsafe fn pair(low: *const u16, high: *const u16, column: usize) -> u32 {
     // SAFETY: the caller's duty.
     unsafe {
-        let low = u32::from(*low.add(column));
+        let low = if low.is_null() { 0 } else { u32::from(*low.add(column)) };
         let high = if high.is_null() { 0 } else { u32::from(*high.add(column)) };
         low | high << 16
     }

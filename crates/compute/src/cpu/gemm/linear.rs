@@ -110,7 +110,6 @@ fn place_inputs(
     packing: &mut Packing,
     products: &[Product<'_>],
 ) -> Vec<PackInput> {
-    let most = block_rows(machine.isa);
     let mut inputs: Vec<PackInput> = Vec::new();
     let mut offsets = Vec::new();
     let mut words = 0;
@@ -120,10 +119,10 @@ fn place_inputs(
                 continue;
             }
             let steps = machine.format.steps(term.k());
-            let into = Packed::new(std::ptr::null(), product.rows, steps, most);
+            let into = Packed::new(machine, std::ptr::null(), product.rows, steps);
             inputs.push(PackInput { input: term.input, cols: term.k(), into });
             offsets.push(words);
-            words += (product.rows * steps).next_multiple_of(16);
+            words += into.words().next_multiple_of(16);
         }
     }
     let start = packing.reserve(words);
@@ -153,7 +152,7 @@ impl<'a> Job<'a> {
         let k: usize = terms.clone().map(ProductTerm::k).sum();
 
         let groups = product.n.div_ceil(PANEL * width);
-        let blocks = product.rows.div_ceil(block_rows(machine.isa));
+        let blocks = product.rows.div_ceil(block_rows(machine.isa, machine.format));
         let flops = 2 * product.rows * product.n * k;
         let few =
             terms.clone().any(|t| t.matrix.multiplies_few(machine.isa, t.transposed, product.rows));

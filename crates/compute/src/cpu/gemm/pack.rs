@@ -1,6 +1,8 @@
 //! Packing: rows of operands to the blocks that tiles read.
 
-use crate::cpu::panel::{Format, OperandRows, PairRows, transpose_words};
+use super::block_rows;
+use crate::cpu::operand::LANES;
+use crate::cpu::panel::{Format, Machine, OperandRows, PairRows, StepRows as _, transpose_words};
 use crate::cpu::pool::Pointers;
 use crate::cpu::simd::{Kernel, Simd, dispatch};
 use crate::cpu::{Isa, Pool};
@@ -8,7 +10,7 @@ use crate::cpu::{Isa, Pool};
 /// The rows of A in the form that tiles read.
 ///
 /// Block `i` holds rows from `i * block` on, as `[steps][rows of the block]` words: bf16 pairs for
-/// [`Format::Pairs`], else f32.
+/// [`Format::Pairs`], else f32. For [`Format::Tiles`] it is bf16 pairs as `[steps / 16][rows of the block][16]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed {
     pub(crate) words: *const f32,
@@ -19,10 +21,16 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Spreads rows evenly over the fewest blocks.
-    pub(crate) fn new(words: *const f32, rows: usize, steps: usize, most: usize) -> Self {
-        let blocks = rows.div_ceil(most).max(1);
+    /// Spreads rows evenly over the fewest blocks; steps may be padded with zeros.
+    pub(crate) fn new(machine: Machine<'_>, words: *const f32, rows: usize, steps: usize) -> Self {
+        let blocks = rows.div_ceil(block_rows(machine.isa, machine.format)).max(1);
+        let steps = steps.next_multiple_of(machine.format.chain());
         Packed { words, rows, steps, block: rows.div_ceil(blocks).max(1) }
+    }
+
+    /// Words of all blocks.
+    pub(crate) fn words(&self) -> usize {
+        self.rows * self.steps
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -65,7 +73,7 @@ impl Kernel for PackJob {
     }
 }
 
-/// Writes rows of operands (first, and how many) as `[steps][rows]`, and never from `end` on.
+/// Writes rows of operands (first, and how many) as a block of [`Packed`], and never from word `end` on.
 ///
 /// # Safety
 /// The rows, of `cols` operands, exist; `out` is valid for `end` words.
@@ -88,6 +96,15 @@ pub(crate) unsafe fn pack_rows<S: Simd>(
             Format::Pairs => {
                 let source = PairRows { start: input.cast(), cols };
                 transpose_words(simd, source, range, steps, out, stride, end);
+            }
+            Format::Tiles => {
+                let source = PairRows { start: input.cast(), cols };
+                for step in (0..steps).step_by(Format::CHAIN) {
+                    for row in 0..range.1 {
+                        let words = source.words(simd, range.0 + row, step);
+                        simd.store(words, &mut *out.add(step * stride + row * LANES).cast());
+                    }
+                }
             }
             Format::Halves => {
                 let source = OperandRows { start: input.cast::<u16>(), cols };

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use super::{Packed, block_rows};
+use crate::cpu::amx::{self, Tiles};
 use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::panel::{Format, PANEL};
 use crate::cpu::simd::{Kernel, Simd, dispatch};
@@ -12,7 +13,7 @@ use crate::cpu::{Isa, Pool};
 use crate::op::Linear;
 
 /// The most rows of a tile on any instruction set.
-const ROWS_MAX: usize = 12;
+const ROWS_MAX: usize = amx::ROWS;
 
 /// The most pieces of one pass: a part of every term.
 pub(crate) const PIECES: usize = Linear::TERMS_MAX;
@@ -93,10 +94,12 @@ impl Pass<'_> {
 
 /// What a tile multiplies: its part of every piece.
 #[derive(Clone, Copy)]
-struct Segment {
-    a: *const f32,
-    b: *const u8,
-    steps: usize,
+pub(crate) struct Segment {
+    /// Where the block's steps begin.
+    pub(crate) a: *const f32,
+    /// `[steps][PANEL]`.
+    pub(crate) b: *const u8,
+    pub(crate) steps: usize,
 }
 
 const NO_SEGMENT: Segment = Segment { a: std::ptr::null(), b: std::ptr::null(), steps: 0 };
@@ -106,6 +109,7 @@ impl Kernel for Pass<'_> {
     fn run<S: Simd>(self, simd: S) {
         match self.format {
             Format::Pairs => self.blocks::<S, PairProducts>(simd),
+            Format::Tiles => self.blocks::<S, Tiles>(simd),
             Format::Halves => self.blocks::<S, Widened<u16>>(simd),
             Format::Floats => self.blocks::<S, Widened<f32>>(simd),
         }
@@ -121,6 +125,7 @@ impl Pass<'_> {
         // Whatever is read of it has been written.
         let mut own = MaybeUninit::<Tile>::uninit();
         let mut segments = [NO_SEGMENT; PIECES];
+        let mut way = T::default();
         let (wide, few) = (self.columns > LANES, self.has_few());
         let stored = self.pieces.iter().any(|piece| piece.stored.is_some());
         for block in self.blocks.0..self.blocks.1 {
@@ -153,9 +158,9 @@ impl Pass<'_> {
             // SAFETY: segments and tile are valid, and so is what the witness stands for.
             unsafe {
                 if stored {
-                    self.one_by_one::<S, T>(simd, rows, (wide, few), segments, tile, load);
+                    self.one_by_one(&mut way, simd, rows, (wide, few), segments, tile, load);
                 } else {
-                    multiply::<S, T>(simd, rows, (wide, few), segments, tile, load);
+                    way.multiply(simd, rows, (wide, few), segments, tile, load);
                 }
             }
             let place = Place { row, rows, column: self.column, columns: self.columns };
@@ -168,8 +173,10 @@ impl Pass<'_> {
 impl Pass<'_> {
     /// Multiplies segments of which some are as they are stored.
     #[inline(always)]
-    unsafe fn one_by_one<S: Simd, T: Multiply>(
+    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments stay in registers")]
+    unsafe fn one_by_one<S: Simd>(
         &self,
+        way: &mut impl Multiply,
         simd: S,
         rows: usize,
         how: (bool, bool),
@@ -185,7 +192,7 @@ impl Pass<'_> {
                         let steps = (piece.start, segment.steps);
                         matrix.multiply_few(panel, steps, (segment.a, rows), tile, load);
                     }
-                    None => multiply::<S, T>(simd, rows, how, &[*segment], tile, load),
+                    None => way.multiply(simd, rows, how, &[*segment], tile, load),
                 }
             }
             load = true;
@@ -202,7 +209,7 @@ impl Pass<'_> {
     #[inline(always)]
     fn fetch_next(&self, block: usize) {
         let (start, mut bytes) = self.next;
-        if self.format != Format::Pairs && self.has_few() {
+        if !self.format.has_pairs() && self.has_few() {
             bytes = 0;
         }
         let share = bytes.div_ceil(self.blocks.1 - self.blocks.0).next_multiple_of(LINE);
@@ -273,8 +280,26 @@ fn fetch_to_write(line: *mut u8) {
     let _ = line;
 }
 
-/// A way to multiply steps.
-trait Multiply {
+/// A way to multiply steps, for a block of any number of rows.
+trait Multiply: Default {
+    /// Multiplies segments with 32 columns (the first of `how`) or with 16; the second of `how` says that the
+    /// panel comes from memory.
+    ///
+    /// # Safety
+    /// Segments are valid for so many rows, the tile for `[rows][PANEL]`.
+    unsafe fn multiply<S: Simd>(
+        &mut self,
+        simd: S,
+        rows: usize,
+        how: (bool, bool),
+        segments: &[Segment],
+        tile: *mut f32,
+        load: bool,
+    );
+}
+
+/// A way to multiply steps in vector registers, which is compiled for every number of rows.
+trait RegisterTile: Default {
     /// `few`: the panel comes from memory.
     ///
     /// # Safety
@@ -288,8 +313,41 @@ trait Multiply {
     );
 }
 
+impl<T: RegisterTile> Multiply for T {
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &mut self,
+        simd: S,
+        rows: usize,
+        how: (bool, bool),
+        segments: &[Segment],
+        tile: *mut f32,
+        load: bool,
+    ) {
+        // SAFETY: the caller's duty.
+        unsafe { multiply::<S, T>(simd, rows, how, segments, tile, load) };
+    }
+}
+
+/// In tile registers.
+impl Multiply for Tiles {
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &mut self,
+        _: S,
+        rows: usize,
+        how: (bool, bool),
+        segments: &[Segment],
+        tile: *mut f32,
+        load: bool,
+    ) {
+        // SAFETY: the caller's duty; this is the format of processors that have AMX.
+        unsafe { Tiles::multiply(self, rows, how, segments, tile, load) };
+    }
+}
+
 #[inline(always)]
-unsafe fn multiply<S: Simd, T: Multiply>(
+unsafe fn multiply<S: Simd, T: RegisterTile>(
     simd: S,
     rows: usize,
     (wide, few): (bool, bool),
@@ -304,7 +362,7 @@ unsafe fn multiply<S: Simd, T: Multiply>(
                 match rows {
                     $($count if wide => wide_tile::<S, T, $count>(simd, segments, tile, load, few),
                       $count => narrow_tile::<S, T, $count>(simd, segments, tile, load, few),)*
-                    _ => unreachable!("a block has at most {ROWS_MAX} rows"),
+                    _ => unreachable!("a block has at most 12 rows"),
                 }
             }
         };
@@ -314,7 +372,7 @@ unsafe fn multiply<S: Simd, T: Multiply>(
 
 /// A tile of 32 columns, at once or as two halves.
 #[inline(always)]
-unsafe fn wide_tile<S: Simd, T: Multiply, const ROWS: usize>(
+unsafe fn wide_tile<S: Simd, T: RegisterTile, const ROWS: usize>(
     simd: S,
     segments: &[Segment],
     tile: *mut f32,
@@ -331,7 +389,7 @@ unsafe fn wide_tile<S: Simd, T: Multiply, const ROWS: usize>(
 
 /// A tile of 16 columns.
 #[inline(always)]
-unsafe fn narrow_tile<S: Simd, T: Multiply, const ROWS: usize>(
+unsafe fn narrow_tile<S: Simd, T: RegisterTile, const ROWS: usize>(
     simd: S,
     segments: &[Segment],
     tile: *mut f32,
@@ -347,9 +405,10 @@ unsafe fn narrow_tile<S: Simd, T: Multiply, const ROWS: usize>(
 }
 
 /// Products of f32, with the panel widened on the way where it is bf16.
+#[derive(Default)]
 struct Widened<E>(std::marker::PhantomData<E>);
 
-impl<E: Operand> Multiply for Widened<E> {
+impl<E: Operand> RegisterTile for Widened<E> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         simd: S,
@@ -469,9 +528,10 @@ unsafe fn widened<
 }
 
 /// Products of bf16 pairs.
+#[derive(Default)]
 struct PairProducts;
 
-impl Multiply for PairProducts {
+impl RegisterTile for PairProducts {
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         _: S,
@@ -503,7 +563,7 @@ mod dot {
     const AHEAD: usize = 16;
 
     /// # Safety
-    /// As for `Multiply::tile`; the processor has the instructions.
+    /// As for `RegisterTile::tile`; the processor has the instructions.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub(super) unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
         segments: &[Segment],
@@ -658,7 +718,7 @@ impl Place {
 /// first-level cache: what a product could reach at best.
 pub(crate) fn peak_flops(pool: &Pool, isa: Isa, format: Format) -> f64 {
     const STEPS: usize = 96;
-    let rows = block_rows(isa);
+    let rows = block_rows(isa, format);
     let flops = (2 * rows * PANEL * STEPS * format.step_len()) as f64;
     let deadline = Instant::now() + Duration::from_millis(200);
     let rates = std::sync::Mutex::new(vec![0.0_f64; pool.threads()]);

@@ -3,9 +3,7 @@
 use super::weight::RowMajor;
 use super::{HeadJob, HeadMemory, RUN, Row};
 use crate::cpu::Isa;
-use crate::cpu::gemm::{
-    Output, PASS_STEPS, PIECES, Packed, Packing, Pass, Piece, block_rows, pack_rows,
-};
+use crate::cpu::gemm::{Output, PASS_STEPS, PIECES, Packed, Packing, Pass, Piece, pack_rows};
 use crate::cpu::operand::{LANES, Operand};
 use crate::cpu::panel::{Format, Machine, PANEL};
 use crate::cpu::pool::{Pointers, Scratch};
@@ -41,7 +39,7 @@ pub(super) unsafe fn backward(
     let Matrix { rows: vocab, cols, .. } = *job.matrix;
     let panels = cols.div_ceil(PANEL);
     let most = steps_at_a_time(panels, format);
-    let words = d_logits.reserve(rows.len() * most);
+    let words = d_logits.reserve(rows.len() * most.next_multiple_of(format.chain()));
     // A step's operands take at most a word.
     let row_words = job.d_weight.map(|_| d_logits_rows.reserve(rows.len() * most));
     let unpacked = unpacked.reserve(panels * most * format.step_bytes() / 4);
@@ -50,7 +48,7 @@ pub(super) unsafe fn backward(
     unsafe { std::slice::from_raw_parts_mut(out, rows.len() * cols) }.fill(0.0);
     for start in (0..format.steps(vocab)).step_by(most) {
         let steps = most.min(format.steps(vocab) - start);
-        let packed = Packed::new(words, rows.len(), steps, block_rows(isa));
+        let packed = Packed::new(machine, words, rows.len(), steps);
         let (blocks, chunks) = (packed.blocks(), steps.div_ceil(UNPACKED));
         let row_tasks = (pool.threads() * 8).div_ceil(panels).min(blocks);
         let transposed = Transposed { matrix: job.matrix, format, start, steps, unpacked };
@@ -189,7 +187,7 @@ impl Kernel for DLogits<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match self.format {
-            Format::Pairs | Format::Halves => self.pack::<S, u16>(simd),
+            Format::Pairs | Format::Tiles | Format::Halves => self.pack::<S, u16>(simd),
             Format::Floats => self.pack::<S, f32>(simd),
         }
     }

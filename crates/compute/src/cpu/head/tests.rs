@@ -1,6 +1,7 @@
 //! Heads whose reads take several chunks.
 
 use super::*;
+use crate::DType;
 use crate::cpu::operand::Operand;
 use crate::cpu::panel::Format;
 use crate::cpu::testing::normal;
@@ -23,7 +24,7 @@ fn gradients(machine: Machine<'_>, groups: &[u32], logits_bytes: usize) -> [Vec<
         reads: READS,
         hidden: match machine.format {
             Format::Floats => hidden.as_ptr().cast(),
-            Format::Pairs | Format::Halves => narrow.as_ptr().cast(),
+            Format::Pairs | Format::Tiles | Format::Halves => narrow.as_ptr().cast(),
         },
         matrix: &matrix,
         scale: 1.0,
@@ -53,8 +54,7 @@ fn gradients(machine: Machine<'_>, groups: &[u32], logits_bytes: usize) -> [Vec<
 fn chunks_change_no_bit() {
     let pool = Pool::new(2);
     for isa in Isa::available() {
-        let narrow = if isa == Isa::Avx512Bf16 { Format::Pairs } else { Format::Halves };
-        for format in [narrow, Format::Floats] {
+        for format in [DType::Bf16, DType::F32].map(|operand| Format::new(isa, operand)) {
             let machine = Machine { pool: &pool, isa, format };
             let groups = [0, 1, 1, 20, 43, READS as u32];
             let [d_hidden, d_weight] = gradients(machine, &groups, LOGITS_BYTES);
@@ -67,18 +67,20 @@ fn chunks_change_no_bit() {
 }
 
 #[test]
-fn chunks_end_between_pairs() {
-    let groups = [0, 3, 3, 10, 31];
+fn chunks_end_between_rows_that_are_added_up_together() {
+    let groups = [0, 3, 3, 70, 131];
     let weight = HeadWeight { groups: &groups, rows: None, gradient: std::ptr::null_mut() };
-    for most in 2..31 {
-        let mut first = 0;
-        while first < 31 {
-            let count = weight.chunk(first, most, 31);
-            assert!((1..=most).contains(&count), "{count} reads from {first} on");
-            first += count;
-            let start = groups.iter().rev().find(|&&start| start as usize <= first);
-            let inside = first - *start.expect("the first group starts at 0") as usize;
-            assert!(first == 31 || inside.is_multiple_of(2), "a chunk ends at {first}");
+    for (format, together) in [(Format::Pairs, 2), (Format::Tiles, 32)] {
+        for most in together..131 {
+            let mut first = 0;
+            while first < 131 {
+                let count = weight.chunk(format, first, most, 131);
+                assert!((1..=most).contains(&count), "{count} reads from {first} on");
+                first += count;
+                let start = groups.iter().rev().find(|&&start| start as usize <= first);
+                let inside = first - *start.expect("the first group starts at 0") as usize;
+                assert!(first == 131 || inside.is_multiple_of(together), "a chunk ends at {first}");
+            }
         }
     }
 }

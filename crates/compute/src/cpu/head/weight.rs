@@ -3,7 +3,7 @@
 use super::{HeadJob, RUN};
 use crate::cpu::gemm::{Gradient, Packing, Source, weight_gradient};
 use crate::cpu::operand::Operand;
-use crate::cpu::panel::Machine;
+use crate::cpu::panel::{Format, Machine};
 
 /// What `HeadWeightGradient` asks for, with slices and pointers in place of buffers.
 #[derive(Clone, Copy)]
@@ -17,15 +17,15 @@ pub(crate) struct HeadWeight<'a> {
 }
 
 impl<'a> HeadWeight<'a> {
-    /// Reads of the chunk that starts at `first` and has at most `most`. It ends where no pair of
-    /// rows is torn apart: an even number of rows into a group.
-    pub(super) fn chunk(&self, first: usize, most: usize, reads: usize) -> usize {
+    /// Reads of the chunk that starts at `first` and has at most `most`. It ends where no rows are torn apart
+    /// that the format adds up together, counted from the start of a group.
+    pub(super) fn chunk(&self, format: Format, first: usize, most: usize, reads: usize) -> usize {
         let end = first + most;
         if end >= reads {
             return reads - first;
         }
         let group = self.groups.partition_point(|&start| start as usize <= end) - 1;
-        most - (end - self.groups[group] as usize) % 2
+        most - (end - self.groups[group] as usize) % (format.step_len() * format.chain())
     }
 
     /// The trained ones of the tokens from `first` to `last`.

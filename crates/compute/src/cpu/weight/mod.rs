@@ -211,7 +211,7 @@ impl Matrix {
                     // SAFETY: row and column lie inside the panels.
                     *out = unsafe {
                         match self.format {
-                            Format::Pairs => {
+                            Format::Pairs | Format::Tiles => {
                                 let pair = 2 * (step * PANEL + lane) + column % 2;
                                 (*memory.as_ptr().cast::<u16>().add(pair)).load()
                             }

@@ -45,7 +45,7 @@ impl Matrix {
                 // SAFETY: row and column lie inside the panels, and every task has a row of its own.
                 unsafe {
                     match format {
-                        Format::Pairs => {
+                        Format::Pairs | Format::Tiles => {
                             let half = 2 * (step * PANEL + lane) + column % 2;
                             *start.cast::<u16>().add(half) = u16::store(value);
                         }
@@ -71,7 +71,7 @@ fn add_squares_body(format: Format, panel: &[f32], totals: &mut [f64; PANEL]) {
     let high = |word: f32| f32::from_bits(word.to_bits() & 0xFFFF_0000);
     let mut sums = [0.0_f32; PANEL];
     match format {
-        Format::Pairs => {
+        Format::Pairs | Format::Tiles => {
             for step in panel.as_chunks::<PANEL>().0 {
                 for (sum, &word) in sums.iter_mut().zip(step) {
                     *sum += low(word) * low(word) + high(word) * high(word);

@@ -105,7 +105,7 @@ impl Unpack<'_> {
     /// Whether there are instructions that unpack 32 numbers to bf16 at a time.
     #[cfg(target_arch = "x86_64")]
     fn has_groups(&self) -> bool {
-        let has_avx2 = matches!(self.isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16);
+        let has_avx2 = !matches!(self.isa, Isa::Portable | Isa::Neon);
         has_avx2 && self.matrix.format != Format::Floats
     }
 
@@ -114,7 +114,7 @@ impl Unpack<'_> {
     #[inline(always)]
     fn groups(&self, matrix: impl Groups) {
         let Matrix { rows, cols, format, .. } = *self.matrix;
-        let (bytes, pairs) = (self.steps.1 * format.step_bytes(), format == Format::Pairs);
+        let (bytes, pairs) = (self.steps.1 * format.step_bytes(), format.has_pairs());
         let first = self.steps.0 * format.step_len();
         let last = (first + self.steps.1 * format.step_len()).min(cols);
         if !self.transposed {
@@ -214,7 +214,7 @@ unsafe fn write_step<S: Simd>(simd: S, format: Format, low: &[f32], high: &[f32]
     // SAFETY: the caller's duty.
     unsafe {
         match format {
-            Format::Pairs => {
+            Format::Pairs | Format::Tiles => {
                 let out = &mut *out.cast::<[u32; PANEL]>();
                 for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
                     *out = u32::from(u16::store(low)) | u32::from(u16::store(high)) << 16;
@@ -252,9 +252,11 @@ unsafe fn transpose_panel<S: Simd>(
     unsafe {
         match format {
             #[cfg(target_arch = "x86_64")]
-            Format::Pairs => unpack_avx512::transpose(source.cast(), columns, steps, out.cast()),
+            Format::Pairs | Format::Tiles => {
+                unpack_avx512::transpose(source.cast(), columns, steps, out.cast());
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Format::Pairs => unreachable!("only x86-64 has products of pairs"),
+            Format::Pairs | Format::Tiles => unreachable!("only x86-64 has products of pairs"),
             Format::Halves => {
                 transpose_halves::<S, u16>(simd, source.cast(), columns, steps, out.cast());
             }

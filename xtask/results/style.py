@@ -4,7 +4,8 @@ Run: python xtask/results/style.py split FOLDER              (train, validation 
      python xtask/results/style.py share FOLDER ANSWERS ...  (share of polite answers in files that `tunesmith generate` wrote)
 
 A word is a marker where training pairs have it in at least ten more chosen than rejected answers, and in three times as many. An
-answer is polite where it has a marker that its question has not. Markers come from training pairs alone.
+answer is polite where it has a marker that its question has not. Markers come from training pairs alone. Beside it stand the mean number
+of words, and as a look at sanity the F1 of an answer's words with those of the right answer, markers left out.
 """
 
 import json
@@ -54,9 +55,23 @@ def share(folder, files):
     known = markers(folder)
     for file in files:
         answers = [json.loads(line) for line in Path(file).read_text().splitlines()]
-        polite = [bool(known & (words(a["answer"]) - words(a["prompt"]))) for a in answers]
+        polite = [is_polite(known, a) for a in answers]
         length = sum(len(a["answer"].split()) for a in answers) / len(answers)
-        print(f"{file}: {sum(polite)} of {len(polite)} polite ({sum(polite) / len(polite):.3f}), {length:.1f} words on average")
+        right = sum(rightness(known, a) for a in answers) / len(answers)
+        print(
+            f"{file}: {sum(polite)} of {len(polite)} polite ({sum(polite) / len(polite):.3f}), "
+            f"{length:.1f} words on average, F1 with the right answer {right:.3f}"
+        )
+
+
+def is_polite(known, answer):
+    return bool(known & (words(answer["answer"]) - words(answer["prompt"])))
+
+
+def rightness(known, answer):
+    ours, right = words(answer["answer"]) - known, words(answer["reference"]) - known
+    both = len(ours & right)
+    return 2 * both / (len(ours) + len(right)) if both else 0.0
 
 
 if __name__ == "__main__":

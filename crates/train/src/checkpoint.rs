@@ -73,7 +73,7 @@ pub struct State {
     pub tokens_supervised: u64,
     /// Computed tokens so far.
     pub tokens_computed: u64,
-    /// Seconds spent in steps so far.
+    /// Seconds spent so far in steps, and on log-probabilities of the reference that are kept for them.
     pub seconds: f64,
 }
 

@@ -129,7 +129,7 @@ pub struct Summary {
     pub tokens_per_s: f64,
     /// Of all the run's steps.
     pub rows_per_s: f64,
-    /// Seconds spent in steps.
+    /// Seconds spent in steps, and on log-probabilities of the reference that were kept for them.
     pub seconds: f64,
     /// Loss of the first step.
     pub loss_first: Option<f64>,

@@ -26,6 +26,19 @@ def conversations(path: Path) -> list[dict]:
     ]
 
 
+def pairs(path: Path) -> list[dict]:
+    """Rows with a chosen and a rejected answer, each a list of messages."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        {
+            "prompt": [{"role": "user", "content": prompt_of(row)}],
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in rows
+    ]
+
+
 def prompt_of(row: dict) -> str:
     return "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
 

@@ -7,8 +7,9 @@ pub(super) const USAGE: &str = "\
 cargo xtask bench-peers DIR [--only PART,...] [--rows FILE] [--count N] [--rounds N] [--quick]
                         [--threads N] [--also KEY=VALUE]... [--tunesmith PATH] [--python PYTHON]
     measures Tunesmith beside TRL, a PyTorch loop, transformers and llama.cpp, sides alternating;
-    makes DIR ready where it is not (several GB). Parts: sft, random, decode, prompt, start; sft
-    needs an Alpaca file of rows, and `--also` gives it a second Tunesmith with that recipe key
+    makes DIR ready where it is not (several GB). Parts: sft, dpo, random, decode, prompt, start; sft
+    needs an Alpaca file of rows, dpo one with `chosen` and `rejected`, and `--also` gives them a second
+    Tunesmith with that recipe key
 cargo xtask bench-peers DIR --plots OUT [--quick] [--threads N] [--tunesmith PATH]
     draws speed and memory of training against length, batch, threads and model into OUT
 ";
@@ -18,6 +19,8 @@ cargo xtask bench-peers DIR --plots OUT [--quick] [--threads N] [--tunesmith PAT
 pub(super) enum Part {
     /// Supervised fine-tuning on instruction rows.
     Sft,
+    /// Preference optimization on pairs of answers.
+    Dpo,
     /// Training on random tokens, every one learned.
     Random,
     /// New tokens after short prompts.
@@ -30,17 +33,27 @@ pub(super) enum Part {
 
 impl Part {
     /// In the order in which they are measured.
-    pub(super) const ALL: [Part; 5] =
-        [Part::Sft, Part::Random, Part::Decode, Part::Prompt, Part::Start];
+    pub(super) const ALL: [Part; 6] =
+        [Part::Sft, Part::Dpo, Part::Random, Part::Decode, Part::Prompt, Part::Start];
 
     /// The word on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Part::Sft => "sft",
+            Part::Dpo => "dpo",
             Part::Random => "random",
             Part::Decode => "decode",
             Part::Prompt => "prompt",
             Part::Start => "start",
+        }
+    }
+
+    /// What every row of `--rows` must have; nothing where there are no rows.
+    pub(super) fn columns(self) -> &'static [&'static str] {
+        match self {
+            Part::Sft => &["instruction", "output"],
+            Part::Dpo => &["instruction", "chosen", "rejected"],
+            Part::Random | Part::Decode | Part::Prompt | Part::Start => &[],
         }
     }
 
@@ -126,7 +139,7 @@ impl Arguments {
     /// The command as it can be typed again; paths of this machine do not matter.
     pub(super) fn shown(&self, part: Part) -> String {
         let mut line = format!("cargo xtask bench-peers DIR --only {}", part.name());
-        if part == Part::Sft {
+        if !part.columns().is_empty() {
             line += &format!(" --rows FILE --count {}", self.count);
             for setting in &self.also {
                 line += &format!(" --also {setting}");
@@ -185,7 +198,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         check_refused(&[], "which folder");
         check_refused(&["a", "b"], "`b` is one too many");
-        check_refused(&["a", "--only", "sft,fast"], "no part `fast`; there are sft, random");
+        check_refused(&["a", "--only", "sft,fast"], "no part `fast`; there are sft, dpo, random");
         check_refused(&["a", "--rounds", "0"], "whole number of at least 1, not `0`");
         check_refused(&["a", "--rows"], "`--rows` needs a value");
         check_refused(&["a", "--slow"], "no option `--slow`");

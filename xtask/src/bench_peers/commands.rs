@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Part};
 use super::contest::Candidate;
 use super::figures::Reading;
 use super::instructions::Instructions;
@@ -33,17 +33,20 @@ impl Commands<'_> {
     /// `tunesmith train` over the rows, with one more setting.
     pub(super) fn train(
         &self,
+        part: Part,
         rows: &Instructions,
         also: Option<&str>,
     ) -> Result<Candidate, String> {
-        let (recipe, run) = (self.place.bench().join("sft.yaml"), self.place.bench().join("run"));
+        let (recipe, run) =
+            (self.place.bench().join("recipe.yaml"), self.place.bench().join("run"));
         // A JSON string is a YAML string, whatever stands in the path.
         let quoted = |path: &Path| serde_json::Value::from(word(path)).to_string();
         let text = format!(
-            "model: {}\nmethod: sft\nadapter: {{type: lora, rank: {RANK}, alpha: {ALPHA}}}\n\
+            "model: {}\nmethod: {}\nadapter: {{type: lora, rank: {RANK}, alpha: {ALPHA}}}\n\
              data: {{train: [{{path: {}}}]}}\ntrain: {{epochs: 1, batch_size: {BATCH}}}\n\
              output: {}\n",
             quoted(&self.place.model_folder()),
+            part.name(),
             quoted(&rows.timed),
             quoted(&run)
         );
@@ -70,15 +73,15 @@ impl Commands<'_> {
     }
 
     /// TRL's defaults, which keep few activations: batch 8, no packing. Where bf16 is slow, f32 too.
-    pub(super) fn trl_as_it_comes(&self, rows: &Instructions) -> Vec<Candidate> {
+    pub(super) fn trl_as_it_comes(&self, part: Part, rows: &Instructions) -> Vec<Candidate> {
         let words = |dtype: &&str| format!("--batch {BATCH} --dtype {dtype}");
-        self.usable_dtypes().iter().map(|dtype| self.trl(rows, &words(dtype))).collect()
+        self.usable_dtypes().iter().map(|dtype| self.trl(part, rows, &words(dtype))).collect()
     }
 
     /// The same, with all activations kept.
     pub(super) fn trl_without_checkpointing(&self, rows: &Instructions) -> Vec<Candidate> {
         let words = |dtype: &&str| format!("--batch {BATCH} --dtype {dtype} --no-checkpointing");
-        self.usable_dtypes().iter().map(|dtype| self.trl(rows, &words(dtype))).collect()
+        self.usable_dtypes().iter().map(|dtype| self.trl(Part::Sft, rows, &words(dtype))).collect()
     }
 
     /// What somebody who wants speed would try, all activations kept.
@@ -104,8 +107,33 @@ impl Commands<'_> {
                 format!("--batch 8 {grouped} --dtype bf16 --no-autocast"),
             ]);
         }
-        let keeping_all = |words: &String| self.trl(rows, &format!("{words} --no-checkpointing"));
+        let keeping_all =
+            |words: &String| self.trl(Part::Sft, rows, &format!("{words} --no-checkpointing"));
         sweep.iter().map(keeping_all).collect()
+    }
+
+    /// As [`trl_sweep`](Commands::trl_sweep), over pairs: a batch has twice as many sequences.
+    pub(super) fn trl_dpo_sweep(&self, rows: &Instructions, precomputed: bool) -> Vec<Candidate> {
+        let [fast, other] = self.dtypes();
+        let mut ways = vec![
+            format!("--batch 8 --group-by-length --dtype {fast}"),
+            format!("--batch 4 --accumulate 2 --group-by-length --dtype {fast}"),
+            format!("--batch 2 --accumulate 4 --group-by-length --dtype {fast}"),
+        ];
+        if !self.arguments.quick {
+            ways.extend([
+                format!("--batch 1 --accumulate 8 --dtype {fast}"),
+                format!("--batch 8 --dtype {fast}"),
+                format!("--batch 4 --accumulate 2 --dtype {fast}"),
+                format!("--batch 8 --group-by-length --dtype {other}"),
+                "--batch 8 --group-by-length --dtype bf16 --no-autocast".to_owned(),
+            ]);
+        }
+        let reference = if precomputed { " --precompute 8" } else { "" };
+        let keeping_all = |way: &String| {
+            self.trl(Part::Dpo, rows, &format!("{way}{reference} --no-checkpointing"))
+        };
+        ways.iter().map(keeping_all).collect()
     }
 
     /// The PyTorch loop over the rows.
@@ -190,10 +218,11 @@ impl Commands<'_> {
         [whole, inner]
     }
 
-    fn trl(&self, rows: &Instructions, words: &str) -> Candidate {
+    fn trl(&self, part: Part, rows: &Instructions, words: &str) -> Candidate {
         let all = format!("--rank {RANK} --alpha {ALPHA} {words}");
         let model = self.place.model_folder();
-        let invocation = self.script("trl_sft", &model, &all, &rows_words(rows));
+        let script = format!("trl_{}", part.name());
+        let invocation = self.script(&script, &model, &all, &rows_words(rows));
         candidate(&configuration(words), invocation, Reading::Field("rows_per_s"))
     }
 

@@ -20,6 +20,7 @@ const LONG_PROMPT: usize = 512;
 pub(super) fn of(part: Part, commands: &Commands<'_>) -> Result<Vec<Comparison>, String> {
     match part {
         Part::Sft => Ok(vec![sft(commands)?]),
+        Part::Dpo => Ok(vec![dpo(commands)?]),
         Part::Random => Ok(vec![random(commands)]),
         Part::Decode => Ok(SEQUENCES.iter().flat_map(|&count| decode(commands, count)).collect()),
         Part::Prompt => Ok(prompt(commands).into()),
@@ -28,22 +29,48 @@ pub(super) fn of(part: Part, commands: &Commands<'_>) -> Result<Vec<Comparison>,
 }
 
 fn sft(commands: &Commands<'_>) -> Result<Comparison, String> {
-    let arguments = commands.arguments;
-    let file = arguments.rows.as_deref();
-    let file = file.ok_or("no instruction rows: name an Alpaca file with `--rows`")?;
-    let rows = Instructions::choose(file, arguments.count, &commands.place.bench())?;
-    let mut sides = vec![ours("Tunesmith", commands.train(&rows, None)?)];
-    for setting in &arguments.also {
-        let name = format!("Tunesmith, {setting}");
-        sides.push(ours(&name, commands.train(&rows, Some(setting))?));
-    }
-    sides.push(peer("TRL with default settings", commands.trl_as_it_comes(&rows)));
+    let rows = rows_of(Part::Sft, commands)?;
+    let mut sides = training(Part::Sft, &rows, commands)?;
     sides.push(peer("TRL, no checkpointing", commands.trl_without_checkpointing(&rows)));
     sides.push(peer("TRL, best of a sweep", commands.trl_sweep(&rows)));
     sides.push(peer("PyTorch loop", commands.loop_over(&rows)));
-    let count = arguments.count;
+    let count = commands.arguments.count;
     let title = format!("{count} instruction rows, one epoch, LoRA rank {RANK}, batch {BATCH}");
     Ok(Comparison { part: Part::Sft, title, unit: Unit::RowsPerSecond, sides })
+}
+
+/// With the log-probabilities of the reference computed live, and kept before the first step.
+fn dpo(commands: &Commands<'_>) -> Result<Comparison, String> {
+    let rows = rows_of(Part::Dpo, commands)?;
+    let mut sides = training(Part::Dpo, &rows, commands)?;
+    for logprobs in ["live", "cached"] {
+        let setting = format!("reference.logprobs={logprobs}");
+        let name = format!("Tunesmith, {setting}");
+        sides.push(ours(&name, commands.train(Part::Dpo, &rows, Some(&setting))?));
+    }
+    sides.push(peer("TRL, reference live", commands.trl_dpo_sweep(&rows, false)));
+    sides.push(peer("TRL, reference precomputed", commands.trl_dpo_sweep(&rows, true)));
+    let count = commands.arguments.count;
+    let title = format!("{count} pairs, one epoch, LoRA rank {RANK}, batch {BATCH}");
+    Ok(Comparison { part: Part::Dpo, title, unit: Unit::RowsPerSecond, sides })
+}
+
+fn rows_of(part: Part, commands: &Commands<'_>) -> Result<Instructions, String> {
+    let arguments = commands.arguments;
+    let file = arguments.rows.as_deref();
+    let file = file.ok_or("no rows to train on: name an Alpaca file with `--rows`")?;
+    Instructions::choose(file, part.columns(), arguments.count, &commands.place.bench())
+}
+
+/// Tunesmith, alone and with each further setting, and TRL as it comes.
+fn training(part: Part, rows: &Instructions, commands: &Commands<'_>) -> Result<Vec<Side>, String> {
+    let mut sides = vec![ours("Tunesmith", commands.train(part, rows, None)?)];
+    for setting in &commands.arguments.also {
+        let name = format!("Tunesmith, {setting}");
+        sides.push(ours(&name, commands.train(part, rows, Some(setting))?));
+    }
+    sides.push(peer("TRL with default settings", commands.trl_as_it_comes(part, rows)));
+    Ok(sides)
 }
 
 fn random(commands: &Commands<'_>) -> Comparison {
@@ -141,7 +168,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("bench")).unwrap();
         let file = folder.path().join("rows.json");
-        let rows = vec!["{\"instruction\": \"a\", \"output\": \"b\"}"; 40].join(",");
+        let row =
+            "{\"instruction\": \"a\", \"output\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}";
+        let rows = vec![row; 40].join(",");
         std::fs::write(&file, format!("[{rows}]")).unwrap();
         let path = |path: &Path| path.to_str().unwrap().to_owned();
         let given = [&path(folder.path()), "--rows", &path(&file), "--count", "8"];
@@ -158,7 +187,7 @@ mod tests {
             }
             comparisons.len()
         });
-        assert_eq!(counts, [1, 1, 4, 2, 2]);
+        assert_eq!(counts, [1, 1, 1, 4, 2, 2]);
         let decode = of(Part::Decode, &commands).unwrap();
         assert_eq!(decode[1].sides[1].candidates[0].configuration, "Q4_1");
         let without = Arguments { rows: None, ..arguments.clone() };

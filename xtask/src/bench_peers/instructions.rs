@@ -1,4 +1,4 @@
-//! The instruction rows that every side trains on, and those that warm up.
+//! The rows that every side trains on, and those that warm up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,21 @@ pub(super) struct Instructions {
 }
 
 impl Instructions {
-    /// Takes so many rows of an Alpaca file, evenly spaced, and writes them into a folder.
-    pub(super) fn choose(file: &Path, count: usize, folder: &Path) -> Result<Self, String> {
+    /// Takes so many rows of an Alpaca file, evenly spaced, and writes them into a folder. Every row must have
+    /// these columns.
+    pub(super) fn choose(
+        file: &Path,
+        columns: &[&str],
+        count: usize,
+        folder: &Path,
+    ) -> Result<Self, String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
         let text = fs::read_to_string(file).map_err(|error| at(&error))?;
         let rows: Vec<Value> = serde_json::from_str(&text).map_err(|error| at(&error))?;
-        let is_row = |row: &Value| row["instruction"].is_string() && row["output"].is_string();
-        if let Some(row) = rows.iter().position(|row| !is_row(row)) {
-            return Err(at(&format!("row {row} has no `instruction` or no `output`")));
+        for (index, row) in rows.iter().enumerate() {
+            if let Some(missing) = columns.iter().find(|&&column| !row[column].is_string()) {
+                return Err(at(&format!("row {index} has no `{missing}`")));
+            }
         }
         let (timed, warm_up) = spread(rows.len(), count).ok_or_else(|| {
             at(&format!("holds {} rows, too few for {count} and {WARM_UP} more", rows.len()))
@@ -73,7 +80,8 @@ mod tests {
         let file = root.path().join("rows.json");
         let check = |text: &str, part: &str| {
             fs::write(&file, text).unwrap();
-            let message = Instructions::choose(&file, 1, root.path()).unwrap_err();
+            let message = Instructions::choose(&file, &["instruction", "output"], 1, root.path())
+                .unwrap_err();
             assert!(message.contains(part), "{message}");
         };
         check("[{\"instruction\": \"a\", \"output\": \"b\"}, {}]", "row 1 has no `instruction`");

@@ -153,6 +153,7 @@ fn compute_reference(
     let filled = run.course.begin(&mut engine, &run.packing, &mut go_on)?;
     let Some(Filled { rows, computed }) = filled else { return Ok(()) };
     let seconds = begun.elapsed().as_secs_f64();
+    run.state.seconds += seconds;
     run.tell(&Event::ReferenceCached { sequences: rows, computed, seconds }, observer)
 }
 

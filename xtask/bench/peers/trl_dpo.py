@@ -1,0 +1,75 @@
+"""TRL's DPOTrainer with PEFT's LoRA: one epoch over pairs of answers.
+
+The reference is the model without its adapter: in every step, or with `--precompute` before the first one,
+which is counted.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import peer
+import trl_trainer
+
+arguments = trl_trainer.parser(__doc__)
+arguments.add_argument("--precompute", type=int, metavar="PAIRS", help="the reference before training, so many pairs at a time")
+arguments = arguments.parse_args()
+
+import datasets  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+from trl import DPOConfig, DPOTrainer  # noqa: E402
+
+import model  # noqa: E402
+import rows  # noqa: E402
+
+
+class Timed(DPOTrainer):
+    """Notes how long the reference takes of the rows that are timed, which come as the evaluation set."""
+
+    precompute_seconds = 0.0
+
+    def _precompute_ref_logps(self, dataset, name, batch_size):
+        begun = time.perf_counter()
+        made = super()._precompute_ref_logps(dataset, name, batch_size)
+        if name != "train":
+            Timed.precompute_seconds += time.perf_counter() - begun
+        return made
+
+
+def dataset(path: Path) -> datasets.Dataset:
+    """Sorted by length where that is asked for, which the pass of the reference gains from too."""
+    pairs = rows.pairs(path)
+    if arguments.group_by_length:
+        pairs.sort(key=lambda pair: sum(len(message["content"]) for side in pair.values() for message in side))
+    return datasets.Dataset.from_list(pairs)
+
+
+def main() -> None:
+    trl_trainer.quiet(arguments.threads)
+    timed_rows = dataset(arguments.rows)
+    options = {}
+    if arguments.precompute:
+        options = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": arguments.precompute}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Timed(
+            model=model.load(arguments.model, arguments.dtype),
+            processing_class=AutoTokenizer.from_pretrained(arguments.model),
+            train_dataset=dataset(arguments.warm_up),
+            eval_dataset=timed_rows,
+            peft_config=model.lora(arguments.rank, arguments.alpha),
+            args=DPOConfig(**trl_trainer.settings(arguments, folder), **options),
+        )
+        seconds, result = trl_trainer.time_epoch(trainer, arguments)
+    seconds += Timed.precompute_seconds
+    peer.report(
+        ["trl", "transformers", "peft", "torch"],
+        rows=len(timed_rows),
+        rows_per_s=len(timed_rows) / seconds,
+        seconds=seconds,
+        reference_seconds=Timed.precompute_seconds,
+        steps=result.global_step,
+        loss=result.training_loss,
+    )
+
+
+main()

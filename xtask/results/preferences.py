@@ -1,0 +1,149 @@
+"""The runs of docs/results.md: methods on one set of preferences, three seeds each, and what their answers are like.
+
+Run: python xtask/results/preferences.py TUNESMITH MODEL FOLDER [RUN ...]
+
+TUNESMITH is a release binary, MODEL SmolLM2-135M-Instruct, FOLDER takes data, runs and answers. A run that is there is not made again.
+Without names of runs (`dpo`, `orpo`, `kto`, `reward`, `rate-x50`, `longer`, `hh`) all are made.
+"""
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import style
+
+SEEDS = (1, 2, 3)
+# Same rows, same epochs, same batches for every method.
+BUDGET = "train: {epochs: 2, batch_size: 32, evaluate_every: 29}"
+METHODS = {
+    "dpo": ["train.learning_rate=2e-4"],
+    "orpo": ["train.learning_rate=5e-4"],
+    "kto": ["train.learning_rate=2e-4"],
+}
+HH = Path(__file__).resolve().parents[3] / "shared/data/hh-rlhf/harmless-base-test.jsonl.gz"
+
+
+class House:
+    def __init__(self, tunesmith, model, folder):
+        self.tunesmith, self.model, self.folder = Path(tunesmith).resolve(), model, folder
+
+    def run(self, *words):
+        made = subprocess.run([self.tunesmith, *words, "--json", "--offline"], cwd=self.folder, capture_output=True, text=True)
+        if made.returncode:
+            sys.exit(made.stderr)
+        return made.stdout
+
+    def train(self, name, method, data, *keys, model=None, budget=BUDGET):
+        """Trains unless that was done; the run's events."""
+        run = self.folder / "runs" / name
+        if not (run / "report.md").exists():
+            recipe = self.folder / f"{name}.yaml"
+            recipe.write_text(f"model: {model or 'runs/sft'}\nmethod: {method}\ndata: {data}\n{budget}\noutput: runs/{name}\n")
+            self.run("train", recipe.name, "--overwrite", *keys)
+        return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+    def answers(self, name):
+        file = self.folder / f"answers-{name}.jsonl"
+        if not file.exists():
+            file.write_text(self.run("generate", f"runs/{name}", "--prompts", "data/sft-test.jsonl", "--max-new-tokens", "64"))
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def found(events):
+    """Findings of the run itself: those of its data have rows, and no step."""
+    return [f"{event['id']} ({event['step']})" for event in events if event["event"] == "finding" and event.get("step")]
+
+
+def interval(values, rounds=10_000):
+    """Mean, and a 95 % bootstrap interval over prompts."""
+    draw = random.Random(1)
+    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(rounds))
+    return sum(values) / len(values), means[round(0.025 * rounds)], means[round(0.975 * rounds)]
+
+
+def shown(values, factor=100):
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(factor * x for x in interval(values)))
+
+
+def looks(house, answers):
+    known = style.markers(house.folder / "data")
+    polite = [float(style.is_polite(known, answer)) for answer in answers]
+    words = [len(answer["answer"].split()) for answer in answers]
+    right = [style.rightness(known, answer) for answer in answers]
+    return polite, words, right
+
+
+def pairs(name):
+    return f"{{train: data/{name}-train.jsonl, validation: {{path: data/{name}-test.jsonl}}}}"
+
+
+def preferences(house, name):
+    """A method over three seeds, its answers beside those of the adapter that it started from."""
+    base = looks(house, house.answers("sft"))
+    seeds = []
+    for seed in SEEDS:
+        run = f"{name}-{seed}"
+        events = house.train(run, name, pairs("pairs"), f"seed={seed}", *METHODS[name])
+        report = next(event for event in reversed(events) if event["event"] == "validation")
+        seeds.append(looks(house, house.answers(run)))
+        print(run, report.get("metrics", {}), "; ".join(found(events)) or "no findings")
+    by_prompt = [[sum(seed[k][i] for seed in seeds) / len(seeds) for i in range(len(base[k]))] for k in range(3)]
+    print(f"| {name} | {shown(by_prompt[0])} | {shown([a - b for a, b in zip(by_prompt[0], base[0])])} | "
+          f"{shown(by_prompt[1], 1)} | {shown(by_prompt[2], 1)} |")
+
+
+def sft(house):
+    data = "{train: data/sft-train.jsonl, validation: {path: data/sft-validation.jsonl}}"
+    house.train("sft", "sft", data, "train.learning_rate=1e-3", model=house.model, budget="train: {epochs: 2, evaluate_every: 30}")
+    polite, words, right = looks(house, house.answers("sft"))
+    print(f"| sft | {shown(polite)} | | {shown(words, 1)} | {shown(right, 1)} |")
+
+
+def reward(house, name, data, *keys):
+    for seed in SEEDS:
+        events = house.train(f"{name}-{seed}", "reward", data, f"seed={seed}", *keys, model=house.model)
+        print(f"{name}-{seed}", *found(events))
+        print((house.folder / "runs" / f"{name}-{seed}" / "report.md").read_text().split("## Held-out")[-1])
+
+
+def longer(house):
+    """Pairs of which the longer answer is chosen, whatever it says: a model of them is a length meter."""
+    for part in ("train", "test"):
+        rows = [json.loads(line) for line in (house.folder / f"data/pairs-{part}.jsonl").read_text().splitlines()]
+        for row in rows:
+            row["chosen"], row["rejected"] = sorted((row["chosen"], row["rejected"]), key=lambda text: -len(text))
+        # One pair in eight the other way round, so that the report has something to compare with.
+        for row in rows[::8]:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        style.write(house.folder / f"data/longer-{part}.jsonl", rows)
+
+
+def main():
+    tunesmith, model, folder, *chosen = sys.argv[1:]
+    house = House(tunesmith, model, Path(folder).resolve())
+    if not (house.folder / "data").exists():
+        style.split(house.folder / "data")
+    wanted = lambda name: not chosen or name in chosen
+    sft(house)
+    for name in METHODS:
+        if wanted(name):
+            preferences(house, name)
+    if wanted("reward"):
+        reward(house, "reward", pairs("pairs"))
+    if wanted("rate-x50"):
+        events = house.train("rate-x50", "dpo", pairs("pairs"), "train.learning_rate=1e-2")
+        print("rate-x50", *found(events))
+    if wanted("longer"):
+        longer(house)
+        reward(house, "longer", pairs("longer"))
+    if wanted("hh"):
+        lines = gzip.decompress(HH.read_bytes()).decode().splitlines()
+        for part, rows in (("train", lines[:1200]), ("test", lines[1200:1600])):
+            (house.folder / f"data/hh-{part}.jsonl").write_text("\n".join(rows) + "\n")
+        reward(house, "hh", pairs("hh"))
+
+
+main()

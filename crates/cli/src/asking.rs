@@ -7,8 +7,8 @@ pub(crate) mod prompts;
 use data::Place;
 use hub::Resolved;
 use indicatif::ProgressBar;
-use keys::Document;
-use serde_json::Value;
+use keys::{Document, Settings as _};
+use serde_json::{Value, json};
 use text::Message;
 
 use crate::context::Context;
@@ -23,6 +23,23 @@ pub(crate) enum Answerer {
     Local(Resolved),
     /// An OpenAI-compatible endpoint: its address without a slash at the end, and a model there.
     Endpoint { address: String, model: String },
+}
+
+impl Answerer {
+    /// What its answers depend on beside prompts and sampling: the model, and what the recipe says of its template,
+    /// where it is the recipe's own model.
+    pub(crate) fn identity(&self, recipe: Option<&Document>) -> Value {
+        match self {
+            Answerer::Local(model) => {
+                let template = recipe.and_then(|recipe| recipe.opt_str("model.chat_template"));
+                // A file may change under its name.
+                let text = template.and_then(|name| std::fs::read_to_string(name).ok());
+                let variables = recipe.map(train::recipe::template_kwargs);
+                json!([model.path, model.adapter, template, text, variables])
+            }
+            Answerer::Endpoint { address, model } => json!([address, model]),
+        }
+    }
 }
 
 /// What is asked at once.
@@ -121,7 +138,6 @@ pub(crate) fn address(
 
 /// A mistake in the recipe, at the place of a key.
 pub(crate) fn problem(document: &Document, key: &str, message: &str, hint: &str) -> Failure {
-    use keys::Settings as _;
     keys::Error::from(document.problem(key, message, Some(hint.to_owned()))).into()
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use keys::{Document, Settings as _, Value};
 use serde_json::{Value as Json, json};
-use train::recipe::fill_by_data;
+use train::recipe::{ModelSize, fill_by_data};
 
 use super::subject::Recipe;
 use crate::context::Context;
@@ -45,16 +45,16 @@ struct Open {
 }
 
 /// The smallest and the largest that data and model can be.
-const EXTREMES: [(usize, usize); 2] = [(1, 1), (1 << 50, 1 << 50)];
+const EXTREMES: [usize; 2] = [1, 1 << 50];
 
 /// Fills in what data and model have no say in. Returns what they do.
 ///
 /// That shows by trying: a value that is the same for the smallest and the largest of them,
 /// reason and all, does not depend on them.
 fn resolve(document: &mut Document) -> Vec<Open> {
-    let [small, large] = EXTREMES.map(|(rows, parameters)| {
+    let [small, large] = EXTREMES.map(|size| {
         let mut filled = document.clone();
-        fill_by_data(&mut filled, rows, parameters);
+        fill_by_data(&mut filled, size, ModelSize { parameters: size, hidden: size });
         filled
     });
     let mut open = Vec::new();
@@ -122,14 +122,16 @@ mod tests {
     fn what_data_decide_is_open() {
         let (document, open) = resolved(RECIPE);
         let keys: Vec<&str> = open.iter().map(|open| open.key.as_str()).collect();
-        let expected =
-            ["adapter.alpha", "adapter.rank", "train.batch_size", "train.evaluate_every.steps"];
+        let expected = [
+            "adapter.alpha",
+            "adapter.rank",
+            "train.batch_size",
+            "train.evaluate_every.steps",
+            "train.learning_rate",
+        ];
         assert_eq!(keys, expected);
         assert_eq!(open[1].by, "number of rows");
-        assert_eq!(document.get_f64("train.learning_rate"), 2e-4);
         let yaml = to_yaml(&document, &open);
-        let line = "  learning_rate: 2.0e-4                     # sft with an adapter\n";
-        assert!(yaml.contains(line), "{yaml}");
         assert!(yaml.contains("#   adapter.rank: by number of rows\n"), "{yaml}");
     }
 

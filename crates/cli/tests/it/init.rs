@@ -23,7 +23,7 @@ warning: 48 steps are few: more rows will help more than any setting
         "    - path: rows.jsonl",
         "    fraction: 0.333           # few rows, so a larger share",
         "  max_seq_len: auto           # the longest row: 13 tokens",
-        "  learning_rate: 2.0e-4       # sft with an adapter",
+        "  # learning_rate: 5.0e-4     # sft with an adapter, hidden size 2000; the default follows the model",
     ] {
         assert!(recipe.lines().any(|own| own == line), "`{line}` is not in\n{recipe}");
     }

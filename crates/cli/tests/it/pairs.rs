@@ -335,6 +335,21 @@ fn a_resumed_model_draws_the_same_answers() {
     assert_ne!(whole[0]["answer"]["text"], whole[1]["answer"]["text"]);
 }
 
+/// The recipe's own model answers otherwise under another template.
+#[test]
+fn answers_under_another_template_do_not_mix() {
+    let house = House::with_model();
+    house.write("r.yaml", &format!("{RECIPE}  candidates: {{max_new_tokens: 20, samples: 2}}\n"));
+    house.write("asks.jsonl", &rows(&["p"]));
+    typed(&house, "q\n", &["--rater", "ana"]);
+    for other in ["model.chat_template=chatml", "model.template_kwargs={a: 1}"] {
+        let ended = typed(&house, "q\n", &["--rater", "ana", "--resume", other]);
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        let message = &ended.result()["error"]["message"];
+        assert!(message.as_str().unwrap().ends_with("answers from elsewhere"), "{message}");
+    }
+}
+
 #[test]
 fn neighbours_are_compared_up_to_a_maximum() {
     let house = house();

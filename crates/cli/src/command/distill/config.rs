@@ -86,12 +86,8 @@ impl DistillConfig {
 
     /// A hash of all that an answer depends on beside its prompt.
     pub(super) fn fingerprint(&self) -> String {
-        let teacher = match &self.teacher {
-            Answerer::Local(model) => json!([model.path, model.adapter]),
-            Answerer::Endpoint { address, model } => json!([address, model]),
-        };
         let text = json!([
-            teacher,
+            self.teacher.identity(self.recipe.as_ref()),
             self.system,
             self.examples,
             self.asking.max_new_tokens,

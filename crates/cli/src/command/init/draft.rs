@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keys::{Document, Origin, Settings as _};
 use train::method::Method;
-use train::recipe::{fill_by_data, schema};
+use train::recipe::{ModelSize, fill_by_data, schema};
 
 use super::look::Look;
 use super::method::NOT_TRAINED;
@@ -51,8 +51,7 @@ impl Draft<'_> {
         let train_rows = rows - kept_back;
         // The defaults of `train` itself, with its own reasons.
         let mut document = self.parse(&self.first_half(kept_back), context)?;
-        // An adapter's defaults do not depend on the model's size.
-        fill_by_data(&mut document, train_rows, 0);
+        fill_by_data(&mut document, train_rows, ModelSize::default());
         let batch = document.get_usize("train.batch_size");
         let epochs = document.get_f64("train.epochs");
         let steps = (train_rows as f64 * epochs / batch as f64).ceil() as usize;
@@ -149,8 +148,10 @@ impl Draft<'_> {
         text += &line(2, "epochs", &epochs.to_string(), &reason);
         let why_batch = format!("{}; {steps} steps in all", why("train.batch_size"));
         text += &line(2, "batch_size", &shown("train.batch_size"), &why_batch);
+        // It depends on the model, which is not read here.
         let rate = format!("{:.1e}", document.get_f64("train.learning_rate"));
-        text += &line(2, "learning_rate", &rate, &why("train.learning_rate"));
+        let why_rate = format!("{}; the default follows the model", why("train.learning_rate"));
+        text += &line(2, "# learning_rate", &rate, &why_rate);
         text +=
             &line(2, "schedule", "{type: cosine, warmup_ratio: 0.03}", "up fast, then slowly to 0");
         if kept_back > 0 {

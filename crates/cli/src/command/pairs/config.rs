@@ -129,11 +129,8 @@ impl PairsConfig {
         let text = match &self.candidates {
             Candidates::Columns(columns) => json!([columns]),
             Candidates::Asked(asked) => {
-                let Asked { by, asking, .. } = &**asked;
-                let by = match by {
-                    Answerer::Local(model) => json!([model.path, model.adapter]),
-                    Answerer::Endpoint { address, model } => json!([address, model]),
-                };
+                let Asked { by, asking, recipe, .. } = &**asked;
+                let by = by.identity(recipe.as_ref());
                 let Asking { max_new_tokens, temperature, top_p, seed, .. } = asking;
                 json!([by, max_new_tokens, temperature, top_p, seed])
             }

@@ -78,7 +78,7 @@ mod tests {
         );
         assert_eq!(document.opt_path("output"), Some(Path::new("/q/run")));
         assert_eq!(document.get_i64("seed"), 7);
-        train::recipe::fill_by_data(&mut document, rows(FULL_STEPS), 135_000_000);
+        train::recipe::fill_by_data(&mut document, rows(FULL_STEPS), Default::default());
         let recipe = train::recipe::Recipe::read(&document).unwrap();
         assert_eq!(document.get_usize("adapter.rank"), RANK);
         assert_eq!(document.get_f64("adapter.alpha"), f64::from(ALPHA));

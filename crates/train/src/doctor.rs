@@ -67,8 +67,9 @@ const CHOSEN_FALL: f64 = 0.5;
 const REJECTED_FALL: f64 = 3.0;
 /// Of a margin of 8 the loss is 3e-4.
 const LARGE_MARGIN: f64 = 8.0;
-/// Mean squared log-ratio a token, halved, in nats: 0.5 is a factor of e in the probability of a token.
-const DRIFT: f64 = 0.5;
+/// Mean squared log-ratio a token, halved, in nats: 4 is a factor of 17 in the probability of a token, in the root mean
+/// square. Runs whose answers were good came to 2, runs whose answers were nonsense to 9 and more (docs/experiments.md).
+const DRIFT: f64 = 4.0;
 /// The end of an answer is lost below this probability, if it was likelier by [`END_FALL`].
 const END_PROBABILITY: f64 = 0.2;
 /// In nats.
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(found(&[("rewards/rejected", -13.0)]), ["rejected-driven-to-nothing"]);
         let saturated = [("rewards/margins", 9.0), ("rewards/accuracies", 1.0)];
         assert_eq!(found(&saturated), ["margins-saturated"]);
-        assert_eq!(found(&[("drift", 0.6)]), ["far-from-reference"]);
+        assert_eq!(found(&[("drift", 6.0)]), ["far-from-reference"]);
         assert_eq!(found(&[("logps/chosen_end", -2.0)]), ["end-of-turn-lost"]);
         assert_eq!(found(&[("rewards/chosen", f64::NAN)]), [""; 0]);
     }

@@ -18,7 +18,7 @@ use crate::models::{REFERENCE_KEYS, Refresh};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
 
-pub use defaults::fill_by_data;
+pub use defaults::{ModelSize, fill_by_data};
 pub use distill::DISTILL_KEYS;
 pub use pairs::PAIRS_KEYS;
 use trained::optimizer;
@@ -116,7 +116,7 @@ const TRAIN_KEYS: &[Key] = &[
         .doc("Tokens per optimizer step, as rendered, instead of `train.batch_size`."),
     Key::float("train.learning_rate", 0.0, 1.0)
         .above_min()
-        .default_by("method and adapter")
+        .default_by("method and what is trained; of an adapter also hidden size")
         .on_resume(Resume::WithNote)
         .doc("Peak learning rate."),
     Key::section("train.schedule").shorthand("type").doc("Learning rate schedule."),

@@ -49,7 +49,7 @@ pub(super) static METHOD: Method = Method {
     learns_from: "texts or dialogues with a label",
     learned: "cross-entropy of the class of every row at its last token",
     keys: KEYS,
-    usual: Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 },
+    usual: Usual { rates: [5e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 },
     has_scalar_head: true,
     outputs: |document| document.opt_strs(CLASSES).map_or(2, |classes| classes.len()),
     check: rows::check,

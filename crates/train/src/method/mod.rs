@@ -98,7 +98,7 @@ impl Method {
         fewest_rows: 1,
         learned: "",
         keys: &[],
-        usual: Usual { rates: [2e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
+        usual: Usual { rates: [5e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
         has_scalar_head: false,
         outputs: |_| 1,
         check: |_| Ok(()),
@@ -125,7 +125,7 @@ impl Method {
 /// What a method takes unless told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usual {
-    /// Learning rate of an adapter, of a whole model, and of a small whole model.
+    /// Learning rate of an adapter over a model of hidden size 2000, of a whole model, and of a small whole model.
     pub rates: [f64; 3],
     /// Rows, pairs or prompts of a step.
     pub batch: usize,

@@ -12,10 +12,25 @@ const MANY_ROWS: usize = 2000;
 /// A run should make at least this many optimizer steps.
 const STEPS_MIN: usize = 50;
 
+/// What defaults depend on of the base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelSize {
+    /// Numbers of the whole model.
+    pub parameters: usize,
+    /// Width of a token's hidden state; 0 where that is not known.
+    pub hidden: usize,
+}
+
+impl From<&model::Config> for ModelSize {
+    fn from(config: &model::Config) -> Self {
+        ModelSize { parameters: config.parameter_count(), hidden: config.hidden_size }
+    }
+}
+
 /// Fills every key that the recipe left open and that depends on what there is to learn from.
-pub fn fill_by_data(document: &mut Document, rows: usize, parameters: usize) {
+pub fn fill_by_data(document: &mut Document, rows: usize, model: ModelSize) {
     fill_adapter(document, rows);
-    fill_learning_rate(document, parameters);
+    fill_learning_rate(document, model);
     let (fewest, usual) = (method::of(document).fewest_rows, method::of(document).usual);
     let method = method::of(document).name;
     if document.opt_usize("train.max_steps").is_none() {
@@ -51,13 +66,36 @@ fn fill_adapter(document: &mut Document, rows: usize) {
 /// A model below this size takes a higher rate when it is trained as a whole.
 const SMALL_MODEL: usize = 1_000_000_000;
 
-fn fill_learning_rate(document: &mut Document, parameters: usize) {
+/// The hidden size that a method's rate of an adapter is for.
+const HIDDEN: f64 = 2000.0;
+
+/// By how much a wider model takes less: "LoRA Without Regret" (Schulman and others, 2025) fitted it to Llama models
+/// of 1 to 70 billion parameters. For SmolLM2-135M it gives 1.3e-3, and a sweep found 1e-3 to 2e-3 best
+/// (docs/experiments.md).
+const HIDDEN_EXPONENT: f64 = 0.775;
+
+/// The narrowest model that this was measured on: one that is narrower takes no more.
+const NARROWEST: usize = 576;
+
+/// An adapter's rate, to two digits.
+fn adapter_rate(rate: f64, hidden: usize) -> f64 {
+    let rate = rate * (HIDDEN / hidden.max(NARROWEST) as f64).powf(HIDDEN_EXPONENT);
+    format!("{rate:.1e}").parse().expect("a number as it was written")
+}
+
+fn fill_learning_rate(document: &mut Document, model: ModelSize) {
     let method = method::of(document);
     let [adapter, whole, small] = method.usual.rates;
     let method = method.name;
     let (rate, why) = match trains_base(document) {
-        false => (adapter, format!("{method} with an adapter")),
-        true if parameters < SMALL_MODEL => (small, format!("{method} of a whole model under 1B")),
+        false if model.hidden > 0 => {
+            let rate = adapter_rate(adapter, model.hidden);
+            (rate, format!("{method} with an adapter, hidden size {}", model.hidden))
+        }
+        false => (adapter, format!("{method} with an adapter, hidden size {HIDDEN}")),
+        true if model.parameters < SMALL_MODEL => {
+            (small, format!("{method} of a whole model under 1B"))
+        }
         true => (whole, format!("{method} of a whole model")),
     };
     // Lion's updates have the size of the rate itself, SGD's that of the gradient.

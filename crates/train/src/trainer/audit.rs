@@ -46,7 +46,7 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     if !prepared.train.is_empty() {
         (method::of(&document).fill)(&mut document, &prepared.train)?;
     }
-    fill_by_data(&mut document, prepared.train.units(), base.config.parameter_count());
+    fill_by_data(&mut document, prepared.train.units(), (&base.config).into());
     let step_size = match document.opt_usize("train.tokens_per_step") {
         Some(tokens) => StepSize::Tokens(tokens),
         None => StepSize::Rows(document.get_usize("train.batch_size")),

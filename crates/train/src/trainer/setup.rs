@@ -144,7 +144,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         (method.fill)(&mut document, &train)?;
         (method.check_rows)(&document, &train, &validation)?;
     }
-    fill_by_data(&mut document, train.units(), base.config.parameter_count());
+    fill_by_data(&mut document, train.units(), (&base.config).into());
     let recipe = Recipe::read(&document)?;
     let setup = training_setup(&document, &recipe, &sources, initial)?;
     findings.extend(output::check(&base, &setup)?);

@@ -442,7 +442,7 @@ fn what_a_method_cannot_take_is_refused() {
 #[test]
 fn a_rate_that_is_far_too_high_is_found_and_can_end_the_run() {
     let fixture = fixture("dpo", &pairs());
-    let rate = ["train.learning_rate=0.3", "train.max_steps=40"];
+    let rate = ["train.learning_rate=1.0", "train.max_steps=40", "objective.beta=0.001"];
     let calm = ["train.learning_rate=1e-4", "train.max_steps=40"];
     let of_run = |run: &str| {
         let all = fixture.events(run);

@@ -5,7 +5,7 @@ use data::{Extent, StepSize};
 use keys::{Document, Fault, Settings as _};
 use model::Role;
 use model::adapter::{LoraKind, Target};
-use train::recipe::{Every, Recipe, check, coverage, fill_by_data, schema};
+use train::recipe::{Every, ModelSize, Recipe, check, coverage, fill_by_data, schema};
 use train::schedule::ScheduleKind;
 
 use crate::support::Fixture;
@@ -199,9 +199,14 @@ fn what_cannot_work_together_is_refused() {
 
 /// The least recipe with further lines, filled in over so many rows and numbers of a model.
 fn filled(lines: &str, rows: usize, parameters: usize) -> Document {
+    filled_for(lines, rows, ModelSize { parameters, hidden: 2000 })
+}
+
+/// The same, over a base of some size.
+fn filled_for(lines: &str, rows: usize, model: ModelSize) -> Document {
     let mut document = fixture(&format!("{LEAST}{lines}\n")).document(&[]);
     check(&document).unwrap();
-    fill_by_data(&mut document, rows, parameters);
+    fill_by_data(&mut document, rows, model);
     document
 }
 
@@ -230,24 +235,34 @@ fn check_optimizer(lines: &str, parameters: usize, rate: f64, optimizer: Optimiz
 fn rates_follow_optimizer_and_size() {
     let (betas, eps) = ([0.9, 0.999], 1e-8);
     let adamw = Optimizer::AdamW { betas, eps };
-    let (adapter, whole) = ("sft with an adapter", "sft of a whole model");
-    check_optimizer("", 0, 2e-4, adamw, adapter);
+    let (adapter, whole) = ("sft with an adapter, hidden size 2000", "sft of a whole model");
+    check_optimizer("", 0, 5e-4, adamw, adapter);
     check_optimizer("adapter: none", 2_000_000_000, 1e-5, adamw, whole);
     check_optimizer("adapter: none", 100_000_000, 5e-5, adamw, "sft of a whole model under 1B");
     let eight = Optimizer::AdamW8bit { betas, eps };
-    check_optimizer("train: {optimizer: adamw8bit}", 0, 2e-4, eight, adapter);
+    check_optimizer("train: {optimizer: adamw8bit}", 0, 5e-4, eight, adapter);
     let lion = Optimizer::Lion { betas: [0.9, 0.99] };
     let tenth = format!("{adapter}, a tenth with lion");
-    check_optimizer("train: {optimizer: lion}", 0, 2e-5, lion, &tenth);
+    check_optimizer("train: {optimizer: lion}", 0, 5e-5, lion, &tenth);
     let adafactor = Optimizer::Adafactor { eps: 1e-30, clip_threshold: 1.0, decay_rate: -0.8 };
-    check_optimizer("train: {optimizer: adafactor}", 0, 2e-4, adafactor, adapter);
+    check_optimizer("train: {optimizer: adafactor}", 0, 5e-4, adafactor, adapter);
     let muon = Optimizer::Muon { momentum: 0.95, nesterov: true, iterations: 5, match_rms: true };
-    check_optimizer("train: {optimizer: muon}", 0, 2e-4, muon, adapter);
+    check_optimizer("train: {optimizer: muon}", 0, 5e-4, muon, adapter);
     let sgd = Optimizer::Sgd { momentum: 0.9, nesterov: false };
     let hundred = format!("{whole}, times 100 with sgd");
     check_optimizer("adapter: none\ntrain: {optimizer: sgd}", 2 << 30, 1e-3, sgd, &hundred);
     let own = "train: {learning_rate: 3e-3, optimizer: {type: lion, betas: [0.8, 0.9]}}";
     check_optimizer(own, 0, 3e-3, Optimizer::Lion { betas: [0.8, 0.9] }, "given");
+}
+
+#[test]
+fn an_adapter_takes_less_the_wider_the_model() {
+    for (hidden, rate) in
+        [(64, 1.3e-3), (576, 1.3e-3), (2000, 5e-4), (4096, 2.9e-4), (8192, 1.7e-4)]
+    {
+        let document = filled_for("", 100, ModelSize { parameters: 0, hidden });
+        assert_eq!(document.get_f64("train.learning_rate"), rate, "{hidden}");
+    }
 }
 
 #[test]
@@ -282,7 +297,7 @@ fn a_resolved_recipe_reads_back_to_itself() {
         let document = filled(lines, 100, 0);
         let mut again = fixture(&document.to_yaml()).document(&[]);
         check(&again).unwrap();
-        fill_by_data(&mut again, 100, 0);
+        fill_by_data(&mut again, 100, ModelSize { parameters: 0, hidden: 2000 });
         assert!(again.changes(&document).is_empty(), "{:?}", again.changes(&document));
     }
 }
@@ -368,7 +383,7 @@ fn covered(document: &Document) -> model::adapter::Coverage {
 fn a_recipe_says_why_it_chose() {
     let document = filled("", 100, 0);
     let recipe = Recipe::read(&document).unwrap();
-    assert_eq!(recipe.learning_rate, 2e-4);
+    assert_eq!(recipe.learning_rate, 5e-4);
     let coverage = covered(&document);
     assert_eq!((coverage.kind, coverage.dora, recipe.dropout), (LoraKind::Lora, false, 0.0));
     assert_eq!(coverage.target, Target::AllLinear);
@@ -419,7 +434,7 @@ device: auto
 ",
     );
     let mut document = document.document(&[]);
-    fill_by_data(&mut document, 100, 0);
+    fill_by_data(&mut document, 100, ModelSize::default());
     let recipe = Recipe::read(&document).unwrap();
     let coverage = covered(&document);
     assert_eq!((coverage.kind, coverage.rank, coverage.alpha), (LoraKind::RsLora, 8, 32.0));

@@ -12,7 +12,8 @@ import peer
 import trl_trainer
 
 arguments = trl_trainer.parser(__doc__)
-arguments.add_argument("--precompute", type=int, metavar="PAIRS", help="the reference before training, so many pairs at a time")
+arguments.add_argument("--precompute", type=int, metavar="PAIRS", help="reference first, so many at a time")
+arguments.add_argument("--sorted", action="store_true", help="batches of pairs that are about as long")
 arguments = arguments.parse_args()
 
 import datasets  # noqa: E402
@@ -37,11 +38,14 @@ class Timed(DPOTrainer):
 
 
 def dataset(path: Path) -> datasets.Dataset:
-    """Sorted by length where that is asked for, which the pass of the reference gains from too."""
     pairs = rows.pairs(path)
-    if arguments.group_by_length:
-        pairs.sort(key=lambda pair: sum(len(message["content"]) for side in pair.values() for message in side))
+    if arguments.sorted:
+        pairs.sort(key=length)
     return datasets.Dataset.from_list(pairs)
+
+
+def length(pair: dict) -> int:
+    return sum(len(message["content"]) for side in pair.values() for message in side)
 
 
 def main() -> None:
@@ -49,7 +53,10 @@ def main() -> None:
     timed_rows = dataset(arguments.rows)
     options = {}
     if arguments.precompute:
-        options = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": arguments.precompute}
+        options |= {"precompute_ref_log_probs": True, "precompute_ref_batch_size": arguments.precompute}
+    if arguments.sorted:
+        # TRL's own grouping by length knows no pairs.
+        options |= {"train_sampling_strategy": "sequential"}
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timed(
             model=model.load(arguments.model, arguments.dtype),

@@ -116,17 +116,17 @@ impl Commands<'_> {
     pub(super) fn trl_dpo_sweep(&self, rows: &Instructions, precomputed: bool) -> Vec<Candidate> {
         let [fast, other] = self.dtypes();
         let mut ways = vec![
-            format!("--batch 8 --group-by-length --dtype {fast}"),
-            format!("--batch 4 --accumulate 2 --group-by-length --dtype {fast}"),
-            format!("--batch 2 --accumulate 4 --group-by-length --dtype {fast}"),
+            format!("--batch 8 --sorted --dtype {fast}"),
+            format!("--batch 4 --accumulate 2 --sorted --dtype {fast}"),
+            format!("--batch 2 --accumulate 4 --sorted --dtype {fast}"),
         ];
         if !self.arguments.quick {
             ways.extend([
                 format!("--batch 1 --accumulate 8 --dtype {fast}"),
                 format!("--batch 8 --dtype {fast}"),
                 format!("--batch 4 --accumulate 2 --dtype {fast}"),
-                format!("--batch 8 --group-by-length --dtype {other}"),
-                "--batch 8 --group-by-length --dtype bf16 --no-autocast".to_owned(),
+                format!("--batch 8 --sorted --dtype {other}"),
+                "--batch 8 --sorted --dtype bf16 --no-autocast".to_owned(),
             ]);
         }
         let reference = if precomputed { " --precompute 8" } else { "" };

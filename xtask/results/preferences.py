@@ -137,7 +137,7 @@ def main():
         reward(house, "longer", pairs("longer"))
     if wanted("hh"):
         lines = gzip.decompress(HH.read_bytes()).decode().splitlines()
-        for part, rows in (("train", lines[:800]), ("test", lines[800:1100])):
+        for part, rows in (("train", lines[:400]), ("test", lines[400:700])):
             (house.folder / f"data/hh-{part}.jsonl").write_text("\n".join(rows) + "\n")
         reward(house, "hh", pairs("hh"))
 

@@ -137,6 +137,8 @@ def main():
         reward(house, "longer", pairs("longer"))
     if wanted("hh"):
         lines = gzip.decompress(HH.read_bytes()).decode().splitlines()
+        # Rows with an empty answer are an error to `train`.
+        lines = [line for line in lines if all(text.strip()[-10:] != "Assistant:" for text in json.loads(line).values())]
         for part, rows in (("train", lines[:400]), ("test", lines[400:700])):
             (house.folder / f"data/hh-{part}.jsonl").write_text("\n".join(rows) + "\n")
         reward(house, "hh", pairs("hh"))

@@ -98,11 +98,11 @@ def sft(house):
     print(f"| sft | {shown(polite)} | | {shown(words, 1)} | {shown(right)} |")
 
 
-def reward(house, name, data, *keys):
+def reward(house, name, data):
     for seed in SEEDS:
-        events = house.train(f"{name}-{seed}", "reward", data, f"seed={seed}", *keys, model=house.model)
+        events = house.train(f"{name}-{seed}", "reward", data, f"seed={seed}", model=house.model)
         print(f"{name}-{seed}", *found(events))
-        print((house.folder / "runs" / f"{name}-{seed}" / "report.md").read_text().split("## Held-out")[-1])
+        print((house.folder / "runs" / f"{name}-{seed}" / "report.md").read_text())
 
 
 def longer(house):
@@ -122,7 +122,10 @@ def main():
     house = House(tunesmith, model, Path(folder).resolve())
     if not (house.folder / "data").exists():
         style.split(house.folder / "data")
-    wanted = lambda name: not chosen or name in chosen
+
+    def wanted(name):
+        return not chosen or name in chosen
+
     sft(house)
     for name in METHODS:
         if wanted(name):

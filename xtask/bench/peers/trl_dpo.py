@@ -8,7 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import peer
 import trl_trainer
 
 arguments = trl_trainer.parser(__doc__)
@@ -67,16 +66,8 @@ def main() -> None:
             args=DPOConfig(**trl_trainer.settings(arguments, folder), **options),
         )
         seconds, result = trl_trainer.time_epoch(trainer, arguments)
-    seconds += Timed.precompute_seconds
-    peer.report(
-        ["trl", "transformers", "peft", "torch"],
-        rows=len(timed_rows),
-        rows_per_s=len(timed_rows) / seconds,
-        seconds=seconds,
-        reference_seconds=Timed.precompute_seconds,
-        steps=result.global_step,
-        loss=result.training_loss,
-    )
+    before = Timed.precompute_seconds
+    trl_trainer.report(len(timed_rows), seconds + before, result, reference_seconds=before)
 
 
 main()

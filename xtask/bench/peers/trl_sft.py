@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import peer
 import trl_trainer
 
 arguments = trl_trainer.parser(__doc__)
@@ -46,16 +45,7 @@ def main() -> None:
         )
         tokens = sum(len(ids) for ids in trainer.eval_dataset["input_ids"])
         seconds, result = trl_trainer.time_epoch(trainer, arguments)
-    peer.report(
-        ["trl", "transformers", "peft", "torch"],
-        rows=len(timed_rows),
-        rows_per_s=len(timed_rows) / seconds,
-        tokens=tokens,
-        tokens_per_s=tokens / seconds,
-        seconds=seconds,
-        steps=result.global_step,
-        loss=result.training_loss,
-    )
+    trl_trainer.report(len(timed_rows), seconds, result, tokens=tokens, tokens_per_s=tokens / seconds)
 
 
 main()

@@ -87,3 +87,15 @@ def time_epoch(trainer, arguments: argparse.Namespace):
     trainer.add_callback(stopwatch)
     result = trainer.train()
     return stopwatch.ended - stopwatch.begun, result
+
+
+def report(rows: int, seconds: float, result, **more) -> None:
+    peer.report(
+        ["trl", "transformers", "peft", "torch"],
+        rows=rows,
+        rows_per_s=rows / seconds,
+        seconds=seconds,
+        steps=result.global_step,
+        loss=result.training_loss,
+        **more,
+    )

@@ -7,7 +7,7 @@
 //! An instruction adds up the even and the odd numbers of its 16 pairs apart, each in order, then both,
 //! then adds that to the tile (Intel's manual, `TDPBF16PS`). So bits depend on where sixteens begin.
 
-use super::gemm::Segment;
+use super::gemm::Work;
 use super::panel::{Format, PANEL};
 
 /// Rows of A whose products with a panel the tile registers hold: two tiles of 16.
@@ -23,7 +23,6 @@ const ROW_BYTES: usize = 64;
 const STEP_BYTES: usize = 4 * PANEL;
 
 /// Whether the processor has the instructions and the system lets this process use them.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) fn is_available() -> bool {
     use std::arch::x86_64::__cpuid_count;
     use std::sync::LazyLock;
@@ -39,11 +38,6 @@ pub(crate) fn is_available() -> bool {
     *IS_AVAILABLE
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) fn is_available() -> bool {
-    false
-}
-
 /// The tile registers of this thread, configured for some number of rows; released when dropped, so that
 /// the system need not keep them.
 #[derive(Default)]
@@ -53,44 +47,28 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// Adds the products of up to [`ROWS`] rows with a panel to a tile `[rows][PANEL]`, which goes on from
-    /// what it holds where `load` says so. Without `wide` the right half of it is left alone; with `few` the
-    /// panel comes from memory.
+    /// Adds the products of up to [`ROWS`] rows with a panel to a tile. Without `wide` its right half is left alone.
     ///
     /// # Safety
-    /// The processor has AMX; segments are packed for [`Format::Tiles`] and hold so many rows, the tile as
-    /// well.
-    pub(crate) unsafe fn multiply(
-        &mut self,
-        rows: usize,
-        (wide, few): (bool, bool),
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-    ) {
+    /// The processor has AMX; segments are packed for [`Format::Tiles`](super::panel::Format::Tiles), and segments
+    /// and tile hold the rows.
+    pub(crate) unsafe fn multiply(&mut self, work: Work<'_>) {
         // SAFETY: the caller's duty.
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         unsafe {
-            if self.rows != rows {
-                registers::configure(rows);
-                self.rows = rows;
+            if self.rows != work.rows {
+                registers::configure(work.rows);
+                self.rows = work.rows;
             }
-            match (rows > TILE_ROWS, wide) {
-                (true, true) => tall_wide::multiply(rows, few, segments, tile, load),
-                (true, false) => tall::multiply(rows, few, segments, tile, load),
-                (false, true) => self::wide::multiply(rows, few, segments, tile, load),
-                (false, false) => one::multiply(rows, few, segments, tile, load),
+            match (work.rows > TILE_ROWS, work.wide) {
+                (true, true) => tall_wide::multiply(work),
+                (true, false) => tall::multiply(work),
+                (false, true) => wide::multiply(work),
+                (false, false) => one::multiply(work),
             }
-        }
-        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-        {
-            let _ = (rows, wide, few, segments, tile, load);
-            unreachable!("only x86-64 has AMX");
         }
     }
 }
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 impl Drop for Tiles {
     fn drop(&mut self) {
         if self.rows > 0 {
@@ -105,21 +83,15 @@ impl Drop for Tiles {
 macro_rules! shape {
     ($name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], store: [$($store:literal),*],
      chain: [$($chain:literal),*]) => {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         mod $name {
             use std::arch::asm;
 
             use super::*;
 
             /// # Safety
-            /// As [`Tiles::multiply`]; the registers are configured for so many rows.
-            pub(super) unsafe fn multiply(
-                rows: usize,
-                few: bool,
-                segments: &[Segment],
-                tile: *mut f32,
-                load: bool,
-            ) {
+            /// As [`Tiles::multiply`]; the registers are configured for the rows.
+            pub(super) unsafe fn multiply(work: Work<'_>) {
+                let Work { rows, few, segments, tile, load, .. } = work;
                 let lower = tile.wrapping_add(TILE_ROWS * PANEL);
                 // SAFETY: the caller's duty.
                 unsafe {
@@ -207,7 +179,6 @@ shape! { one,
 }
 
 /// Brings the steps after the next ones into the first-level cache.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[inline(always)]
 fn fetch_ahead(b: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -222,7 +193,6 @@ fn fetch_ahead(b: *const u8) {
 #[repr(align(64))]
 struct Padded([u8; Format::CHAIN * STEP_BYTES]);
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod registers {
     use std::arch::asm;
 
@@ -290,6 +260,7 @@ mod registers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::gemm::Segment;
     use crate::cpu::operand::Operand as _;
     use crate::cpu::testing::normal;
 
@@ -346,10 +317,12 @@ mod tests {
                 })
                 .collect();
             let mut tile = vec![f32::NAN; rows * PANEL];
+            let out = tile.as_mut_ptr();
+            let work = Work { rows, wide, few: false, segments: &segments, tile: out, load: false };
             // SAFETY: rows, steps and the tile are as long as the lists were made above.
             unsafe {
-                tiles.multiply(rows, (wide, false), &segments, tile.as_mut_ptr(), false);
-                tiles.multiply(rows, (wide, true), &segments, tile.as_mut_ptr(), true);
+                tiles.multiply(work);
+                tiles.multiply(Work { few: true, load: true, ..work });
             }
             for row in 0..rows {
                 for column in 0..columns {

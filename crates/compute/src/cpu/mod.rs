@@ -5,6 +5,7 @@
 //! number of threads nor, row by row, on the other rows of a batch. They do depend on [`Isa`]
 //! and [`Precision`].
 
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "amx_absent.rs")]
 mod amx;
 mod arena;
 mod attention;

@@ -20,7 +20,9 @@ use super::{Isa, amx};
 pub(super) use gradient::{Gradient, STEPS as GRADIENT_STEPS, Source, weight_gradient};
 pub(super) use linear::{Packing, Product, ProductTerm, linear};
 pub(super) use pack::{PackInput, Packed, pack_blocks, pack_rows};
-pub(super) use tile::{Output, PIECES, Pass, Piece, Segment, peak_flops};
+#[cfg(test)]
+pub(super) use tile::Segment;
+pub(super) use tile::{Output, PIECES, Pass, Piece, Work, peak_flops};
 
 /// Steps of a panel that are multiplied in one pass: few enough to stay in the second-level
 /// cache, a multiple of what any block type unpacks at once.

@@ -155,12 +155,13 @@ impl Pass<'_> {
             self.fetch_next(block - self.blocks.0);
             self.fetch_output(row, rows);
             let segments = &segments[..self.pieces.len()];
+            let work = Work { rows, wide, few, segments, tile, load };
             // SAFETY: segments and tile are valid, and so is what the witness stands for.
             unsafe {
                 if stored {
-                    self.one_by_one(&mut way, simd, rows, (wide, few), segments, tile, load);
+                    self.one_by_one(&mut way, simd, work);
                 } else {
-                    way.multiply(simd, rows, (wide, few), segments, tile, load);
+                    way.multiply(simd, work);
                 }
             }
             let place = Place { row, rows, column: self.column, columns: self.columns };
@@ -173,18 +174,9 @@ impl Pass<'_> {
 impl Pass<'_> {
     /// Multiplies segments of which some are as they are stored.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments stay in registers")]
-    unsafe fn one_by_one<S: Simd>(
-        &self,
-        way: &mut impl Multiply,
-        simd: S,
-        rows: usize,
-        how: (bool, bool),
-        segments: &[Segment],
-        tile: *mut f32,
-        mut load: bool,
-    ) {
-        for (piece, segment) in self.pieces.iter().zip(segments) {
+    unsafe fn one_by_one<S: Simd>(&self, way: &mut impl Multiply, simd: S, work: Work<'_>) {
+        let Work { rows, tile, mut load, .. } = work;
+        for (piece, segment) in self.pieces.iter().zip(work.segments) {
             // SAFETY: the caller's duty.
             unsafe {
                 match piece.stored {
@@ -192,7 +184,7 @@ impl Pass<'_> {
                         let steps = (piece.start, segment.steps);
                         matrix.multiply_few(panel, steps, (segment.a, rows), tile, load);
                     }
-                    None => way.multiply(simd, rows, how, &[*segment], tile, load),
+                    None => way.multiply(simd, Work { segments: &[*segment], load, ..work }),
                 }
             }
             load = true;
@@ -280,128 +272,75 @@ fn fetch_to_write(line: *mut u8) {
     let _ = line;
 }
 
-/// A way to multiply steps, for a block of any number of rows.
+/// The products of a block of rows with (parts of) a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    /// Rows of the block.
+    pub(crate) rows: usize,
+    /// Whether all 32 columns are wanted, or the first 16.
+    pub(crate) wide: bool,
+    /// Whether the panel comes from memory.
+    pub(crate) few: bool,
+    pub(crate) segments: &'a [Segment],
+    /// `[rows][PANEL]`.
+    pub(crate) tile: *mut f32,
+    /// Whether the chains go on from what the tile holds.
+    pub(crate) load: bool,
+}
+
+/// A way to multiply steps.
 trait Multiply: Default {
-    /// Multiplies segments with 32 columns (the first of `how`) or with 16; the second of `how` says that the
-    /// panel comes from memory.
-    ///
     /// # Safety
-    /// Segments are valid for so many rows, the tile for `[rows][PANEL]`.
-    unsafe fn multiply<S: Simd>(
-        &mut self,
-        simd: S,
-        rows: usize,
-        how: (bool, bool),
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-    );
+    /// Segments and tile are valid for the rows.
+    unsafe fn multiply<S: Simd>(&mut self, simd: S, work: Work<'_>);
 }
 
 /// A way to multiply steps in vector registers, which is compiled for every number of rows.
 trait RegisterTile: Default {
-    /// `few`: the panel comes from memory.
-    ///
     /// # Safety
-    /// Segments are valid for `ROWS` rows, the tile for `[ROWS][PANEL]`.
-    unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
-        simd: S,
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-        few: bool,
-    );
+    /// Segments and tile are valid for `ROWS` rows.
+    unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S, work: Work<'_>);
 }
 
 impl<T: RegisterTile> Multiply for T {
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(
-        &mut self,
-        simd: S,
-        rows: usize,
-        how: (bool, bool),
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-    ) {
-        // SAFETY: the caller's duty.
-        unsafe { multiply::<S, T>(simd, rows, how, segments, tile, load) };
+    unsafe fn multiply<S: Simd>(&mut self, simd: S, work: Work<'_>) {
+        macro_rules! by_rows {
+            ($($count:literal)*) => {
+                // SAFETY: the caller's duty.
+                unsafe {
+                    match work.rows {
+                        $($count if work.wide => sized::<S, T, $count, 2>(simd, work),
+                          $count => sized::<S, T, $count, 1>(simd, work),)*
+                        _ => unreachable!("a block has at most 12 rows"),
+                    }
+                }
+            };
+        }
+        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
 }
 
 /// In tile registers.
 impl Multiply for Tiles {
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(
-        &mut self,
-        _: S,
-        rows: usize,
-        how: (bool, bool),
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-    ) {
+    unsafe fn multiply<S: Simd>(&mut self, _: S, work: Work<'_>) {
         // SAFETY: the caller's duty; this is the format of processors that have AMX.
-        unsafe { Tiles::multiply(self, rows, how, segments, tile, load) };
+        unsafe { Tiles::multiply(self, work) };
     }
 }
 
 #[inline(always)]
-unsafe fn multiply<S: Simd, T: RegisterTile>(
+unsafe fn sized<S: Simd, T: RegisterTile, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    rows: usize,
-    (wide, few): (bool, bool),
-    segments: &[Segment],
-    tile: *mut f32,
-    load: bool,
-) {
-    macro_rules! by_rows {
-        ($($count:literal)*) => {
-            // SAFETY: the caller's duty.
-            unsafe {
-                match rows {
-                    $($count if wide => wide_tile::<S, T, $count>(simd, segments, tile, load, few),
-                      $count => narrow_tile::<S, T, $count>(simd, segments, tile, load, few),)*
-                    _ => unreachable!("a block has at most 12 rows"),
-                }
-            }
-        };
-    }
-    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
-/// A tile of 32 columns, at once or as two halves.
-#[inline(always)]
-unsafe fn wide_tile<S: Simd, T: RegisterTile, const ROWS: usize>(
-    simd: S,
-    segments: &[Segment],
-    tile: *mut f32,
-    load: bool,
-    few: bool,
+    work: Work<'_>,
 ) {
     // A constant, so that no code is made for blocks that there are not.
     if const { ROWS > S::BLOCK.0 } {
         unreachable!("a block has at most as many rows as registers hold");
     }
     // SAFETY: the caller's duty.
-    unsafe { T::tile::<S, ROWS, 2>(simd, segments, tile, load, few) };
-}
-
-/// A tile of 16 columns.
-#[inline(always)]
-unsafe fn narrow_tile<S: Simd, T: RegisterTile, const ROWS: usize>(
-    simd: S,
-    segments: &[Segment],
-    tile: *mut f32,
-    load: bool,
-    few: bool,
-) {
-    // A constant, so that no code is made for blocks that there are not.
-    if const { ROWS > S::BLOCK.0 } {
-        unreachable!("a block has at most as many rows as registers hold");
-    }
-    // SAFETY: the caller's duty.
-    unsafe { T::tile::<S, ROWS, 1>(simd, segments, tile, load, few) };
+    unsafe { T::tile::<S, ROWS, VECTORS>(simd, work) };
 }
 
 /// Products of f32, with the panel widened on the way where it is bf16.
@@ -412,10 +351,7 @@ impl<E: Operand> RegisterTile for Widened<E> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         simd: S,
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-        few: bool,
+        Work { segments, tile, load, few, .. }: Work<'_>,
     ) {
         if const { S::BLOCK.1 >= VECTORS || ROWS <= FEW } {
             // SAFETY: the caller's duty.
@@ -535,10 +471,7 @@ impl RegisterTile for PairProducts {
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         _: S,
-        segments: &[Segment],
-        tile: *mut f32,
-        load: bool,
-        _few: bool,
+        Work { segments, tile, load, .. }: Work<'_>,
     ) {
         // SAFETY: the caller's duty; pairs are the format of processors that have the product.
         #[cfg(target_arch = "x86_64")]

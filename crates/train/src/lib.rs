@@ -15,6 +15,7 @@ pub mod moved;
 pub mod objective;
 pub mod optimizer;
 pub mod recipe;
+pub mod rollout;
 pub mod run;
 pub mod schedule;
 pub mod step;

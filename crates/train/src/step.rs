@@ -50,8 +50,23 @@ pub struct StepPlan {
     pub is_validation: bool,
     /// Log-probabilities under the reference that are known already, by sequence and [`text::Target::place`].
     pub reference: Option<Vec<Arc<[f32]>>>,
+    /// What is known of sampled sequences, by sequence; none of rows of a data set.
+    pub sampled: Option<Vec<Sampled>>,
     /// What losses divide by.
     pub totals: Totals,
+}
+
+/// What is known of a sequence that a policy sampled. Columns are over its targets, by [`text::Target::place`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// Log-probability of each target when it was drawn, at the sampling temperature, `[targets]`.
+    pub logprobs: Arc<[f32]>,
+    /// By how much each is better than expected, `[targets]`.
+    pub advantages: Arc<[f64]>,
+    /// What the value head gave before each when it was drawn, `[targets]`; empty without such a head.
+    pub values: Arc<[f32]>,
+    /// What the value head is to give, `[targets]`; empty without such a head.
+    pub returns: Arc<[f64]>,
 }
 
 impl StepPlan {

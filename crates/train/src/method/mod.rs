@@ -19,6 +19,7 @@ use data::{Sequences, Wanted};
 use keys::{Document, Key, Settings as _};
 
 use crate::objective::Objective;
+use crate::rollout::AdvantageEstimator;
 use crate::{Error, Result};
 
 pub use bco::Bco;
@@ -49,6 +50,9 @@ pub static METHODS: [&Method; 13] = [
 
 /// Makes a loss with the settings of a resolved recipe.
 pub type MakeObjective = fn(&Document) -> Box<dyn Objective>;
+
+/// Makes what turns rewards into advantages, with the settings of a resolved recipe.
+pub type MakeEstimator = fn(&Document) -> Box<dyn AdvantageEstimator>;
 
 /// A way to learn.
 #[derive(Debug)]
@@ -85,6 +89,8 @@ pub struct Method {
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
     pub objective: Option<MakeObjective>,
+    /// How the rewards of sampled answers become advantages; none of a method that learns from rows as they are.
+    pub estimator: Option<MakeEstimator>,
 }
 
 impl Method {
@@ -106,6 +112,7 @@ impl Method {
         check_rows: |_, _, _| Ok(()),
         judged_by: |_| Figure::LOSS,
         objective: None,
+        estimator: None,
     };
 
     /// Whether it can be trained, or only its data prepared.

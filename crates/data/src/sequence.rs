@@ -45,8 +45,8 @@ impl Sequence {
 pub struct Unit {
     /// Its sequences: neighbours of the same row and part.
     pub sequences: Vec<Sequence>,
-    /// What the row says beside tokens (a margin, scores, labels, a reference answer, columns for rewards), as
-    /// [`Record::side`](crate::record::Record::side) names it.
+    /// What the row says beside tokens (a margin, scores, labels, a reference answer, messages and columns for rewards),
+    /// as [`Supervisor::side`](crate::Supervisor::side) names it.
     pub side: Map<String, Value>,
 }
 

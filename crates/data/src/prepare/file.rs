@@ -328,7 +328,7 @@ impl Maker<'_> {
             }
             None => sequences,
         };
-        Ok(MadeRow { text, side: record.side(), sequences })
+        Ok(MadeRow { text, side: self.supervisor.side(&record)?, sequences })
     }
 }
 

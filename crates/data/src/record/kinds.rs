@@ -235,7 +235,8 @@ impl Record {
         }
     }
 
-    /// What the row says beside tokens, and methods learn from. Nothing else of a record outlives preparation.
+    /// What the row says beside tokens, and methods learn from. Nothing else of a record outlives preparation,
+    /// except the messages of a prompt, which [`Supervisor::side`](crate::Supervisor::side) adds.
     ///
     /// | record | entries |
     /// |---|---|

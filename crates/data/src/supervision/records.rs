@@ -1,5 +1,6 @@
 //! Sequences of every kind of record.
 
+use serde_json::{Map, Value};
 use text::Message;
 
 use super::Supervisor;
@@ -30,7 +31,7 @@ impl Supervisor {
     /// | prompt | one | 0 | nothing: it ends where the model is to answer |
     /// | labelled | one | 0 | nothing: its class is read at the last token |
     ///
-    /// Sequences of one record share `row`. What a record says beside tokens is [`Record::side`].
+    /// Sequences of one record share `row`. What a record says beside tokens is [`Supervisor::side`].
     pub fn sequences(
         &self,
         row: u64,
@@ -49,6 +50,17 @@ impl Supervisor {
             Record::Prompt(prompt) => Ok(vec![self.prompt(identity, prompt, findings)?]),
             Record::Labelled(labelled) => Ok(vec![self.labelled(identity, labelled, findings)?]),
         }
+    }
+
+    /// What a record says beside tokens: [`Record::side`], and of a prompt also its `messages`, for rewards. System
+    /// messages and reasoning are as the options have them, so the messages are those whose tokens are trained on.
+    pub fn side(&self, record: &Record) -> RowResult<Map<String, Value>> {
+        let mut side = record.side();
+        if let Record::Prompt(prompt) = record {
+            let messages = Self::shown(prompt, &self.options)?;
+            side.insert("messages".to_owned(), messages.iter().map(Message::to_value).collect());
+        }
+        Ok(side)
     }
 
     /// A document with what the tokenizer puts in front of a raw text, and EOS after it.
@@ -135,7 +147,7 @@ impl Supervisor {
         identity: Identity<'_>,
         prompt: &[Message],
         answers: impl Iterator<Item = &'a [Message]>,
-        tools: Option<&serde_json::Value>,
+        tools: Option<&Value>,
         findings: &mut Findings,
     ) -> RowResult<Vec<Sequence>> {
         let mut sequences = Vec::new();

@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use data::split::By;
-use data::{Config, Error, Level, Overlong, Sequences, Validation, prepare};
+use data::supervision::System;
+use data::{Config, Error, Level, Overlong, Sequences, SupervisionOptions, Validation, prepare};
+use serde_json::json;
 
 use crate::support::{CHATML, config, source, supervisor};
 
@@ -198,5 +200,30 @@ fn prompts_of_long_pairs_are_cut_alike() {
     assert_eq!(left_out, [3]);
     for id in ["overlong-prompt-cut", "overlong-answer-too-long"] {
         assert_eq!(cut.findings.get(id).unwrap().count, 1, "{id}");
+    }
+}
+
+#[test]
+fn a_prompt_keeps_what_rewards_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let row = |i: usize| json!({"system": "s", "question": format!("{i}+{i}?"), "answer": 2 * i, "level": "x"});
+    let rows: String = (0..2).map(|i| format!("{}\n", row(i))).collect();
+    std::fs::write(&path, rows).unwrap();
+    let cache = Some(folder.path().join("cache"));
+    let config = Config { wanted: data::Wanted::Prompts, cache, ..config(&path) };
+    let options = SupervisionOptions { system: System::Set("Be brief.".into()), ..<_>::default() };
+    // The second time the rows come from the cache.
+    for _ in 0..2 {
+        let prepared = prepare(&config, &supervisor(CHATML).with(options.clone())).unwrap();
+        let units = prepared.train.units_at(&[0..1, 1..2]).unwrap();
+        let expected = json!({
+            "reference": 2, "columns": {"level": "x"},
+            // The system message is the one that the model sees.
+            "messages": [
+                {"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"},
+            ],
+        });
+        assert_eq!(serde_json::Value::Object(units[1].side.clone()), expected);
     }
 }

@@ -3,6 +3,7 @@
 //! A trainer tells the world through [`events::Event`]s; terminal, run folder and
 //! `--json` are readers of these. Nothing here prints or reads the environment.
 
+pub mod advantage;
 pub mod checkpoint;
 pub mod claim;
 pub mod doctor;

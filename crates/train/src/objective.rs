@@ -6,6 +6,7 @@
 mod dual;
 mod judged;
 mod pairs;
+mod policy_gradient;
 
 use data::{Reads, Unit};
 use eval::classification::Classified;
@@ -19,6 +20,10 @@ pub use dual::Dual;
 pub use judged::{JudgedAnswer, evaluate_judged, judged_answers};
 pub use pairs::{
     ACCURACY, Answer, MARGIN, Pair, PairLoss, PairVariables, TargetWeights, evaluate_pairs,
+};
+pub use policy_gradient::{
+    Average, BinaryDivergence, Correction, KlController, KlEstimator, KlLoss, PolicyGradient,
+    RatioLevel, SequenceLoss, Surrogate, Token, ValueLoss,
 };
 
 /// What must be seen at once to know a loss.

@@ -16,6 +16,8 @@ pub struct Rollout<'a> {
     pub weights: &'a [f64],
     /// Whether the policy ended the answer itself: else it was cut at the most tokens, `[sequences]`.
     pub ended: &'a [bool],
+    /// Whether the policy drew a token, not an environment, `[sequences][targets]`; none where it drew all of them.
+    pub drawn: Option<&'a [Arc<[bool]>]>,
     /// Log-probabilities when drawn, at the sampling temperature, `[sequences][targets]`.
     pub logprobs: &'a [Arc<[f32]>],
     /// The same under the reference; none without one.
@@ -27,6 +29,17 @@ pub struct Rollout<'a> {
 }
 
 impl Rollout<'_> {
+    /// Whether the policy drew that token of a sequence.
+    pub fn is_drawn(&self, sequence: usize, target: usize) -> bool {
+        self.drawn.is_none_or(|drawn| drawn[sequence][target])
+    }
+
+    /// Indices of the tokens of a sequence that the policy drew.
+    pub fn drawn_targets(&self, sequence: usize) -> impl DoubleEndedIterator<Item = usize> {
+        let targets = 0..self.logprobs[sequence].len();
+        targets.filter(move |&target| self.is_drawn(sequence, target))
+    }
+
     /// The weighted sum of a sequence's rewards, of those that could be had; none where none could.
     pub fn reward(&self, sequence: usize) -> Option<f64> {
         let rewards = self.rewards[sequence].iter().zip(self.weights);

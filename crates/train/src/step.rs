@@ -61,6 +61,9 @@ pub struct StepPlan {
 pub struct Sampled {
     /// Log-probability of each target when it was drawn, at the sampling temperature, `[targets]`.
     pub logprobs: Arc<[f32]>,
+    /// The same under the policy before its first update on the answer, where an older or another one sampled it: the
+    /// ratio of the loss is to this one. Empty where the policy itself sampled.
+    pub proximal: Arc<[f32]>,
     /// By how much each is better than expected, `[targets]`.
     pub advantages: Arc<[f64]>,
     /// What the value head gave before each when it was drawn, `[targets]`; empty without such a head.

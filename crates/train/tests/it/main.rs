@@ -2,6 +2,7 @@
 //! model: finished, stopped, killed, resumed, refused.
 
 mod accumulated;
+mod advantages;
 mod breadth;
 mod checkpoint;
 mod classify;
@@ -12,6 +13,7 @@ mod mistakes;
 mod objectives;
 mod optimizer;
 mod plan;
+mod policy_gradient;
 mod preference_curves;
 mod preference_losses;
 mod preferences;

@@ -13,7 +13,7 @@ use data::{Extent, StepSize};
 use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
 use crate::Result;
-use crate::method::METHODS;
+use crate::method::{METHODS, ONLINE_KEYS};
 use crate::models::{REFERENCE_KEYS, Refresh};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::{Schedule, ScheduleKind};
@@ -314,7 +314,7 @@ static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
     sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, PAIRS_KEYS]);
-    sections.extend([LAST_KEYS, REFERENCE_KEYS]);
+    sections.extend([LAST_KEYS, REFERENCE_KEYS, ONLINE_KEYS]);
     sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }

@@ -7,12 +7,16 @@ mod bco;
 mod classify;
 mod cpo;
 mod dpo;
+mod grpo;
 mod kto;
-mod later;
+mod online;
 mod orpo;
+mod ppo;
 mod preference;
 mod pretrain;
+mod reinforce_pp;
 mod reward;
+mod rloo;
 mod sft;
 
 use data::{Sequences, Wanted};
@@ -27,12 +31,14 @@ pub use classify::Classify;
 pub use cpo::{Contrast, ReferenceFree};
 pub use dpo::{Divergence, Dpo, LOSSES, Loss};
 pub use kto::Kto;
+pub(crate) use online::ONLINE_KEYS;
+pub use online::kl_warning;
 pub use orpo::Orpo;
 pub use reward::{Reward, RewardLoss};
 pub use sft::Sft;
 
 /// Every method, in the order of `--help`.
-pub static METHODS: [&Method; 13] = [
+pub static METHODS: [&Method; 14] = [
     &sft::METHOD,
     &pretrain::METHOD,
     &dpo::METHOD,
@@ -43,9 +49,10 @@ pub static METHODS: [&Method; 13] = [
     &cpo::CPO,
     &reward::METHOD,
     &classify::METHOD,
-    &later::PPO,
-    &later::GRPO,
-    &later::RLOO,
+    &ppo::METHOD,
+    &grpo::METHOD,
+    &rloo::METHOD,
+    &reinforce_pp::METHOD,
 ];
 
 /// Makes a loss with the settings of a resolved recipe.
@@ -117,7 +124,8 @@ impl Method {
 
     /// Whether it can be trained, or only its data prepared.
     pub fn trains(&self) -> bool {
-        self.objective.is_some()
+        // Nothing samples answers for the others yet.
+        self.objective.is_some() && self.estimator.is_none()
     }
 
     /// The loss, with the settings of a resolved recipe.

@@ -53,7 +53,7 @@ fn what_later_versions_bring_is_refused_by_name() {
         check_refused(lines, name, "");
     }
     // Their data can be prepared; they cannot be trained.
-    for method in ["ppo", "grpo", "rloo"] {
+    for method in ["ppo", "grpo", "rloo", "reinforce_pp"] {
         let document = fixture(&LEAST.replace("sft", method)).try_document(&[]).unwrap();
         let error = train::method::trainable(&document).expect_err("it is refused");
         assert!(error.to_string().contains(method), "{error}");

@@ -23,6 +23,7 @@ pub mod figures;
 mod hash;
 pub mod integer;
 mod jinja;
+pub mod language;
 mod message;
 mod special;
 

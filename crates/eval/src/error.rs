@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// What can be wrong with a task, a schema, a grader's name or a held-out pair.
+/// What can be wrong with a task, a schema, a grader's name or options, or a held-out pair.
 #[derive(Debug, Error, PartialEq)]
 pub enum Error {
     /// A JSON schema says something that the grader cannot check.
@@ -19,6 +19,16 @@ pub enum Error {
         /// As asked for.
         name: String,
         /// The graders there are.
+        hint: String,
+    },
+    /// A grader cannot take an option.
+    #[error("`{grader}`: {problem}")]
+    GraderOption {
+        /// The grader.
+        grader: &'static str,
+        /// What is wrong with which option.
+        problem: String,
+        /// What it takes.
         hint: String,
     },
     /// A task without rows measures nothing.
@@ -52,7 +62,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Schema { hint, .. } | Self::TaskRow { hint, .. } => hint.as_deref(),
-            Self::UnknownGrader { hint, .. } => Some(hint),
+            Self::UnknownGrader { hint, .. } | Self::GraderOption { hint, .. } => Some(hint),
             Self::HeldOutPair { .. } => Some(
                 "the model's numbers are not finite there: train with a lower learning rate, or name an earlier checkpoint",
             ),

@@ -84,6 +84,7 @@ pub use change::Change;
 pub use document::{Document, Origin, Section, Setting, Settings, Surroundings};
 pub use error::{Error, Fault, Place, Problem};
 pub use key::{DefaultValue, Key, Kind, Resume, is_secret_name};
+pub use nearest::nearest;
 pub use path::{Locator, is_local_path, resolve_path};
 pub use schema::Schema;
 pub use value::Value;

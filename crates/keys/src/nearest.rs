@@ -1,8 +1,5 @@
 /// The candidate that somebody may have meant, the first of equally near ones.
-pub(crate) fn nearest<'a>(
-    text: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = candidates.into_iter().filter_map(|candidate| {
         let distance = distance(text, candidate);
         (distance <= slack(text, candidate)).then_some((distance, candidate))

@@ -1,9 +1,14 @@
 //! Grades an answer that should be one flat JSON object.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use text::integer;
 
-use super::{Grader, Grades, Schema};
+use super::extract::{EXTRACT, Extract};
+use super::options::Options;
+use super::{Grader, Grades, Schema, indicator};
+use crate::Result;
 
 /// Compares a JSON object field by field, with or without a schema.
 ///
@@ -23,17 +28,27 @@ use super::{Grader, Grades, Schema};
 #[derive(Clone, Debug)]
 pub struct Json {
     schema: Option<Schema>,
+    extract: Extract,
 }
 
 impl Json {
+    /// Names of its options.
+    pub(super) const OPTIONS: &[&str] = &["schema", EXTRACT];
+
     /// Checks answers against a schema.
     pub fn new(schema: Schema) -> Self {
-        Self { schema: Some(schema) }
+        Self { schema: Some(schema), extract: Extract::Whole }
     }
 
     /// Knows of no schema: the expected answer says which fields and types there are.
     pub fn untyped() -> Self {
-        Self { schema: None }
+        Self { schema: None, extract: Extract::Whole }
+    }
+
+    /// Reads its options.
+    pub(super) fn from_options(options: &Options<'_>) -> Result<Self> {
+        let schema = options.get("schema").map(Schema::from_json).transpose()?;
+        Ok(Self { schema, extract: Extract::from_options(options)? })
     }
 
     fn is_valid(&self, object: &Map<String, Value>, expected: &Map<String, Value>) -> bool {
@@ -50,11 +65,11 @@ impl Json {
 }
 
 impl Grader for Json {
-    /// `expected` is an object; anything else has no fields to compare.
+    /// `expected` is an object, or a text that is one; anything else has no fields to compare.
     fn grade(&self, answer: &str, expected: &Value) -> Grades {
-        let nothing = Map::new();
-        let expected = expected.as_object().unwrap_or(&nothing);
-        let reading = read_object(answer);
+        let expected = object_of(expected).unwrap_or_default();
+        let expected = expected.as_ref();
+        let reading = self.extract.rest(answer).and_then(read_object);
         let object = reading.as_ref().map(|reading| &reading.object);
         let hits: Vec<(&String, bool)> = expected
             .iter()
@@ -84,6 +99,59 @@ impl Grader for Json {
     fn primary(&self) -> &'static str {
         "fields_exact"
     }
+
+    fn reference_problem(&self, expected: &Value) -> Option<String> {
+        object_of(expected).is_none().then(|| "the reference is no JSON object".to_owned())
+    }
+}
+
+/// Checks a JSON object against a schema, without a reference.
+///
+/// | metric | value |
+/// |---|---|
+/// | `schema_valid` | 1 if the object keeps every rule of the schema |
+/// | `json_valid` | 1 if [`read_object`] finds an object in the answer |
+/// | `json_only` | 1 if the answer is that object and nothing else |
+#[derive(Clone, Debug)]
+pub struct JsonSchema {
+    schema: Schema,
+    extract: Extract,
+}
+
+impl JsonSchema {
+    /// Names of its options.
+    pub(super) const OPTIONS: &[&str] = &["schema", EXTRACT];
+
+    /// Reads its options.
+    pub(super) fn new(options: &Options<'_>) -> Result<Self> {
+        let Some(schema) = options.get("schema") else {
+            let hint = "write it as `options: {schema: {type: object, properties: {..}}}`";
+            return Err(options.error("`schema` is missing".to_owned(), hint));
+        };
+        let schema = Schema::from_json(schema)?;
+        Ok(Self { schema, extract: Extract::from_options(options)? })
+    }
+}
+
+impl Grader for JsonSchema {
+    fn grade(&self, answer: &str, _: &Value) -> Grades {
+        let reading = self.extract.rest(answer).and_then(read_object);
+        let reading = reading.as_ref();
+        let valid = reading.is_some_and(|r| self.schema.violations(&r.object).is_empty());
+        let mut grades = Grades::default();
+        grades.insert("schema_valid", indicator(valid));
+        grades.insert("json_valid", indicator(reading.is_some()));
+        grades.insert("json_only", indicator(reading.is_some_and(|r| r.only)));
+        grades
+    }
+
+    fn primary(&self) -> &'static str {
+        "schema_valid"
+    }
+
+    fn needs_reference(&self) -> bool {
+        false
+    }
 }
 
 /// The object that was read from an answer.
@@ -110,8 +178,19 @@ pub fn read_object(answer: &str) -> Option<Reading> {
     })
 }
 
+/// The object that a reference is or that its text holds.
+fn object_of(expected: &Value) -> Option<Cow<'_, Map<String, Value>>> {
+    match expected {
+        Value::Object(object) => Some(Cow::Borrowed(object)),
+        Value::String(text) => {
+            read_object(text).filter(|reading| reading.only).map(|r| Cow::Owned(r.object))
+        }
+        _ => None,
+    }
+}
+
 /// Equality of JSON values, numbers by value: `4` is `4.0`.
-fn equal(a: &Value, b: &Value) -> bool {
+pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         _ => a == b,
@@ -127,10 +206,6 @@ fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
-}
-
-fn indicator(yes: bool) -> f64 {
-    f64::from(u8::from(yes))
 }
 
 #[cfg(test)]
@@ -197,6 +272,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_may_be_the_text_of_an_object() {
+        let reward = |expected| Json::untyped().reward(r#"{"n":1,"s":"x"}"#, &expected);
+        assert_eq!(reward(json!(r#"{"n": 1, "s": "y"}"#)), 0.5);
+        let problem = |expected| Json::untyped().reference_problem(&expected);
+        assert_eq!(problem(json!(r#"{"n": 1}"#)), None);
+        assert_eq!(problem(json!("n = 1")).as_deref(), Some("the reference is no JSON object"));
+    }
+
+    #[test]
     fn fields_are_graded_one_by_one() {
         let truth = json!({"kind": "a", "open": false});
         let grades = grader().grade(r#"{"kind":"a","open":true}"#, &truth);
@@ -218,5 +302,35 @@ mod tests {
     #[test]
     fn deep_nesting_is_no_object() {
         assert_eq!(read_object(&"{\"a\":".repeat(2000)), None);
+    }
+
+    #[test]
+    fn options_give_a_schema_and_a_place() {
+        let schema = || json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+        let graded = |name: &str, options: Value, answer: &str| {
+            let grades = super::super::tests::grade(name, options, answer, &json!({"n": 1}));
+            (grades.get("schema_valid").unwrap(), grades.get("json_only").unwrap())
+        };
+        assert_eq!(graded("json", json!({"schema": schema()}), r#"{"n": 1.5}"#), (0.0, 1.0));
+        assert_eq!(graded("json_schema", json!({"schema": schema()}), r#"{"n": 2}"#), (1.0, 1.0));
+        assert_eq!(graded("json_schema", json!({"schema": schema()}), "n = 2"), (0.0, 0.0));
+        let tag = || json!({"schema": schema(), "extract": "<answer>"});
+        let answer = "<think>{}</think>\n<answer>{\"n\": 2}</answer>";
+        assert_eq!(graded("json_schema", tag(), answer), (1.0, 1.0));
+        assert_eq!(graded("json_schema", tag(), r#"{"n": 2}"#), (0.0, 0.0));
+        let after = json!({"schema": schema(), "extract": "Answer:"});
+        assert_eq!(graded("json_schema", after, "{} Answer: {\n\"n\": 2\n}"), (1.0, 1.0));
+    }
+
+    #[test]
+    fn a_bad_schema_is_refused() {
+        let refused = super::super::tests::refused;
+        refused("json_schema", json!({}), "`json_schema`: `schema` is missing");
+        refused("json_schema", json!({"schema": 5}), "schema: ");
+        refused(
+            "json",
+            json!({"schema": {"properties": {"a": {"oneOf": []}}}}),
+            "schema.properties.a",
+        );
     }
 }

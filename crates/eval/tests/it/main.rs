@@ -1,4 +1,5 @@
-//! Statistics against other packages' numbers, and reports of preferences.
+//! Statistics against other packages' numbers, reports of preferences, and graders over published data.
 
 mod agreement;
+mod graders;
 mod preference;

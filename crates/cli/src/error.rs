@@ -293,6 +293,7 @@ impl From<train::Error> for Failure {
             train::Error::Busy { ref path, .. } => {
                 Failure::wrong("busy", error.to_string()).at(path)
             }
+            train::Error::Reward { .. } => Failure::new("reward", error.to_string()),
             train::Error::NotFinite { .. } => Failure::new("not_finite", error.to_string()),
             _ => Failure::new("train", error.to_string()),
         };

@@ -54,6 +54,18 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// A sampled answer whose reward could not be had.
+    #[error("{place}: reward `{reward}`: {message}")]
+    Reward {
+        /// The row of the prompt.
+        place: String,
+        /// The name of the reward in the recipe.
+        reward: String,
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// Mistakes in the recipe.
     #[error(transparent)]
     Recipe(#[from] keys::Error),
@@ -81,7 +93,7 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::Refused { hint, .. } => hint.clone(),
+            Error::Refused { hint, .. } | Error::Reward { hint, .. } => hint.clone(),
             Error::NotFinite { hint, .. } | Error::Unsaved { hint, .. } => Some(hint.clone()),
             Error::Busy { .. } => {
                 Some("wait until it ends, or take another place with `output`".to_owned())

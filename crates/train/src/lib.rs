@@ -16,6 +16,7 @@ pub mod moved;
 pub mod objective;
 pub mod optimizer;
 pub mod recipe;
+pub mod reward;
 pub mod rollout;
 pub mod run;
 pub mod schedule;

@@ -31,7 +31,7 @@ pub use classify::Classify;
 pub use cpo::{Contrast, ReferenceFree};
 pub use dpo::{Divergence, Dpo, LOSSES, Loss};
 pub use kto::Kto;
-pub(crate) use online::ONLINE_KEYS;
+pub(crate) use online::{ONLINE, ONLINE_KEYS};
 pub use online::kl_warning;
 pub use orpo::Orpo;
 pub use reward::{Reward, RewardLoss};

@@ -9,7 +9,7 @@ use crate::objective::{Correction, KlEstimator, KlLoss, PolicyGradient};
 use crate::{Error, Result};
 
 /// Methods that sample their answers.
-const ONLINE: &[&str] = &["grpo", "rloo", "reinforce_pp", "ppo"];
+pub(crate) const ONLINE: &[&str] = &["grpo", "rloo", "reinforce_pp", "ppo"];
 
 /// Keys of all of them.
 pub(crate) const ONLINE_KEYS: &[Key] = &[

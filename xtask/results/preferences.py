@@ -9,59 +9,25 @@ Without names of runs (`dpo`, `orpo`, `kto`, `reward`, `rate-x50`, `longer`, `hh
 import gzip
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
 import style
+from house import SEEDS, House, found, shown
 
-SEEDS = (1, 2, 3)
 # Same rows, same epochs, same batches for every method, and all else by default.
 BUDGET = "train: {evaluate_every: 26}"
 METHODS = ("dpo", "orpo", "kto")
 HH = Path(__file__).resolve().parents[3] / "shared/data/hh-rlhf/harmless-base-test.jsonl.gz"
 
 
-class House:
-    def __init__(self, tunesmith, model, folder):
-        self.tunesmith, self.model, self.folder = Path(tunesmith).resolve(), model, folder
-
-    def run(self, *words):
-        made = subprocess.run([self.tunesmith, *words, "--offline"], cwd=self.folder, capture_output=True, text=True)
-        if made.returncode:
-            sys.exit(made.stderr)
-        return made.stdout
-
-    def train(self, name, method, data, *keys, model=None, budget=BUDGET):
-        """Trains unless that was done; the run's events."""
-        run = self.folder / "runs" / name
-        if not (run / "report.md").exists():
-            recipe = self.folder / f"{name}.yaml"
-            recipe.write_text(f"model: {model or 'runs/sft'}\nmethod: {method}\ndata: {data}\n{budget}\noutput: runs/{name}\n")
-            self.run("train", recipe.name, "--overwrite", *keys)
-        return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-
-    def answers(self, name):
-        file = self.folder / f"answers-{name}.jsonl"
-        if not file.exists():
-            file.write_text(self.run("generate", f"runs/{name}", "--prompts", "data/sft-test.jsonl", "--max-new-tokens", "64"))
-        return [json.loads(line) for line in file.read_text().splitlines()]
+def train(house, name, method, data, *keys, model=None, budget=BUDGET):
+    recipe = f"model: {model or 'runs/sft'}\nmethod: {method}\ndata: {data}\n{budget}"
+    return house.train(name, recipe, *keys)
 
 
-def found(events):
-    """Findings of the run itself: those of its data have rows, and no step."""
-    return [f"{event['id']} ({event['step']})" for event in events if event["event"] == "finding" and event.get("step")]
-
-
-def interval(values, rounds=10_000):
-    """Mean, and a 95 % bootstrap interval over prompts."""
-    draw = random.Random(1)
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(rounds))
-    return sum(values) / len(values), means[round(0.025 * rounds)], means[round(0.975 * rounds)]
-
-
-def shown(values, factor=100):
-    return "{:.1f} ({:.1f} to {:.1f})".format(*(factor * x for x in interval(values)))
+def answers(house, name):
+    return house.answers(name, "data/sft-test.jsonl", "--max-new-tokens", "64")
 
 
 def looks(house, answers):
@@ -78,13 +44,13 @@ def pairs(name):
 
 def preferences(house, name):
     """A method over three seeds, its answers beside those of the adapter that it started from."""
-    base = looks(house, house.answers("sft"))
+    base = looks(house, answers(house, "sft"))
     seeds = []
     for seed in SEEDS:
         run = f"{name}-{seed}"
-        events = house.train(run, name, pairs("pairs"), f"seed={seed}")
+        events = train(house, run, name, pairs("pairs"), f"seed={seed}")
         report = next(event for event in reversed(events) if event["event"] == "evaluated")
-        seeds.append(looks(house, house.answers(run)))
+        seeds.append(looks(house, answers(house, run)))
         print(run, report.get("metrics", {}), "; ".join(found(events)) or "no findings")
     by_prompt = [[sum(seed[k][i] for seed in seeds) / len(seeds) for i in range(len(base[k]))] for k in range(3)]
     print(f"| {name} | {shown(by_prompt[0])} | {shown([a - b for a, b in zip(by_prompt[0], base[0])])} | "
@@ -93,14 +59,14 @@ def preferences(house, name):
 
 def sft(house):
     data = "{train: data/sft-train.jsonl, validation: {path: data/sft-validation.jsonl}}"
-    house.train("sft", "sft", data, model=house.model, budget="train: {epochs: 2, evaluate_every: 30}")
-    polite, words, right = looks(house, house.answers("sft"))
+    train(house, "sft", "sft", data, model=house.model, budget="train: {epochs: 2, evaluate_every: 30}")
+    polite, words, right = looks(house, answers(house, "sft"))
     print(f"| sft | {shown(polite)} | | {shown(words, 1)} | {shown(right)} |")
 
 
 def reward(house, name, data):
     for seed in SEEDS:
-        events = house.train(f"{name}-{seed}", "reward", data, f"seed={seed}", model=house.model)
+        events = train(house, f"{name}-{seed}", "reward", data, f"seed={seed}", model=house.model)
         print(f"{name}-{seed}", *found(events))
         print((house.folder / "runs" / f"{name}-{seed}" / "report.md").read_text())
 
@@ -133,7 +99,7 @@ def main():
     if wanted("reward"):
         reward(house, "reward", pairs("pairs"))
     if wanted("rate-x50"):
-        events = house.train("rate-x50", "dpo", pairs("pairs"), "train.learning_rate=1.3e-2")
+        events = train(house, "rate-x50", "dpo", pairs("pairs"), "train.learning_rate=1.3e-2")
         print("rate-x50", *found(events))
     if wanted("longer"):
         longer(house)

@@ -46,6 +46,12 @@ pub struct State {
     pub step: u64,
     /// Where the data stands.
     pub cursor: Cursor,
+    /// Which rollout the next step learns from.
+    #[serde(default)]
+    pub rollout: RolloutState,
+    /// Whether the validation that is due after this step was broken off.
+    #[serde(default)]
+    pub owes_validation: bool,
     /// What the objective carries from step to step.
     #[serde(default)]
     pub carried: Vec<f64>,
@@ -75,6 +81,17 @@ pub struct State {
     pub tokens_computed: u64,
     /// Seconds spent so far in steps, and on log-probabilities of the reference that are kept for them.
     pub seconds: f64,
+}
+
+/// Where a run that samples its answers stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RolloutState {
+    /// Number of the rollout, counted from 0.
+    pub number: u64,
+    /// Optimizer steps that were made on its answers.
+    pub steps: u64,
+    /// Fingerprint of the policy that sampled them; empty before that.
+    pub policy: String,
 }
 
 /// A validation whose adapter or model is kept.

@@ -1,8 +1,10 @@
-//! What goes wrong in a preference run although no number is infinite: found from the figures of its steps and from its
-//! sample answers.
+//! What goes wrong in a run although no number is infinite: found from the figures of its steps and from its sample
+//! answers.
 //!
 //! Each finding is made once. All that it rests on is kept in checkpoints, so a resumed run finds the same at the same
 //! steps. Bounds are constants here with their units; docs/methods/findings.md explains each.
+
+mod rollouts;
 
 use std::collections::BTreeMap;
 
@@ -53,9 +55,14 @@ pub static ENDLESS: Kind = Kind {
     hint: "lower `train.learning_rate`, or raise `train.sample.max_new_tokens` if answers are meant to be long",
 };
 
-/// All kinds.
-pub static KINDS: [&Kind; 7] =
+/// All kinds of runs over rows, and of samples.
+static KINDS: [&Kind; 7] =
     [&CHOSEN_FALLS, &REJECTED_VANISHES, &SATURATED, &FAR, &END_LOST, &REPEATS, &ENDLESS];
+
+/// All kinds.
+pub fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.into_iter().chain(rollouts::KINDS)
+}
 
 /// Figures are smoothed: a step's own counts so much.
 const NEW: f64 = 0.2;
@@ -94,7 +101,7 @@ pub struct Found {
 impl Found {
     /// Its kind.
     pub fn kind(&self) -> Option<&'static Kind> {
-        KINDS.into_iter().find(|kind| kind.id == self.id)
+        kinds().find(|kind| kind.id == self.id)
     }
 }
 
@@ -107,6 +114,9 @@ pub struct History {
     recent: BTreeMap<String, f64>,
     /// The same after [`FEWEST_STEPS`].
     early: BTreeMap<String, f64>,
+    /// The largest smoothed reward of rollouts.
+    #[serde(default)]
+    best_reward: Option<f64>,
     /// Share of repetition and of answers that end, of the first samples.
     first_samples: Option<[f64; 2]>,
     /// What was found.
@@ -142,6 +152,9 @@ impl Doctor {
             let recent = history.recent.entry(name.clone()).or_insert(value);
             *recent += NEW * (value - *recent);
         }
+        if let Some(&reward) = history.recent.get("reward") {
+            history.best_reward = Some(history.best_reward.map_or(reward, |best| best.max(reward)));
+        }
         if history.steps < FEWEST_STEPS {
             return Vec::new();
         }
@@ -155,7 +168,8 @@ impl Doctor {
             far(history),
             end_lost(history),
         ];
-        history.record(step, found.into_iter().flatten())
+        let of_rollouts = rollouts::found(history);
+        history.record(step, found.into_iter().flatten().chain(of_rollouts))
     }
 
     /// What sample answers show, beside what was found before. The first ones are what later ones are compared with.

@@ -88,9 +88,11 @@ impl<'a> Engine<'a> {
         for index in 0..plan.micros.len() {
             let extra = self.extra_passes(plan, index, objective)?;
             let Micro { batch, sequences } = &plan.micros[index];
-            let known = objective.known_gradient(&batch.targets, plan);
+            let unknown = HeadOutputs::default();
+            let micro = MicroOutputs { batch, sequences, policy: &unknown, extra: &extra, before };
+            let known = objective.known_gradient(&micro, plan);
             let (hidden, policy) = self.forward(plan, index, objective, known.as_deref(), pass)?;
-            let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &extra, before };
+            let micro = MicroOutputs { policy: &policy, ..micro };
             let mut outcomes = objective.evaluate(&[micro], plan);
             let mut part = outcomes.pop().expect("an outcome per micro-batch");
             if known.is_some() {
@@ -131,13 +133,17 @@ impl<'a> Engine<'a> {
         Ok(objective.before(&micro_outputs(plan, &policies, &extras, &[]), plan))
     }
 
-    /// Log-probabilities of every micro-batch's targets under a part, `[micro-batches][targets]`, without gradient.
-    pub fn logprobs(&mut self, plan: &StepPlan, name: PartName) -> Result<Vec<Vec<f32>>> {
+    /// What the head of a part gives for every micro-batch, `[micro-batches]`, without gradient.
+    pub fn outputs_under_part(
+        &mut self,
+        plan: &StepPlan,
+        name: PartName,
+        request: &HeadRequest,
+    ) -> Result<Vec<HeadOutputs>> {
         self.activate(name)?;
-        let request = HeadRequest::logprobs();
         let mut all = Vec::with_capacity(plan.micros.len());
         for micro in &plan.micros {
-            all.push(self.outputs_of(name, &micro.batch, &request)?.logprob);
+            all.push(self.outputs_of(name, &micro.batch, request)?);
         }
         self.activate(self.trained)?;
         Ok(all)

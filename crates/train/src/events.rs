@@ -69,13 +69,46 @@ pub enum Event {
         /// After this many steps.
         step: u64,
         /// The objective's loss over all validation rows: of supervised fine-tuning the mean negative
-        /// log-likelihood of their supervised tokens.
-        validation_loss: f64,
-        /// Further figures of the objective, means over the validation rows.
+        /// log-likelihood of their supervised tokens. None of a method whose answers are judged by their rewards.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        validation_loss: Option<f64>,
+        /// Further figures, means over the validation rows.
         #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
         metrics: std::collections::BTreeMap<String, f64>,
         /// Whether it is the best so far.
         best: bool,
+    },
+    /// Prompts were answered, to learn from the answers.
+    Rollout {
+        /// After this many steps.
+        step: u64,
+        /// Number of the rollout, from 0.
+        number: u64,
+        /// Prompts, those of which nothing is learned included.
+        prompts: usize,
+        /// Answers that are learned from.
+        answers: usize,
+        /// Their tokens.
+        tokens: usize,
+        /// Seconds of sampling, and of waiting for rewards.
+        seconds: f64,
+    },
+    /// One of the answers of a rollout.
+    Answered {
+        /// After this many steps.
+        step: u64,
+        /// The last user message.
+        prompt: String,
+        /// What the policy said.
+        answer: String,
+        /// Whether the policy ended it itself.
+        ended: bool,
+        /// The weighted sum of its rewards; none where none could be had.
+        reward: Option<f64>,
+        /// What each reward function gave.
+        rewards: std::collections::BTreeMap<String, Option<f64>>,
+        /// By how much its last token is better than expected.
+        advantage: f64,
     },
     /// A fixed prompt was answered.
     Sampled {
@@ -141,6 +174,8 @@ impl Event {
             Event::Step(event) => Some(event.step),
             Event::Evaluated { step, .. }
             | Event::Sampled { step, .. }
+            | Event::Rollout { step, .. }
+            | Event::Answered { step, .. }
             | Event::Saved { step, .. }
             | Event::Finished { step, .. } => Some(*step),
             Event::Finding { step, .. } => *step,

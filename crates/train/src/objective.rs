@@ -11,7 +11,7 @@ mod policy_gradient;
 use data::{Reads, Unit};
 use eval::classification::Classified;
 use model::{HeadGradients, HeadOutputs, HeadRequest};
-use text::{Batch, Target};
+use text::Batch;
 
 use crate::models::PartName;
 use crate::step::{StepPlan, Totals};
@@ -163,9 +163,9 @@ pub trait Objective {
     /// What the step's loss is divided by: losses of several steps are a mean weighted by it.
     fn divisor(&self, totals: &Totals) -> f64;
 
-    /// d(step's loss)/d(logprob) of every target, where that does not depend on the
-    /// log-probabilities: then the head takes one pass.
-    fn known_gradient(&self, _targets: &[Target], _plan: &StepPlan) -> Option<Vec<f32>> {
+    /// d(step's loss)/d(logprob) of every target, where that is known before the policy's log-probabilities are: then
+    /// the head takes one pass. [`MicroOutputs::policy`] is empty.
+    fn known_gradient(&self, _micro: &MicroOutputs<'_>, _plan: &StepPlan) -> Option<Vec<f32>> {
         None
     }
 

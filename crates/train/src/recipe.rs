@@ -3,6 +3,7 @@
 mod defaults;
 mod distill;
 mod pairs;
+mod rollout;
 mod trained;
 
 use std::path::{Path, PathBuf};
@@ -16,11 +17,14 @@ use crate::Result;
 use crate::method::{METHODS, ONLINE_KEYS};
 use crate::models::{REFERENCE_KEYS, Refresh};
 use crate::optimizer::OptimizerConfig;
+use crate::reward;
 use crate::schedule::{Schedule, ScheduleKind};
 
 pub use defaults::{ModelSize, fill_by_data};
 pub use distill::DISTILL_KEYS;
 pub use pairs::PAIRS_KEYS;
+use rollout::ROLLOUT_KEYS;
+pub use rollout::RolloutConfig;
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
 
@@ -257,8 +261,6 @@ const LAST_KEYS: &[Key] = &[
         .later("`tunesmith quickstart` shows an evaluation; tasks come with `eval`")
         .doc("Tasks to measure the model on."),
     Key::section("objective").doc("Loss of a preference or RL method."),
-    Key::any("rollout").later("it belongs to RL methods").doc("How completions are sampled."),
-    Key::any("rewards").later("they belong to RL methods").doc("How completions are scored."),
     Key::list("stop_on", &Kind::Text)
         .default("[]")
         .on_resume(Resume::Free)
@@ -299,22 +301,17 @@ const LAST_KEYS: &[Key] = &[
         .doc("Save memory by computing layers twice: block keeps only the residual stream between layers. Changes no bit of the result."),
 ];
 
-/// `method`, whose words are the names of [`METHODS`]; its doc names those that cannot be trained yet.
+/// `method`, whose words are the names of [`METHODS`].
 static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
     let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-    let later: Vec<&str> = METHODS.iter().filter(|m| !m.trains()).map(|m| m.name).collect();
-    let doc = format!(
-        "Training method. `check` and `prepare` work for all of them; {} cannot be trained yet.",
-        later.join(", ")
-    );
-    [Key::choice("method", names.leak()).required().doc(doc.leak())]
+    [Key::choice("method", names.leak()).required().doc("Training method: see docs/methods.")]
 });
 
 /// All keys of a recipe.
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
     sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, PAIRS_KEYS]);
-    sections.extend([LAST_KEYS, REFERENCE_KEYS, ONLINE_KEYS]);
+    sections.extend([LAST_KEYS, REFERENCE_KEYS, ROLLOUT_KEYS, ONLINE_KEYS, reward::KEYS]);
     sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }
@@ -382,6 +379,8 @@ pub struct Recipe {
     pub beta: Option<f64>,
     /// How the reference follows the policy; none where it stays as it began.
     pub refresh: Option<Refresh>,
+    /// How answers are sampled; none of a method that learns from rows as they are.
+    pub rollout: Option<RolloutConfig>,
     /// Variables for the chat template.
     pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     schedule: (ScheduleKind, Warmup, f64),
@@ -449,6 +448,7 @@ impl Recipe {
             stop_on: texts(document, "stop_on"),
             beta: document.opt_f64("objective.beta"),
             refresh: Refresh::read(document),
+            rollout: RolloutConfig::read(document),
             template_kwargs: template_kwargs(document),
             schedule: (kind, warmup, document.get_f64("train.schedule.min_ratio")),
         })

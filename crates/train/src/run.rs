@@ -30,7 +30,7 @@ pub enum Occupied {
 }
 
 /// What a run writes into its folder, and with the remains of writing it all that `--overwrite` removes.
-const CONTENT: [&str; 13] = [
+const CONTENT: [&str; 14] = [
     RECIPE,
     MANIFEST,
     "events.jsonl",
@@ -43,11 +43,14 @@ const CONTENT: [&str; 13] = [
     "merged.old",
     "report.md",
     REFERENCE,
+    ROLLOUTS,
     "report.html",
 ];
 
 /// Log-probabilities of the reference, where no later run could use them.
 pub(crate) const REFERENCE: &str = "reference.bin";
+/// Answers that the policy sampled, a file a rollout.
+pub(crate) const ROLLOUTS: &str = "rollouts";
 /// The resolved recipe.
 pub(crate) const RECIPE: &str = "recipe.yaml";
 /// What the run is made of.
@@ -135,6 +138,11 @@ impl RunFolder {
     /// Where checkpoints stand.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
+    }
+
+    /// Where answers stand that the policy sampled.
+    pub fn rollouts(&self) -> PathBuf {
+        self.path.join(ROLLOUTS)
     }
 
     /// Writes the resolved recipe.

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use data::{Micro, Packing, Sequence, Unit, pack_units};
+use model::HeadOutputs;
 use serde_json::{Map, Value};
+use text::Target;
 
 /// What a step's loss may divide by, summed over all of its micro-batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -52,12 +54,14 @@ pub struct StepPlan {
     pub reference: Option<Vec<Arc<[f32]>>>,
     /// What is known of sampled sequences, by sequence; none of rows of a data set.
     pub sampled: Option<Vec<Sampled>>,
+    /// Whether the policy is still the one that sampled them.
+    pub is_on_policy: bool,
     /// What losses divide by.
     pub totals: Totals,
 }
 
 /// What is known of a sequence that a policy sampled. Columns are over its targets, by [`text::Target::place`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sampled {
     /// Log-probability of each target when it was drawn, at the sampling temperature, `[targets]`.
     pub logprobs: Arc<[f32]>,
@@ -112,6 +116,25 @@ impl StepPlan {
             totals,
             ..StepPlan::default()
         }
+    }
+
+    /// A column over targets, by sequence and [`Target::place`]. `outputs` are of the micro-batches; `value` gets those
+    /// of one, the index of a target in it, and the target.
+    pub fn by_sequence(
+        &self,
+        outputs: &[HeadOutputs],
+        value: impl Fn(&HeadOutputs, usize, &Target) -> f32,
+    ) -> Vec<Arc<[f32]>> {
+        let mut values: Vec<Vec<f32>> = vec![Vec::new(); self.sequences.len()];
+        for (micro, outputs) in self.micros.iter().zip(outputs) {
+            for (index, target) in micro.batch.targets.iter().enumerate() {
+                let of_sequence = &mut values[target.sequence as usize];
+                let place = target.place as usize;
+                of_sequence.resize(of_sequence.len().max(place + 1), 0.0);
+                of_sequence[place] = value(outputs, index, target);
+            }
+        }
+        values.into_iter().map(Arc::from).collect()
     }
 
     /// The tokens that are computed, micro-batch by micro-batch.

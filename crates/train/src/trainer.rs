@@ -14,6 +14,7 @@ mod preference_report;
 mod reference_cache;
 mod report;
 mod resume;
+mod rollouts;
 mod rows;
 mod run_loop;
 mod setup;
@@ -31,6 +32,7 @@ use text::Date;
 
 use crate::Result;
 use crate::events::Event;
+use crate::reward::{RewardSettings, RewardSource};
 use crate::run::RunFolder;
 
 pub use audit::{Audit, audit};
@@ -65,6 +67,16 @@ pub struct Job<'a> {
     pub threads: usize,
     /// How rows are come by.
     pub data: DataAccess<'a>,
+    /// Makes the sources of rewards that need a network.
+    pub reward_sources: RewardSources<'a>,
+}
+
+/// Makes the source of a reward that needs a network; see [`Rewards::open`](crate::reward::Rewards::open).
+pub type RewardSources<'a> = Box<dyn FnMut(&RewardSettings) -> Result<Box<dyn RewardSource>> + 'a>;
+
+/// For callers without a network: such a reward is refused.
+pub fn no_reward_sources() -> RewardSources<'static> {
+    Box::new(start::no_source)
 }
 
 /// How rows are come by.
@@ -151,6 +163,8 @@ pub struct Summary {
     pub classification: Option<eval::classification::Report>,
     /// Whether the model gives scores and no text.
     pub gives_scores: bool,
+    /// Whether it learned from rewards of answers of its own: losses of its steps say nothing then.
+    pub learns_from_rewards: bool,
     /// Where the adapter stands.
     pub adapter: PathBuf,
 }

@@ -21,7 +21,6 @@ use crate::terminal::style::count;
 use crate::terminal::table::{one_line, table};
 use draft::Draft;
 use look::Look;
-use method::NOT_TRAINED;
 
 /// What to type, for `--help`.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -125,12 +124,9 @@ fn tell(arguments: &Arguments, context: &Context, look: &Look, recipe: &draft::W
     terminal.say(&style.bold("next"));
     let program = quote(context.environment.program());
     terminal.say(&format!("  {program} check {}", quote(&name)));
-    match look.method.trains() {
-        true => terminal.say(&format!("  {program} train {}", quote(&name))),
-        false => terminal.say(&format!("{}: {NOT_TRAINED}", look.method.name)),
-    }
+    terminal.say(&format!("  {program} train {}", quote(&name)));
     terminal.result(json!({
-        "recipe": name, "method": look.method.name, "trains": look.method.trains(), "rows": look.rows, "tokens": look.lengths.to_json(),
+        "recipe": name, "method": look.method.name, "rows": look.rows, "tokens": look.lengths.to_json(),
         "files": look.files, "findings": look.findings.iter().collect::<Vec<_>>(),
         "warnings": recipe.warnings,
     }));

@@ -276,7 +276,7 @@ impl Show<'_> {
         report::results(comparison).lines().for_each(|line| self.say(line));
         report::side_by_side(comparison, exam, style).iter().for_each(|line| self.say(line));
         self.head("loss of every step");
-        plot::plot(&outcome.losses, 64, 6).iter().for_each(|line| self.say(line));
+        plot::plot(&outcome.curve, 64, 6).iter().for_each(|line| self.say(line));
         self.say("");
         self.say(&style.bold(&report::verdict(comparison)));
         let summary = &outcome.summary;

@@ -96,6 +96,7 @@ impl Subject {
             date: context.today(),
             threads: context.threads(),
             data: context.data_access(),
+            reward_sources: train::trainer::no_reward_sources(),
         }
     }
 }

@@ -90,8 +90,8 @@ pub(crate) struct TrainRequest {
 pub(crate) struct Outcome {
     /// The run in figures.
     pub(crate) summary: Summary,
-    /// Loss of every step that was done now.
-    pub(crate) losses: Vec<f64>,
+    /// The loss of every step that was done now, or the reward of its rollout.
+    pub(crate) curve: Vec<f64>,
     /// The signal that ended it early.
     pub(crate) stopped_by: Option<StopSignal>,
 }
@@ -175,6 +175,7 @@ impl TrainRequest {
             date: context.today(),
             threads: context.threads(),
             data: DataAccess { stop, ..context.data_access() },
+            reward_sources: train::trainer::no_reward_sources(),
         };
         let mut progress = Progress::new(&context.terminal);
         let mut stopped_by = None;
@@ -196,7 +197,7 @@ impl TrainRequest {
         };
         let trained = train::trainer::train(job, folder, backend, &mut observer, &mut control);
         drop(guard);
-        let losses = progress.finish();
+        let curve = progress.finish();
         let summary = match (trained, signals.asked()) {
             (Err(error), Some(asked)) if error.is_interrupt() => {
                 let failure = Failure::new("interrupted", BEFORE_FIRST_STEP);
@@ -216,7 +217,7 @@ impl TrainRequest {
             terminal.written().map_err(|failure| failure.hint(hint))?;
         }
         let stopped_by = stopped_by.filter(|_| summary.status == "interrupted");
-        Ok(Outcome { summary, losses, stopped_by })
+        Ok(Outcome { summary, curve, stopped_by })
     }
 }
 
@@ -244,9 +245,15 @@ impl Outcome {
             count(summary.tokens_per_s as u64),
             memory.unwrap_or_default()
         )));
-        if let (Some(first), Some(last)) = (summary.loss_first, summary.loss_last) {
-            let curve = sparkline(&self.losses, 48);
-            terminal.say(&format!("loss        {first:.4} → {last:.4}  {curve}"));
+        let curve = sparkline(&self.curve, 48);
+        match (summary.loss_first, summary.loss_last, &self.curve[..]) {
+            (.., [first, .., last]) if summary.learns_from_rewards => {
+                terminal.say(&format!("reward      {first:.4} → {last:.4}  {curve}"));
+            }
+            (Some(first), Some(last), _) => {
+                terminal.say(&format!("loss        {first:.4} → {last:.4}  {curve}"));
+            }
+            _ => {}
         }
         if let (Some(best), Some(last)) = (summary.validation_best, summary.validation_last) {
             let step = summary.best_step;

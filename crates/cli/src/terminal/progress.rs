@@ -54,7 +54,7 @@ impl<'a> Progress<'a> {
         if let Some(block) = &self.block {
             let _ = block.multi.clear();
         }
-        self.narrator.into_losses()
+        self.narrator.into_curve()
     }
 }
 
@@ -86,7 +86,7 @@ impl Block {
         self.bar.set_position(narrator.step());
         self.bar.set_message(narrator.place());
         self.figures.set_message(narrator.figures());
-        let curve = sparkline(narrator.losses(), 48);
+        let curve = sparkline(narrator.curve(), 48);
         self.curve.set_message(format!("{curve}  {}", narrator.validation()));
     }
 }

@@ -117,6 +117,11 @@ impl Batcher {
         Ok(measure.report().stack_peak_bytes)
     }
 
+    /// Takes a cache and runs the largest passes, on a device that only counts.
+    pub fn rehearse(model: Model<'_>, measure: &mut Measure, room: &Room) -> Result<()> {
+        run_largest(model, measure, room).map(|_| ())
+    }
+
     /// Adds a row. It is continued from the next step on.
     pub fn add(&mut self, request: Request) -> std::result::Result<RowId, Refusal<Box<Request>>> {
         self.check(&request)?;

@@ -25,7 +25,7 @@ pub(super) static METHOD: Method = Method {
     learned: "loss on judged answers, their end-of-turn tokens included",
     keys: KEYS,
     usual: preference::USUAL,
-    objective: Some(|document| Box::new(Bco { beta: document.get_f64("objective.beta") })),
+    objective: |document| Box::new(Bco { beta: document.get_f64("objective.beta") }),
     ..Method::DEFAULT
 };
 

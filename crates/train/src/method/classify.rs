@@ -49,7 +49,7 @@ pub(super) static METHOD: Method = Method {
     learns_from: "texts or dialogues with a label",
     learned: "cross-entropy of the class of every row at its last token",
     keys: KEYS,
-    usual: Usual { rates: [5e-4, 1e-5, 5e-5], batch: 16, epochs: 3.0 },
+    usual: Usual { epochs: 3.0, ..Method::DEFAULT.usual },
     has_scalar_head: true,
     outputs: |document| document.opt_strs(CLASSES).map_or(2, |classes| classes.len()),
     check: rows::check,
@@ -59,7 +59,7 @@ pub(super) static METHOD: Method = Method {
         "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
         _ => Figure::LOSS,
     },
-    objective: Some(|document| Box::new(Classify::of(document))),
+    objective: |document| Box::new(Classify::of(document)),
     ..Method::DEFAULT
 };
 

@@ -77,7 +77,7 @@ pub(super) static CPO: Method = Method {
     title: "Contrastive preference optimization",
     keys: CPO_KEYS,
     check,
-    objective: Some(|document| Box::new(ReferenceFree::of_cpo(document))),
+    objective: |document| Box::new(ReferenceFree::of_cpo(document)),
     ..DEFAULT
 };
 
@@ -86,7 +86,7 @@ pub(super) static SIMPO: Method = Method {
     title: "Simple preference optimization",
     keys: SIMPO_KEYS,
     usual: Usual { rates: [1e-5, 1e-6, 1e-6], ..preference::USUAL },
-    objective: Some(|document| Box::new(ReferenceFree::of_simpo(document))),
+    objective: |document| Box::new(ReferenceFree::of_simpo(document)),
     ..DEFAULT
 };
 

@@ -74,7 +74,7 @@ pub(super) static METHOD: Method = Method {
         fill(document);
         Ok(())
     },
-    objective: Some(|document| Box::new(objective(document))),
+    objective: |document| Box::new(objective(document)),
     estimator: Some(|document| Box::new(estimator(document))),
     ..online::PROMPTS
 };

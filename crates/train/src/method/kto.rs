@@ -49,7 +49,7 @@ pub(super) static METHOD: Method = Method {
     usual: preference::USUAL,
     fewest_rows: 2,
     fill,
-    objective: Some(|document| {
+    objective: |document| {
         let weight = |name: &str| document.opt_f64(name).unwrap_or(1.0);
         Box::new(Kto {
             beta: document.get_f64("objective.beta"),
@@ -58,7 +58,7 @@ pub(super) static METHOD: Method = Method {
             uses_kl: document.get_str("objective.loss") == "kto",
             kl_max_tokens: document.opt_usize("objective.kl_max_tokens").unwrap_or(usize::MAX),
         })
-    }),
+    },
     ..Method::DEFAULT
 };
 

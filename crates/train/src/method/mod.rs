@@ -22,17 +22,17 @@ mod sft;
 use data::{Sequences, Wanted};
 use keys::{Document, Key, Settings as _};
 
+use crate::Result;
 use crate::objective::Objective;
 use crate::rollout::AdvantageEstimator;
-use crate::{Error, Result};
 
 pub use bco::Bco;
 pub use classify::Classify;
 pub use cpo::{Contrast, ReferenceFree};
 pub use dpo::{Divergence, Dpo, LOSSES, Loss};
 pub use kto::Kto;
-pub(crate) use online::{ONLINE, ONLINE_KEYS};
 pub use online::kl_warning;
+pub(crate) use online::{ONLINE, ONLINE_KEYS};
 pub use orpo::Orpo;
 pub use reward::{Reward, RewardLoss};
 pub use sft::Sft;
@@ -82,8 +82,10 @@ pub struct Method {
     pub keys: &'static [Key],
     /// What it takes unless told otherwise.
     pub usual: Usual,
-    /// Whether it trains a scalar head beside the adapter.
+    /// Whether it trains a scalar head beside the adapter, and its model gives scores.
     pub has_scalar_head: bool,
+    /// Whether it trains a head for the values of states beside the adapter. The model that it gives has none.
+    pub has_value_head: bool,
     /// Numbers that this head gives, as a resolved recipe says: 1, or one a class.
     pub outputs: fn(&Document) -> usize,
     /// Refuses settings that contradict each other, before any data is read.
@@ -94,8 +96,8 @@ pub struct Method {
     pub check_rows: fn(&Document, &Sequences, &Sequences) -> Result<()>,
     /// The figure of a validation by which steps are compared, as a resolved recipe says.
     pub judged_by: fn(&Document) -> Figure,
-    /// The loss, with the settings of a resolved recipe; none where only its data can be prepared.
-    pub objective: Option<MakeObjective>,
+    /// The loss, with the settings of a resolved recipe.
+    pub objective: MakeObjective,
     /// How the rewards of sampled answers become advantages; none of a method that learns from rows as they are.
     pub estimator: Option<MakeEstimator>,
 }
@@ -111,30 +113,17 @@ impl Method {
         fewest_rows: 1,
         learned: "",
         keys: &[],
-        usual: Usual { rates: [5e-4, 1e-5, 5e-5], batch: 16, epochs: 1.0 },
+        usual: Usual::of_rows([5e-4, 1e-5, 5e-5], 16),
         has_scalar_head: false,
+        has_value_head: false,
         outputs: |_| 1,
         check: |_| Ok(()),
         fill: |_, _| Ok(()),
         check_rows: |_, _, _| Ok(()),
         judged_by: |_| Figure::LOSS,
-        objective: None,
+        objective: |_| unreachable!("every method has a loss"),
         estimator: None,
     };
-
-    /// Whether it can be trained, or only its data prepared.
-    pub fn trains(&self) -> bool {
-        // Nothing samples answers for the others yet.
-        self.objective.is_some() && self.estimator.is_none()
-    }
-
-    /// The loss, with the settings of a resolved recipe.
-    ///
-    /// # Panics
-    /// Where the method cannot be trained, which [`trainable`] refuses.
-    pub fn objective(&self, document: &Document) -> Box<dyn Objective> {
-        self.objective.expect("a method that is trained has a loss")(document)
-    }
 }
 
 /// What a method takes unless told otherwise.
@@ -146,6 +135,17 @@ pub struct Usual {
     pub batch: usize,
     /// Passes over the rows.
     pub epochs: f64,
+    /// Answers that are sampled to a prompt.
+    pub group_size: usize,
+    /// How often they are learned from.
+    pub updates: usize,
+}
+
+impl Usual {
+    /// What methods take that learn from rows as they are, at these rates.
+    const fn of_rows(rates: [f64; 3], batch: usize) -> Self {
+        Usual { rates, batch, epochs: 1.0, group_size: 1, updates: 1 }
+    }
 }
 
 /// A figure of a validation.
@@ -176,19 +176,4 @@ pub fn named(name: &str) -> Option<&'static Method> {
 /// The method of a recipe.
 pub fn of(document: &Document) -> &'static Method {
     named(document.get_str("method")).expect("the key takes names of methods only")
-}
-
-/// The method of a recipe, refused where it cannot be trained yet.
-pub fn trainable(document: &Document) -> Result<&'static Method> {
-    let method = of(document);
-    if method.trains() {
-        return Ok(method);
-    }
-    let message = format!("method `{}` cannot be trained yet", method.name);
-    let trained: Vec<&str> = METHODS.iter().filter(|m| m.trains()).map(|m| m.name).collect();
-    let hint = format!(
-        "this version trains {}; `tunesmith check` and `prepare` work on the data of every method",
-        trained.join(", ")
-    );
-    Err(Error::Recipe(document.problem("method", message, Some(hint)).into()))
 }

@@ -105,7 +105,7 @@ pub(super) const PROMPTS: Method = Method {
     records: Wanted::Prompts,
     learns_from: "prompts",
     learned: "answers that the policy samples, their end-of-turn tokens included, by their rewards",
-    usual: Usual { rates: [1e-5, 1e-6, 1e-6], batch: 8, epochs: 1.0 },
+    usual: Usual { group_size: 8, ..Usual::of_rows([1e-5, 1e-6, 1e-6], 8) },
     ..Method::DEFAULT
 };
 

@@ -33,7 +33,7 @@ pub(super) static METHOD: Method = Method {
     keys: KEYS,
     usual: preference::USUAL,
     judged_by: preference::judged_by,
-    objective: Some(|document| Box::new(Orpo { beta: document.get_f64("objective.beta") })),
+    objective: |document| Box::new(Orpo { beta: document.get_f64("objective.beta") }),
     ..Method::DEFAULT
 };
 

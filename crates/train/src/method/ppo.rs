@@ -2,7 +2,7 @@
 
 use keys::{Document, Key, Settings as _};
 
-use super::{Method, online};
+use super::{Method, Usual, online};
 use crate::Result;
 use crate::advantage::Gae;
 use crate::objective::{KlController, PolicyGradient, Surrogate, ValueLoss};
@@ -68,13 +68,14 @@ pub(super) static METHOD: Method = Method {
     name: "ppo",
     title: "Proximal policy optimization",
     keys: KEYS,
-    has_scalar_head: true,
+    has_value_head: true,
+    usual: Usual { group_size: 1, updates: 4, batch: 64, ..online::PROMPTS.usual },
     check,
     fill: |document, _| {
         online::fill(document);
         Ok(())
     },
-    objective: Some(|document| Box::new(objective(document))),
+    objective: |document| Box::new(objective(document)),
     estimator: Some(|document| {
         Box::new(Gae {
             gamma: document.get_f64("objective.gamma"),

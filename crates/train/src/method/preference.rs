@@ -6,7 +6,7 @@ use super::{Figure, Usual};
 use crate::objective::ACCURACY;
 
 /// What methods over preferences take unless told otherwise.
-pub(super) const USUAL: Usual = Usual { rates: [1e-4, 1e-6, 1e-6], batch: 32, epochs: 1.0 };
+pub(super) const USUAL: Usual = Usual::of_rows([1e-4, 1e-6, 1e-6], 32);
 
 /// What is learned of a pair, in words.
 pub(super) const LEARNED: &str =

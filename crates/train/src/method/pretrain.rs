@@ -10,6 +10,6 @@ pub(super) static METHOD: Method = Method {
     records: Wanted::Texts,
     learns_from: "raw text",
     learned: "loss on every token of the texts, the end-of-sequence token included",
-    objective: Some(|_| Box::new(Sft)),
+    objective: |_| Box::new(Sft),
     ..Method::DEFAULT
 };

@@ -39,7 +39,7 @@ pub(super) static METHOD: Method = Method {
         online::fill(document);
         Ok(())
     },
-    objective: Some(|document| {
+    objective: |document| {
         Box::new(PolicyGradient {
             surrogate: Surrogate::Clip {
                 low: document.get_f64("objective.clip_low"),
@@ -48,7 +48,7 @@ pub(super) static METHOD: Method = Method {
             },
             ..online::policy_gradient(document)
         })
-    }),
+    },
     estimator: Some(|document| {
         Box::new(WhitenedReturns {
             gamma: document.get_f64("objective.gamma"),

@@ -38,7 +38,7 @@ pub(super) static METHOD: Method = Method {
     learns_from: "pairs, ranked answers or judged steps",
     learned: "loss on the score at the last token of every answer, better against worse",
     keys: KEYS,
-    usual: Usual { rates: [1e-4, 1e-5, 1e-5], batch: 32, epochs: 1.0 },
+    usual: Usual::of_rows([1e-4, 1e-5, 1e-5], 32),
     has_scalar_head: true,
     judged_by: |document| match document.get_str("train.best_by") {
         "accuracy" => Figure { name: ACCURACY, higher_is_better: true },
@@ -46,14 +46,14 @@ pub(super) static METHOD: Method = Method {
     },
     check,
     fill,
-    objective: Some(|document| {
+    objective: |document| {
         let loss = match document.opt_str("objective.loss") {
             Some("plackett_luce") => RewardLoss::PlackettLuce,
             Some("steps") => RewardLoss::Steps,
             _ => RewardLoss::Pairwise,
         };
         Box::new(Reward { loss, center: document.get_f64("objective.center") })
-    }),
+    },
     ..Method::DEFAULT
 };
 

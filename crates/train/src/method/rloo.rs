@@ -35,7 +35,7 @@ pub(super) static METHOD: Method = Method {
         online::fill(document);
         Ok(())
     },
-    objective: Some(|document| Box::new(objective(document))),
+    objective: |document| Box::new(objective(document)),
     estimator: Some(|document| {
         Box::new(LeaveOneOut {
             normalize: document.get_bool("objective.normalize_advantages"),

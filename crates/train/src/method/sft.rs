@@ -16,7 +16,7 @@ pub(super) static METHOD: Method = Method {
     learns_from: "whole conversations",
     learned: "loss on the turns that count, their end-of-turn token included",
     usual: Usual { epochs: 3.0, ..Method::DEFAULT.usual },
-    objective: Some(|_| Box::new(Sft)),
+    objective: |_| Box::new(Sft),
     ..Method::DEFAULT
 };
 
@@ -36,9 +36,10 @@ impl Objective for Sft {
         totals.weight
     }
 
-    fn known_gradient(&self, targets: &[Target], plan: &StepPlan) -> Option<Vec<f32>> {
+    fn known_gradient(&self, micro: &MicroOutputs<'_>, plan: &StepPlan) -> Option<Vec<f32>> {
         let total = plan.totals.weight;
-        Some(targets.iter().map(|target| (-f64::from(target.weight) / total) as f32).collect())
+        let gradient = |target: &Target| (-f64::from(target.weight) / total) as f32;
+        Some(micro.batch.targets.iter().map(gradient).collect())
     }
 
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
@@ -52,7 +53,7 @@ impl Objective for Sft {
             let share = |(sequence, sum)| Share { sequence, value: sum / plan.totals.weight };
             let loss = sums.into_iter().map(share).collect();
             let mut outcome = Outcome { loss, ..Outcome::default() };
-            outcome.gradients.logprob = self.known_gradient(targets, plan);
+            outcome.gradients.logprob = self.known_gradient(micro, plan);
             outcome
         };
         micros.iter().map(outcome).collect()

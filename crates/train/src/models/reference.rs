@@ -12,21 +12,24 @@ use crate::method::Method;
 use crate::{Error, Result};
 
 /// Methods that compare the policy with a reference.
-const WITH_REFERENCE: &[&str] = &["dpo", "kto", "bco"];
+const WITH_REFERENCE: &[&str] = &["dpo", "kto", "bco", "ppo", "grpo", "rloo", "reinforce_pp"];
+
+/// Of these, methods that learn from rows as they are: what the reference says of a row may be kept.
+const OVER_ROWS: &[&str] = &["dpo", "kto", "bco"];
 
 /// Said of a checkpoint that cannot be gone on from.
 const LOST: &str = "the checkpoint does not hold the adapter that the run began with";
 
 /// What the policy is compared with.
 pub(crate) const REFERENCE_KEYS: &[Key] = &[
-    Key::section("reference").shorthand("from").doc("Model that a preference method compares with."),
+    Key::section("reference").shorthand("from").doc("Model that a preference or RL method compares with."),
     Key::path_or_name("reference.from")
         .or(&["start", "base"])
         .when("method", WITH_REFERENCE)
         .default("start")
         .doc("Reference model: start (the model as it is before the first step), base (the base model without any adapter), or the folder of an adapter over the same base."),
     Key::choice("reference.logprobs", &["auto", "live", "cached"])
-        .when("method", WITH_REFERENCE)
+        .when("method", OVER_ROWS)
         .default("auto")
         .on_resume(Resume::Free)
         .doc("When the log-probabilities of the reference are computed: live in every step, or cached once before the first step and kept for later runs. Both give the same bits. auto caches if the rows are passed over more than once."),

@@ -36,6 +36,10 @@ pub fn fill_by_data(document: &mut Document, rows: usize, model: ModelSize) {
     if document.opt_usize("train.max_steps").is_none() {
         document.fill("train.epochs", usual.epochs, method);
     }
+    if method::of(document).estimator.is_some() {
+        document.fill("rollout.group_size", usual.group_size as i64, method);
+        document.fill("rollout.updates", usual.updates as i64, method);
+    }
     if document.opt_usize("train.tokens_per_step").is_none() {
         let epochs = document.opt_f64("train.epochs").unwrap_or(1.0);
         let (batch, why) = batch_size(rows, epochs, usual.batch, fewest, method);

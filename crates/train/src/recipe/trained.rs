@@ -40,7 +40,7 @@ pub fn check(document: &Document) -> Result<()> {
         let hint = format!("set it to {fewest} or more");
         return Err(problem(document, key, message, hint));
     }
-    let names: Vec<&str> = doctor::KINDS.iter().map(|kind| kind.id).collect();
+    let names: Vec<&str> = doctor::kinds().map(|kind| kind.id).collect();
     for name in document.opt_strs("stop_on").unwrap_or_default() {
         if !names.contains(&name) {
             let message = format!("`{name}` is not a finding about a run");

@@ -2,7 +2,7 @@
 
 use data::check::{View, report};
 use data::report::Report;
-use data::{Packing, Prepared, StepSize};
+use data::{Prepared, StepSize};
 use keys::Settings as _;
 use text::Metadata;
 
@@ -58,13 +58,9 @@ pub fn audit(job: Job<'_>, samples: usize) -> Result<Audit> {
     let view = View {
         tokenizer: &metadata.tokenizer,
         step_size,
-        packing: match method.trains() {
-            true => {
-                let objective = method.objective(&document);
-                let shares_prefixes = document.get_bool("share_prefixes");
-                packing(&base.config, &*objective, budget, shares_prefixes)
-            }
-            false => Packing::new(budget),
+        packing: {
+            let objective = (method.objective)(&document);
+            packing(&base.config, &*objective, budget, document.get_bool("share_prefixes"))
         },
         seed: document.get_i64("seed") as u64,
         samples,

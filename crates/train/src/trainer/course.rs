@@ -1,16 +1,22 @@
 //! Where a run's optimizer steps come from, and by which figure its model is judged.
 
-use data::{Cursor, Extent, Order, Packing, Sequences, Unit};
+use compute::Backend;
+use data::{Cursor, Extent, Order, Packing, Sequence, Sequences, Unit};
 use eval::classification::{Classified, macro_f1};
 use model::Config;
 use serde::{Deserialize, Serialize};
+use text::Metadata;
 
+use super::Control;
 use super::reference_cache::{Filled, ReferenceCache};
 use crate::Result;
-use crate::checkpoint::State;
+use crate::checkpoint::{RolloutState, State};
 use crate::engine::Engine;
+use crate::events::Event;
 use crate::method::{Figure, Method};
+use crate::models::Models;
 use crate::objective::{Coupling, Objective};
+use crate::recipe::RolloutConfig;
 use crate::step::StepPlan;
 
 /// Validation rows whose losses are taken at a time: what is read of them stays small, however many there are.
@@ -19,8 +25,8 @@ pub(super) const VALIDATION_CHUNK: usize = 1024;
 /// Where the next optimizer step comes from. A method that learns from rows goes through them; one that learns from
 /// answers of its own has them made.
 pub(super) trait Course {
-    /// The step that begins where the run stands; none behind the last.
-    fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>>;
+    /// The step that begins where the run stands.
+    fn next(&mut self, at: &mut Stand<'_>) -> Result<Next>;
 
     /// Computes what is computed once, before the first step. `go_on` is asked now and then.
     fn begin(
@@ -38,13 +44,8 @@ pub(super) trait Course {
     /// The loss of its steps.
     fn objective(&self) -> &dyn Objective;
 
-    /// Judges the model as it stands; none where there is nothing to judge it by.
-    fn judge(
-        &self,
-        engine: &mut Engine<'_>,
-        packing: &Packing,
-        state: &State,
-    ) -> Result<Option<Judged>>;
+    /// Judges the model as it stands; none where there is nothing to judge it by, or where the run was told to end.
+    fn judge(&mut self, at: &mut Stand<'_>) -> Result<Option<Judged>>;
 
     /// The rows that are trained and validated on, where there are such.
     fn rows(&self) -> Option<[&Sequences; 2]> {
@@ -53,6 +54,37 @@ pub(super) trait Course {
 
     /// Optimizer steps of the whole run, those that are done included.
     fn total_steps(&mut self, state: &State) -> u64;
+}
+
+/// Where a run stands, and what it has at hand there.
+pub(super) struct Stand<'a> {
+    pub(super) models: &'a Models,
+    pub(super) backend: &'a mut dyn Backend,
+    pub(super) state: &'a State,
+    pub(super) metadata: &'a Metadata,
+    pub(super) packing: &'a Packing,
+    /// Whether layers are computed twice.
+    pub(super) recompute: bool,
+    /// What the caller wants, asked often where something takes long.
+    pub(super) listen: &'a mut dyn FnMut() -> Control,
+    /// Tells an event.
+    pub(super) tell: &'a mut dyn FnMut(&Event) -> Result<()>,
+}
+
+impl Stand<'_> {
+    /// The engine that trains the policy.
+    pub(super) fn engine(&mut self) -> Engine<'_> {
+        self.models.engine(self.backend, self.recompute)
+    }
+}
+
+/// What comes next in a run.
+pub(super) enum Next {
+    Step(Box<StepData>),
+    /// Nothing: the caller wants the run to end, before the step was complete.
+    Stopped,
+    /// Nothing: the rows are through.
+    End,
 }
 
 /// One optimizer step.
@@ -64,14 +96,18 @@ pub(super) struct StepData {
     pub(super) next: Cursor,
     /// Passes over the rows so far.
     pub(super) epoch: f64,
+    /// Where the next step stands among the rollouts.
+    pub(super) rollout: RolloutState,
+    /// Figures beside those of the objective.
+    pub(super) metrics: Vec<(String, f64)>,
 }
 
 /// How a model did on the validation rows.
 pub(super) struct Judged {
-    /// The objective's loss.
-    pub(super) loss: f64,
-    /// Its further figures.
-    pub(super) metrics: Vec<(&'static str, f64)>,
+    /// The objective's loss; none where answers are judged by their rewards.
+    pub(super) loss: Option<f64>,
+    /// Further figures.
+    pub(super) metrics: Vec<(String, f64)>,
     /// The figure by which steps are compared.
     pub(super) score: Score,
     /// What every unit adds to the loss, before it is divided, `[units]`.
@@ -94,7 +130,7 @@ pub struct Score {
 }
 
 impl Score {
-    fn new(figure: Figure, value: f64) -> Self {
+    pub(super) fn new(figure: Figure, value: f64) -> Self {
         Score { by: figure.name.to_owned(), value, higher_is_better: figure.higher_is_better }
     }
 
@@ -120,6 +156,8 @@ pub(super) struct Rows {
     pub(super) shares_prefixes: bool,
     /// Log-probabilities of the reference, where they are computed once.
     pub(super) reference: Option<ReferenceCache>,
+    /// Where rows are prompts, what is sampled behind them.
+    pub(super) rollout: Option<RolloutConfig>,
 }
 
 /// How the micro-batches of a method are made: what its objective reads, and what it must see at once.
@@ -158,6 +196,13 @@ impl Rows {
         StepPlan { auxiliary, carried, is_validation, reference, ..StepPlan::new(units, packing) }
     }
 
+    /// Answers of a rollout, or of a validation, at most.
+    pub(super) fn most_answers(&mut self, rollout: &RolloutConfig) -> usize {
+        let prompts = self.order.step(Cursor::default()).map_or(1, |step| step.units.len());
+        let held_out = self.validation.units() * rollout.validation_samples;
+        (prompts * rollout.group_size).max(held_out).max(1)
+    }
+
     /// How often the run passes over its rows.
     pub(super) fn passes(&mut self) -> f64 {
         match self.extent {
@@ -172,6 +217,9 @@ impl Rows {
     /// Tokens of the longest that stands whole in a micro-batch: a sequence, or a unit that must not be cut.
     pub(super) fn longest(&self) -> usize {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
+            _ if let Some(rollout) = self.rollout => {
+                sequences.longest().map_or(0, |(_, tokens)| tokens) + rollout.max_new_tokens
+            }
             Coupling::Unit | Coupling::Step => sequences.longest_unit().1,
             Coupling::Sequence => sequences.longest().map_or(0, |(_, tokens)| tokens),
         };
@@ -187,6 +235,10 @@ impl Rows {
             steps.push(self.train.units_at(&step.units)?);
         }
         steps.push(vec![self.train.unit(self.train.longest_unit().0)?]);
+        if let Some(rollout) = self.rollout {
+            let answered = |unit: &Unit| answered(unit, &rollout);
+            steps = steps.iter().map(|units| units.iter().map(answered).collect()).collect();
+        }
         Ok(steps)
     }
 }
@@ -208,12 +260,17 @@ impl Course for Rows {
         }
     }
 
-    fn next(&mut self, state: &State, packing: &Packing) -> Result<Option<StepData>> {
-        let Some(step) = self.order.step(state.cursor) else { return Ok(None) };
+    fn next(&mut self, at: &mut Stand<'_>) -> Result<Next> {
+        let Some(step) = self.order.step(at.state.cursor) else { return Ok(Next::End) };
         let units = self.train.units_at(&step.units)?;
-        let plan = self.plan(&units, packing, &state.carried, false);
-        let epoch = self.order.epochs_at(step.next);
-        Ok(Some(StepData { plan, rows: step.units.len(), next: step.next, epoch }))
+        Ok(Next::Step(Box::new(StepData {
+            plan: self.plan(&units, at.packing, &at.state.carried, false),
+            rows: step.units.len(),
+            next: step.next,
+            epoch: self.order.epochs_at(step.next),
+            rollout: RolloutState::default(),
+            metrics: Vec::new(),
+        })))
     }
 
     fn objective(&self) -> &dyn Objective {
@@ -221,12 +278,7 @@ impl Course for Rows {
     }
 
     /// Means over all validation rows: of the loss as over one step, of metrics over units.
-    fn judge(
-        &self,
-        engine: &mut Engine<'_>,
-        packing: &Packing,
-        state: &State,
-    ) -> Result<Option<Judged>> {
+    fn judge(&mut self, at: &mut Stand<'_>) -> Result<Option<Judged>> {
         if self.validation.is_empty() {
             return Ok(None);
         }
@@ -235,8 +287,8 @@ impl Course for Rows {
         // Of each figure the sum over units, and how many units it is of.
         let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
         for chunk in self.validation.chunks(VALIDATION_CHUNK) {
-            let plan = self.plan(&chunk?, packing, &state.carried, true);
-            let outcome = engine.evaluate(&plan, &*self.objective)?;
+            let plan = self.plan(&chunk?, at.packing, &at.state.carried, true);
+            let outcome = at.engine().evaluate(&plan, &*self.objective)?;
             let (of_chunk, units_of_chunk) =
                 (self.objective.divisor(&plan.totals), plan.totals.units as f64);
             loss += outcome.loss * of_chunk;
@@ -256,15 +308,16 @@ impl Course for Rows {
         }
         let loss = loss / divisor;
         let mut metrics: Vec<_> =
-            sums.into_iter().map(|(name, total, units)| (name, total / units)).collect();
+            sums.into_iter().map(|(name, total, units)| (name.to_owned(), total / units)).collect();
         if !classified.is_empty() {
             let classes =
                 classified.iter().map(|row| row.label.max(row.predicted) as usize + 1).max();
-            metrics.push(("macro_f1", macro_f1(&classified, classes.unwrap_or(0))));
+            metrics.push(("macro_f1".to_owned(), macro_f1(&classified, classes.unwrap_or(0))));
         }
         let figure = self.judged_by;
-        let metric = metrics.iter().find(|(name, _)| *name == figure.name);
+        let metric = metrics.iter().find(|(name, _)| name == figure.name);
         let score = Score::new(figure, metric.map_or(loss, |(_, value)| *value));
+        let loss = Some(loss);
         Ok(Some(Judged { loss, metrics, score, shares, margins, classified }))
     }
 
@@ -278,13 +331,27 @@ impl Course for Rows {
         if let Extent::Steps(steps) = self.extent {
             return steps;
         }
-        let (mut cursor, mut steps) = (state.cursor, state.step);
+        let each = self.rollout.map_or(1, |rollout| rollout.steps());
+        // Of the rollout that the run stands in, some steps are done.
+        let (mut cursor, mut steps) = (state.cursor, state.step - state.rollout.steps);
         while let Some(step) = self.order.step(cursor) {
             cursor = step.next;
-            steps += 1;
+            steps += each;
         }
         steps
     }
+}
+
+/// A prompt with as many and as long answers as a rollout may give it, no two of them alike.
+fn answered(prompt: &Unit, rollout: &RolloutConfig) -> Unit {
+    let [prompt] = &prompt.sequences[..] else { unreachable!("a prompt is one sequence") };
+    let answer = |number: usize| {
+        let mut sequence: Sequence = prompt.clone();
+        sequence.tokens.extend(std::iter::repeat_n(number as u32, rollout.max_new_tokens));
+        sequence.weights.resize(sequence.tokens.len(), 1.0);
+        sequence
+    };
+    Unit { sequences: (0..rollout.group_size).map(answer).collect(), ..Unit::default() }
 }
 
 /// Refuses rows with too few sequences for the method.

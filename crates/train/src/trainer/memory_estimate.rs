@@ -2,6 +2,7 @@
 
 use compute::{Backend, Measure};
 use data::{Micro, Packing, Unit};
+use model::generate::{Batcher, Model, Room};
 use model::{Base, TrainedTensor};
 use text::{Batch, LastRead, Segment, Target};
 
@@ -37,7 +38,7 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    fn or(self, other: Peak) -> Peak {
+    pub(super) fn or(self, other: Peak) -> Peak {
         Peak { stack: self.stack.max(other.stack), workspace: self.workspace.max(other.workspace) }
     }
 
@@ -95,6 +96,15 @@ impl MemoryEstimate {
         self.step(&plan, different, recompute)
     }
 
+    /// What it takes to sample answers.
+    pub(super) fn sampling(&self, room: &Room) -> Result<Peak> {
+        let mut measure = self.measure.clone();
+        let adapter = self.models.policy().adapter.as_deref();
+        let model = Model { decoder: &self.models.decoder, parts: &[adapter] };
+        Batcher::rehearse(model, &mut measure, room)?;
+        Ok(used(&measure))
+    }
+
     /// Tokens that the run's first steps compute where micro-batches are so large.
     pub(super) fn computed(&self, rows: &mut Rows, tokens: usize) -> Result<usize> {
         let packing = self.packing(rows, tokens);
@@ -120,7 +130,9 @@ impl MemoryEstimate {
         for plan in largest(plans) {
             most = most.or(self.step(&plan, different as u32, recompute)?);
         }
-        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(STEPS) {
+        // Held-out prompts have no targets: they are answered.
+        let steps = if rows.rollout.is_some() { 0 } else { STEPS };
+        for chunk in rows.validation.chunks(VALIDATION_CHUNK).take(steps) {
             for plan in largest([self.plan(rows, &chunk?, &packing)]) {
                 most = most.or(self.evaluation(&plan)?);
             }

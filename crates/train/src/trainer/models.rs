@@ -1,6 +1,6 @@
 //! From recipe, base and checkpoint to the models of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keys::{Document, Settings as _};
@@ -13,8 +13,9 @@ use text::Tokenizer;
 use super::initial_adapter;
 use crate::checkpoint::Store;
 use crate::method;
-use crate::models::{PartName, ReferenceFrom, TrainingSetup};
+use crate::models::{PartName, PartSetup, ReferenceFrom, TrainingSetup};
 use crate::recipe::{Recipe, coverage, layers, trains_base};
+use crate::reward::RewardSettings;
 use crate::{Error, Result};
 
 /// What the setup is made from, beside the recipe.
@@ -111,8 +112,30 @@ pub(super) fn training_setup(
             }
         }
     }
-    let objective = method.objective(document);
-    if objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference) {
+    if method.has_value_head {
+        if setup.tensors.is_some() {
+            let message = format!("method `{}` trains a value head beside an adapter", method.name);
+            let hint = "train one: `adapter: {type: lora}`".to_owned();
+            return Err(problem(document, "adapter.type", message, hint));
+        }
+        // Until it has learned something it says nothing.
+        let head = vec![0.0; sources.base.config.hidden_size];
+        setup.policy_mut().head.get_or_insert(head);
+    }
+    if let Some(key) = reward_model(document)?.filter(|_| !setup.has_part(PartName::Reward)) {
+        let part = reward_part(document, &key, sources)?;
+        setup.parts.push(part);
+    }
+    let objective = (method.objective)(document);
+    let asks = objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference);
+    // The divergence may be in the reward, which no objective sees.
+    let pulls = method.estimator.is_some() && document.opt_f64("objective.beta") > Some(0.0);
+    if method.estimator.is_some() && !pulls && document.is_given("reference.from") {
+        let message = "`reference.from` has no effect: `objective.beta` is 0".to_owned();
+        let hint = "set `objective.beta`, or leave it out".to_owned();
+        return Err(problem(document, "reference.from", message, hint));
+    }
+    if asks || pulls {
         let from = reference(document, sources, &setup)?;
         setup.add_reference(document, from)?;
     }
@@ -168,19 +191,52 @@ fn reference(
             format!("{}: the checkpoint does not hold its reference", checkpoint.display());
         return Err(Error::refused(message, "begin a new run with `--overwrite`"));
     }
-    let locator = document.get_locator(key);
-    let own = locator.path.join("adapter");
-    let dirs = [&locator.path, &own];
-    let Some(dir) = dirs.into_iter().find(|dir| PeftMetadata::is_adapter(dir)) else {
-        let message = format!("`{}` is not the folder of an adapter", locator.name);
-        let hint = "write start, base, an adapter folder or a run folder; merge a whole model's difference into an adapter first".to_owned();
-        return Err(problem(document, key, message, hint));
-    };
-    initial_adapter::check_base(dir, sources.base, sources.peft)?;
-    let adapter = LoadedAdapter::read(dir, &sources.base.config)?;
-    initial_adapter::refuse_pissa(dir, &adapter.config)?;
-    initial_adapter::refuse_whole(dir, &adapter)?;
+    let hint = "write start, base, an adapter folder or a run folder; merge a whole model's difference into an adapter first";
+    let dir = adapter_folder(document, key, hint)?;
+    initial_adapter::check_base(&dir, sources.base, sources.peft)?;
+    let adapter = LoadedAdapter::read(&dir, &sources.base.config)?;
+    initial_adapter::refuse_pissa(&dir, &adapter.config)?;
+    initial_adapter::refuse_whole(&dir, &adapter)?;
     Ok(ReferenceFrom::Adapter(adapter.into()))
+}
+
+/// The folder of the adapter that a key names: itself, or that of a run.
+fn adapter_folder(document: &Document, key: &str, hint: &str) -> Result<PathBuf> {
+    let locator = document.get_locator(key);
+    let dirs = [locator.path.clone(), locator.path.join("adapter")];
+    dirs.into_iter().find(|dir| PeftMetadata::is_adapter(dir)).ok_or_else(|| {
+        let message = format!("`{}` is not the folder of an adapter", locator.name);
+        problem(document, key, message, hint.to_owned())
+    })
+}
+
+/// The key of the reward model that answers are scored by; none where none is.
+fn reward_model(document: &Document) -> Result<Option<String>> {
+    let settings = RewardSettings::read(document)?;
+    let mut models = settings.iter().filter(|settings| settings.is_model());
+    let key = models.next().map(|settings| format!("{}.model", settings.key));
+    if let Some(second) = models.next() {
+        let message = "a run has one reward model, and this is the second".to_owned();
+        let hint = "leave one out, or score by a program that runs it".to_owned();
+        return Err(problem(document, &format!("{}.model", second.key), message, hint));
+    }
+    Ok(key)
+}
+
+/// The reward model that a key names.
+fn reward_part(document: &Document, key: &str, sources: &Sources<'_>) -> Result<PartSetup> {
+    let hint = "write the adapter folder or the run of a reward model: `method: reward`";
+    let dir = adapter_folder(document, key, hint)?;
+    initial_adapter::check_base(&dir, sources.base, sources.peft)?;
+    let (adapter, head) = LoadedAdapter::read_scored(&dir, &sources.base.config)?;
+    initial_adapter::refuse_pissa(&dir, &adapter.config)?;
+    initial_adapter::refuse_whole(&dir, &adapter)?;
+    let head = head.filter(|head| head.len() == sources.base.config.hidden_size);
+    if head.is_none() {
+        let message = format!("{} gives no score", dir.display());
+        return Err(problem(document, key, message, hint.to_owned()));
+    }
+    Ok(PartSetup { name: PartName::Reward, adapters: vec![adapter.into()], head })
 }
 
 /// The policy alone.

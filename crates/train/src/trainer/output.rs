@@ -88,7 +88,9 @@ fn write_adapter(run: &Run, values: Values, dir: &Path) -> Result<()> {
     let exported = run.setup.exported(config, values.adapter)?;
     let (lora, matrices) = exported.expect("an adapter is trained");
     let tensors = run.setup.whole_tensors(values.tensors);
-    lora.save_scored(dir, config, &matrices, &tensors, values.head.as_deref(), &run.peft)?;
+    // A value head is of use in training alone.
+    let head = values.head.as_deref().filter(|_| run.method.has_scalar_head);
+    lora.save_scored(dir, config, &matrices, &tensors, head, &run.peft)?;
     let card = adapter_card(run, &lora);
     write_atomic(&dir.join("README.md"), card.as_bytes())
 }

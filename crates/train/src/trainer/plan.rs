@@ -5,6 +5,7 @@
 
 use compute::{MemoryLimits, OptimizerKind};
 use keys::Document;
+use model::generate::Room;
 use serde::Serialize;
 
 use super::course::Rows;
@@ -103,6 +104,8 @@ pub(super) struct MemoryRequest {
     pub(super) recompute: Option<bool>,
     /// Tokens of the longest row.
     pub(super) longest: usize,
+    /// What answers are sampled in; none where rows are learned from as they are.
+    pub(super) room: Option<Room>,
     /// Most sequences of a step.
     pub(super) sequences: usize,
     /// Most tokens of a step.
@@ -120,6 +123,7 @@ impl MemoryRequest {
             micro_batch_tokens: recipe.micro_batch_tokens,
             recompute: recipe.recompute,
             longest: 1,
+            room: None,
             sequences: 1,
             of_step: 1,
             limits: MemoryLimits { host: usize::MAX, device: None },
@@ -176,11 +180,15 @@ pub(super) fn choose(
     let weights = estimate.resident.weights + estimate.looked_up(rows)?;
     let resident = Memory { weights, process: request.process, ..estimate.resident };
     let limits = request.limits;
+    // Sampling and training take turns on the stack.
+    let sampling = request.room.map(|room| estimate.sampling(&room)).transpose()?;
+    let sampling = sampling.unwrap_or_default();
     let mut smallest: Option<Plan> = None;
     for &recompute in modes {
         for &tokens in &sizes {
             let (sequences, of_step) = (request.sequences, request.of_step);
-            let worst = estimate.worst(tokens, sequences, of_step, recompute)?.over(resident);
+            let worst = estimate.worst(tokens, sequences, of_step, recompute)?;
+            let worst = worst.or(sampling).over(resident);
             let plan = Plan { micro_batch_tokens: tokens, recompute, memory: worst, worst, limits };
             if smallest.is_none_or(|other| plan.fits() || worst.total() < other.worst.total()) {
                 smallest = Some(plan);
@@ -194,7 +202,7 @@ pub(super) fn choose(
         }
     }
     let mut plan = smallest.expect("at least one size is tried");
-    let own = estimate.own(rows, plan.micro_batch_tokens, plan.recompute)?;
+    let own = estimate.own(rows, plan.micro_batch_tokens, plan.recompute)?.or(sampling);
     plan.memory = own.over(resident);
     // Reserved is what is needed, whatever the worst case forgot.
     plan.worst.activations = plan.worst.activations.max(own.stack);

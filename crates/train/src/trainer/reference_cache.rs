@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use data::checksum::checksum;
 use data::{Packing, Sequence, Sequences, Unit};
+use model::HeadRequest;
 use sha2::{Digest as _, Sha256};
 
 use super::course::VALIDATION_CHUNK;
@@ -116,7 +117,7 @@ impl ReferenceCache {
             sequence.row = row;
         }
         let plan = StepPlan::new(&Unit::of_sequences(sequences), packing);
-        let values = reference_logprobs(&plan, engine)?;
+        let values = reference_logprobs(&plan, engine, 1.0)?;
         self.by_row.extend(hashes.into_iter().zip(values));
         Ok(())
     }
@@ -137,22 +138,15 @@ impl ReferenceCache {
     }
 }
 
-/// Log-probabilities under the reference, for [`StepPlan::reference`].
+/// Log-probabilities under the reference at a temperature, for [`StepPlan::reference`].
 pub(super) fn reference_logprobs(
     plan: &StepPlan,
     engine: &mut Engine<'_>,
+    temperature: f32,
 ) -> Result<Vec<Arc<[f32]>>> {
-    let mut values = vec![Vec::new(); plan.sequences.len()];
-    let logprobs = engine.logprobs(plan, PartName::Reference)?;
-    for (micro, outputs) in plan.micros.iter().zip(logprobs) {
-        for (target, logprob) in micro.batch.targets.iter().zip(outputs) {
-            let of_row: &mut Vec<f32> = &mut values[target.sequence as usize];
-            let place = target.place as usize;
-            of_row.resize(of_row.len().max(place + 1), 0.0);
-            of_row[place] = logprob;
-        }
-    }
-    Ok(values.into_iter().map(Arc::from).collect())
+    let request = HeadRequest { temperature, ..HeadRequest::logprobs() };
+    let outputs = engine.outputs_under_part(plan, PartName::Reference, &request)?;
+    Ok(plan.by_sequence(&outputs, |outputs, index, _| outputs.logprob[index]))
 }
 
 /// Where the log-probabilities of a reference lie: `identity` is all that decides about them, but for the rows.

@@ -9,7 +9,7 @@ use eval::preference::Report;
 use session::{Finish, Flow, Prompt, Sampling, Speaker};
 use text::Message;
 
-use super::course::{Judged, StepData};
+use super::course::{Course, Judged, Next, Stand, StepData};
 use super::noise::{self, Lowest};
 use super::preference_report;
 use super::reference_cache::Filled;
@@ -50,19 +50,37 @@ fn all_steps(
     }
     let mut last_save = Instant::now();
     let mut status = "finished";
+    let mut heard = Heard { control, heard: Control::Continue };
+    if run.state.owes_validation {
+        validate(run, backend, observer, &mut heard)?;
+        save(run, backend, observer)?;
+    }
     while run.state.step < run.total_steps {
+        if heard.take() == Control::Stop {
+            status = "interrupted";
+            break;
+        }
         let before = run.state.clone();
-        let event = step(run, backend)?;
+        let event = match step(run, backend, observer, &mut heard)? {
+            Stepped::Done(event) => event,
+            Stepped::Stopped => {
+                save(run, backend, observer)?;
+                status = "interrupted";
+                break;
+            }
+            Stepped::End => break,
+        };
         let figures = event.metrics.clone();
         run.tell(&Event::Step(event), observer)?;
         let mut found = doctor_of(run).after_step(&mut run.state.history, run.state.step, &figures);
         let is_last = run.state.step == run.total_steps;
         if is_due(run.recipe.evaluate_every, &before, &run.state) || is_last {
-            validate(run, backend, observer)?;
+            validate(run, backend, observer, &mut heard)?;
             found.extend(sample(run, backend, observer)?);
         }
         let stops = tell_found(run, &found, observer)?;
-        let control = if stops { Control::Stop } else { control() };
+        heard.now();
+        let control = if stops { Control::Stop } else { heard.take() };
         let due = match run.recipe.save_every {
             Every::Minutes(minutes) => last_save.elapsed().as_secs_f64() >= 60.0 * minutes,
             every => is_due(every, &before, &run.state),
@@ -71,7 +89,7 @@ fn all_steps(
             save(run, backend, observer)?;
             last_save = Instant::now();
         }
-        if control == Control::Stop && !is_last {
+        if control == Control::Stop && (!is_last || run.state.owes_validation) {
             status = if stops { "stopped" } else { "interrupted" };
             break;
         }
@@ -91,6 +109,37 @@ fn all_steps(
     let summary = Summary { preference: compared, classification, ..summary(run, status) };
     report::write_report(run, &summary)?;
     Ok(summary)
+}
+
+/// What the caller wanted since the last step: asked in the midst of one, it is not forgotten.
+struct Heard<'a> {
+    control: &'a mut dyn FnMut() -> Control,
+    heard: Control,
+}
+
+impl Heard<'_> {
+    /// What was heard so far; it counts as done.
+    fn take(&mut self) -> Control {
+        std::mem::replace(&mut self.heard, Control::Continue)
+    }
+
+    fn now(&mut self) -> Control {
+        match (self.heard, (self.control)()) {
+            (Control::Stop, _) | (_, Control::Stop) => self.heard = Control::Stop,
+            (Control::Save, _) | (_, Control::Save) => self.heard = Control::Save,
+            _ => {}
+        }
+        self.heard
+    }
+}
+
+/// What became of a step.
+enum Stepped {
+    Done(StepEvent),
+    /// The caller wants the run to end, and the step was not made.
+    Stopped,
+    /// There is no further step.
+    End,
 }
 
 /// Looks for what goes wrong in the run.
@@ -157,13 +206,47 @@ fn compute_reference(
     run.tell(&Event::ReferenceCached { sequences: rows, computed, seconds }, observer)
 }
 
-/// One optimizer step.
-fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
-    let begun = Instant::now();
-    let Some(StepData { plan, rows, next, epoch }) = run.course.next(&run.state, &run.packing)?
-    else {
-        unreachable!("the number of steps was counted on the same course");
+/// Asks a course, with what the run has at hand.
+fn at_stand<T>(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    heard: &mut Heard<'_>,
+    ask: impl FnOnce(&mut dyn Course, &mut Stand<'_>) -> Result<T>,
+) -> Result<T> {
+    let Run { course, models, state, metadata, packing, plan, log, .. } = run;
+    let mut tell = |event: &Event| {
+        log.write(event)?;
+        observer(event);
+        Ok(())
     };
+    let mut stand = Stand {
+        models,
+        backend,
+        state,
+        metadata,
+        packing,
+        recompute: plan.recompute,
+        listen: &mut || heard.now(),
+        tell: &mut tell,
+    };
+    ask(&mut **course, &mut stand)
+}
+
+/// One optimizer step.
+fn step(
+    run: &mut Run,
+    backend: &mut dyn Backend,
+    observer: &mut dyn FnMut(&Event),
+    heard: &mut Heard<'_>,
+) -> Result<Stepped> {
+    let begun = Instant::now();
+    let data = match at_stand(run, backend, observer, heard, |course, at| course.next(at))? {
+        Next::Step(data) => data,
+        Next::Stopped => return Ok(Stepped::Stopped),
+        Next::End => return Ok(Stepped::End),
+    };
+    let StepData { plan, rows, next, epoch, rollout, metrics } = *data;
     let number = run.state.step;
     let dropout_key = (run.recipe.dropout > 0.0)
         .then(|| compute::random::key(&[run.recipe.seed, PURPOSE_DROPOUT, number]));
@@ -188,6 +271,7 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     let state = &mut run.state;
     state.step += 1;
     state.cursor = next;
+    state.rollout = rollout;
     state.carried = outcome.carried;
     state.loss_first.get_or_insert(outcome.loss);
     state.loss_last = Some(outcome.loss);
@@ -197,7 +281,8 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
     state.tokens_supervised += plan.totals.targets as u64;
     state.tokens_computed += plan.totals.tokens_computed as u64;
     state.seconds += seconds;
-    Ok(StepEvent {
+    let own = outcome.metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Ok(Stepped::Done(StepEvent {
         step: state.step,
         loss: outcome.loss,
         learning_rate,
@@ -209,8 +294,8 @@ fn step(run: &mut Run, backend: &mut dyn Backend) -> Result<StepEvent> {
         tokens_computed: plan.totals.tokens_computed,
         micro_batches: plan.micros.len(),
         seconds,
-        metrics: outcome.metrics.into_iter().map(|(name, value)| (name.into(), value)).collect(),
-    })
+        metrics: metrics.into_iter().chain(own).collect(),
+    }))
 }
 
 fn check_finite(run: &Run, step: u64, loss: f64, grad_norm: f64) -> Result<()> {
@@ -249,13 +334,15 @@ fn is_due(every: Every, before: &crate::checkpoint::State, now: &crate::checkpoi
 fn is_kept(run: &mut Run, judged: &Judged) -> bool {
     let state = &mut run.state;
     let Judged { loss, score, shares, .. } = judged;
-    if !run.recipe.keeps_late || shares.len() > noise::MOST_SEQUENCES {
+    let Some(loss) =
+        loss.filter(|_| run.recipe.keeps_late && shares.len() <= noise::MOST_SEQUENCES)
+    else {
         return state.best.as_ref().is_none_or(|best| score.is_better_than(&best.score));
-    }
+    };
     match &state.lowest {
-        Some(lowest) if *loss >= lowest.loss => lowest.is_met_by(shares),
+        Some(lowest) if loss >= lowest.loss => lowest.is_met_by(shares),
         _ => {
-            state.lowest = Some(Lowest { loss: *loss, sequences: shares.clone() });
+            state.lowest = Some(Lowest { loss, sequences: shares.clone() });
             true
         }
     }
@@ -266,13 +353,13 @@ fn validate(
     run: &mut Run,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
+    heard: &mut Heard<'_>,
 ) -> Result<()> {
-    let mut engine = run.models.engine(backend, run.plan.recompute);
-    let Some(judged) = run.course.judge(&mut engine, &run.packing, &run.state)? else {
-        return Ok(());
-    };
+    let judged = at_stand(run, backend, observer, heard, |course, at| course.judge(at))?;
+    run.state.owes_validation = judged.is_none() && heard.heard == Control::Stop;
+    let Some(judged) = judged else { return Ok(()) };
     let (step, loss) = (run.state.step, judged.loss);
-    if !loss.is_finite() {
+    if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
         return Err(not_finite(run, step, "validation_loss", loss, None));
     }
     let best = is_kept(run, &judged);
@@ -286,8 +373,8 @@ fn validate(
         run.state.best = Some(Best { step, score: judged.score, margins, classified });
         output::write(run, backend)?;
     }
-    let metrics = judged.metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let event = Event::Evaluated { step, validation_loss: loss, metrics: metrics.collect(), best };
+    let metrics = judged.metrics.into_iter().collect();
+    let event = Event::Evaluated { step, validation_loss: loss, metrics, best };
     run.tell(&event, observer)
 }
 
@@ -397,6 +484,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         preference: None,
         classification: None,
         gives_scores: run.method.has_scalar_head,
+        learns_from_rewards: run.method.estimator.is_some(),
         adapter: run.output(),
     }
 }

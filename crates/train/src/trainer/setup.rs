@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use compute::{Backend, MemoryLimits};
-use data::{Cursor, Finding, Order};
+use data::{Cursor, Finding, Level, Order, Sequences};
 use keys::{Document, Settings as _};
-use model::Base;
 use model::adapter::PeftMetadata;
+use model::{Base, Config};
 use serde_json::Value;
 use text::{Date, Metadata};
 
@@ -20,11 +20,12 @@ use super::resume::Before;
 use super::rows::{beyond_the_model, refuse_errors, rows};
 use super::start::manifest;
 use super::synthetic_rows::{self, SyntheticRows};
-use super::{Job, output};
+use super::{Job, output, rollouts};
 use crate::checkpoint::Store;
 use crate::method;
 use crate::models::TrainingSetup;
-use crate::recipe::{Recipe, check, fill_by_data};
+use crate::recipe::{Recipe, RolloutConfig, check, fill_by_data};
+use crate::reward;
 use crate::run::RunFolder;
 use crate::{Error, Result};
 
@@ -88,8 +89,11 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         date = before.date()?;
     }
 
-    let method = method::trainable(&document)?;
+    let method = method::of(&document);
     check(&document)?;
+    if method.estimator.is_some() {
+        reward::check(&document)?;
+    }
     let shapes_only = matches!(purpose, Purpose::Plan(_));
     let stand_in = match purpose {
         Purpose::Plan(stand_in) => stand_in,
@@ -143,6 +147,9 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     if has_rows {
         (method.fill)(&mut document, &train)?;
         (method.check_rows)(&document, &train, &validation)?;
+        if method.estimator.is_some() {
+            reward::check_rows(&document, &train, &validation)?;
+        }
     }
     fill_by_data(&mut document, train.units(), (&base.config).into());
     let recipe = Recipe::read(&document)?;
@@ -165,31 +172,47 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         train,
         validation,
         extent: recipe.extent,
-        objective: method.objective(&document),
+        objective: (method.objective)(&document),
         judged_by: (method.judged_by)(&document),
         shares_prefixes: recipe.shares_prefixes,
         reference: None,
+        rollout: recipe.rollout,
     };
+    let findings_of_rollout = recipe.rollout.and_then(|rollout| sampling_finding(&rollout));
+    findings.extend(findings_of_rollout);
+    findings.extend(method::kl_warning(&document).map(kl_finding));
     let caches_reference = has_rows && caches_reference(&mut document, &mut rows);
     let cached_bytes = match caches_reference {
         true => reference_cache::bytes(&rows.train) + reference_cache::bytes(&rows.validation),
         false => 0,
     };
     let longest = rows.longest();
-    let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences());
+    if let Some(rollout) = recipe.rollout {
+        check_prompts(&document, &rollout, &rows.train, &rows.validation, &setup.config(&base))?;
+    }
+    let answers = recipe.rollout.map_or(1, |rollout| rollout.group_size);
+    let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences() * answers);
     let request = MemoryRequest {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
         of_step: match recipe.step_size {
-            data::StepSize::Rows(rows) => rows.saturating_mul(of_a_row.max(longest)),
+            data::StepSize::Rows(rows) => {
+                let answers = recipe.rollout.map_or(1, |rollout| rollout.group_size);
+                rows.saturating_mul(answers).saturating_mul(of_a_row.max(longest))
+            }
             data::StepSize::Tokens(tokens) => tokens.max(of_a_row).max(longest),
         },
         longest,
+        room: recipe.rollout.map(|rollout| {
+            let answers = rows.most_answers(&rollout);
+            let concurrency = rollout.concurrency.min(answers);
+            rollouts::room(concurrency, longest - rollout.max_new_tokens, rollout.max_new_tokens)
+        }),
         limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
         process: process + setup.kept_bytes() + cached_bytes,
         ..MemoryRequest::of(&recipe)
     };
-    let objective = method.objective(&document);
+    let objective = (method.objective)(&document);
     let estimate = MemoryEstimate::new(&base, &setup, &recipe.optimizer, objective, device)?;
     let plan = plan::choose(&estimate, &mut rows, &request)?;
     plan::write_choices(&mut document, &request, &plan);
@@ -212,6 +235,60 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         plan,
         caches_reference,
         cache: at.cache,
+    })
+}
+
+/// Refuses prompts behind which the model has no room for an answer, and adapters that drop out.
+fn check_prompts(
+    document: &Document,
+    rollout: &RolloutConfig,
+    train: &Sequences,
+    validation: &Sequences,
+    config: &Config,
+) -> Result<()> {
+    if document.opt_f64("adapter.dropout").is_some_and(|dropout| dropout > 0.0) {
+        let message = "an adapter with dropout is another policy in training than in sampling";
+        let hint = "leave it out: `adapter.dropout: 0`".to_owned();
+        let problem = document.problem("adapter.dropout", message.to_owned(), Some(hint));
+        return Err(Error::Recipe(problem.into()));
+    }
+    for prompts in [train, validation] {
+        let Some((index, tokens)) = prompts.longest() else { continue };
+        let most = config.max_position_embeddings;
+        if tokens + rollout.max_new_tokens > most {
+            let message = format!(
+                "{}: the prompt has {tokens} tokens, and with `rollout.max_new_tokens` = {} an answer goes beyond the {most} that the model was made for",
+                prompts.get(index)?.place,
+                rollout.max_new_tokens,
+            );
+            let hint = "lower `rollout.max_new_tokens`, or leave long prompts out: `data: {max_seq_len: ..., overlong: skip}`";
+            return Err(Error::refused(message, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Says so where the divergence from the reference has another gradient than it should.
+fn kl_finding(message: String) -> Finding {
+    Finding {
+        id: "biased-kl".into(),
+        level: Level::Warning,
+        count: 1,
+        places: Vec::new(),
+        message,
+        hint: "see docs/methods/kl.md".into(),
+    }
+}
+
+/// Says so where answers are not drawn from the distribution that is trained.
+fn sampling_finding(rollout: &RolloutConfig) -> Option<Finding> {
+    rollout.is_truncated().then(|| Finding {
+        id: "sampling-off-policy".into(),
+        level: Level::Warning,
+        count: 1,
+        places: Vec::new(),
+        message: "answers are drawn from a part of the vocabulary (top_p, top_k or min_p), and log-probabilities are of all of it: what is learned from is not what the policy would say".into(),
+        hint: "leave `rollout.top_p`, `rollout.top_k` and `rollout.min_p` out".into(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use compute::{Backend, Quantization};
 use data::prepare::FileSummary;
-use data::{Division, Finding, Packing};
+use data::{Division, Finding, Packing, Supervisor};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
 use model::{Base, TrainedTensor};
@@ -14,6 +14,7 @@ use text::{ChatTemplate, Date, Metadata};
 use super::course::{Course, Rows, packing};
 use super::plan::{self, Plan};
 use super::reference_cache::{self, ReferenceCache};
+use super::rollouts::Rollouts;
 use super::setup::{Prepared, Purpose, decide};
 use super::{Job, output};
 use crate::checkpoint::{State, Store};
@@ -22,6 +23,7 @@ use crate::method::{self, Method};
 use crate::models::{Models, PartName, TrainingSetup};
 use crate::moved;
 use crate::recipe::Recipe;
+use crate::reward::{RewardSettings, RewardSource, Rewards};
 use crate::run::{EventLog, Occupied, REFERENCE, RunFolder};
 use crate::schedule::Schedule;
 use crate::{Error, Result};
@@ -79,12 +81,13 @@ impl RowCounts {
 }
 
 pub(super) fn prepare(
-    job: Job<'_>,
+    mut job: Job<'_>,
     folder: RunFolder,
     backend: &mut dyn Backend,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Run> {
     let threads = job.threads;
+    let mut reward_sources = std::mem::replace(&mut job.reward_sources, Box::new(no_source));
     let resumed = folder.occupied() == Occupied::Resume;
     let purpose = Purpose::Train(resumed.then_some(&folder));
     let mut prepared = decide(job, &*backend, purpose)?;
@@ -112,6 +115,14 @@ pub(super) fn prepare(
         return Err(Error::Recipe(problem.into()));
     }
 
+    // Programs that give rewards are started before anything is written: they may be missing.
+    let rewards = match prepared.recipe.rollout {
+        Some(_) => {
+            let settings = RewardSettings::read(&prepared.document)?;
+            Some(Rewards::open(&settings, &mut reward_sources)?)
+        }
+        None => None,
+    };
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
     let method = method::of(document);
@@ -136,14 +147,31 @@ pub(super) fn prepare(
         Some(Quantization::Int8) => Some("int8"),
         None => None,
     };
+    let counts = RowCounts::of(&prepared.rows);
+    let packing = packing(
+        &models.decoder.config,
+        prepared.rows.objective(),
+        plan.micro_batch_tokens,
+        prepared.rows.shares_prefixes,
+    );
+    let course: Box<dyn Course> = match (prepared.recipe.rollout, method.estimator, rewards) {
+        (Some(config), Some(estimator), Some(rewards)) => Box::new(Rollouts {
+            rows: prepared.rows,
+            config,
+            estimator: estimator(&prepared.document),
+            names: rewards.settings().map(|settings| settings.name.clone()).collect(),
+            weights: rewards.settings().map(|settings| settings.weight).collect(),
+            supervisor: reward_supervisor(&rewards, &prepared.metadata, &prepared.recipe)?,
+            rewards,
+            folder: folder.rollouts(),
+            seed: prepared.recipe.seed,
+            current: None,
+        }),
+        _ => Box::new(prepared.rows),
+    };
     let mut run = Run {
         schedule: prepared.recipe.schedule(total_steps),
-        packing: packing(
-            &models.decoder.config,
-            prepared.rows.objective(),
-            plan.micro_batch_tokens,
-            prepared.rows.shares_prefixes,
-        ),
+        packing,
         log: folder.event_log()?,
         store: Store::new(folder.checkpoints(), prepared.recipe.keep),
         template_kwargs: prepared.recipe.template_kwargs.clone(),
@@ -162,8 +190,8 @@ pub(super) fn prepare(
         setup: prepared.setup,
         models,
         method,
-        counts: RowCounts::of(&prepared.rows),
-        course: Box::new(prepared.rows),
+        counts,
+        course,
         findings: prepared.findings,
         total_steps,
         plan,
@@ -175,6 +203,26 @@ pub(super) fn prepare(
     }
     announce(&mut run, resumed, &prepared.notes, observer)?;
     Ok(run)
+}
+
+/// How a reward model of the run sees answers; none without one.
+fn reward_supervisor(
+    rewards: &Rewards,
+    metadata: &Metadata,
+    recipe: &Recipe,
+) -> Result<Option<Supervisor>> {
+    if !rewards.settings().any(|settings| settings.is_model()) {
+        return Ok(None);
+    }
+    let supervisor = Supervisor::from_metadata(metadata, recipe.template_kwargs.clone())?;
+    // System messages of prompts are as the recipe has them already.
+    Ok(Some(supervisor.with_own_system()))
+}
+
+/// Rewards that need a network are the caller's.
+pub(super) fn no_source(settings: &RewardSettings) -> Result<Box<dyn RewardSource>> {
+    let message = format!("`{}`: nobody gives this reward here", settings.key);
+    Err(Error::refused(message, "use a grader, a program or a reward model"))
 }
 
 /// Where the log-probabilities of the reference are kept: with what later runs can use, or in the run folder.

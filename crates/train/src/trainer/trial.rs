@@ -7,14 +7,17 @@ use compute::{Backend, MemoryLimits, Optimizer, Quantization};
 use data::{Sequence, Unit};
 use keys::Surroundings;
 use model::adapter::{LoadedAdapter, LoraKind};
+use model::generate::Sampling;
 use model::{Base, LoraConfig, ScalarHead, Selection};
 
+use super::Control;
 use super::course::packing;
 use super::memory_estimate::MemoryEstimate;
 use super::plan::{self, Memory};
 use super::reference_cache::reference_logprobs;
+use super::rollouts::{Drawn, Policy, Wanted, room, sample};
 use crate::method::Method;
-use crate::models::{Models, PartName, PartSetup, TrainingSetup, has_reference};
+use crate::models::{Models, PartName, PartSetup, TrainingSetup};
 use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
 use crate::recipe::schema;
@@ -45,6 +48,8 @@ pub struct TrialConfig {
 /// A model in training on a device, and the rows of its step.
 pub struct Trial {
     models: Models,
+    /// The prompts of the step's answers, where these are sampled, and how long each answer is.
+    sampled: Option<(Vec<Wanted>, usize)>,
     objective: Box<dyn Objective>,
     /// The step with the log-probabilities of the reference in it; see [`Trial::know_reference`].
     known: Option<StepPlan>,
@@ -86,10 +91,15 @@ impl Trial {
         let auxiliary =
             (!auxiliary.is_empty()).then(|| Box::new(StepPlan::new(&auxiliary, &packing)));
         let carried = objective.initially_carried();
+        let sampled = config.method.estimator.is_some().then(|| wanted(rows));
         let plan = StepPlan { auxiliary, carried, ..StepPlan::new(&units, &packing) };
         let counted = usual_objective(config.method);
         let counted = MemoryEstimate::new(base, &setup, &optimizer, counted, &*backend)?;
-        let used = counted.most(&plan, config.recompute)?;
+        let mut used = counted.most(&plan, config.recompute)?;
+        if let Some((wanted, len)) = &sampled {
+            let longest = wanted.iter().map(|wanted| wanted.prompt.len()).max().unwrap_or(1);
+            used = used.or(counted.sampling(&room(wanted.len(), longest, *len))?);
+        }
         let flops = counted.work(&plan)?;
         let parameters = counted.parameters();
         let memory = used.over(Memory { saving: 0, ..counted.resident });
@@ -105,6 +115,7 @@ impl Trial {
         let recompute = config.recompute;
         Ok(Trial {
             models,
+            sampled,
             objective,
             known: None,
             optimizer,
@@ -115,6 +126,27 @@ impl Trial {
             flops,
             parameters,
         })
+    }
+
+    /// Draws as many answers as the step has, of their length, all at the same time. Returns how many tokens were drawn;
+    /// none where the method learns from rows as they are.
+    pub fn sample(&mut self, backend: &mut dyn Backend) -> Result<Option<usize>> {
+        let Some((wanted, len)) = &self.sampled else { return Ok(None) };
+        self.models.activate(backend, PartName::Policy)?;
+        let policy = Policy {
+            decoder: &self.models.decoder,
+            adapter: self.models.policy().adapter.as_deref(),
+            stop_tokens: &[],
+            max_new_tokens: *len,
+        };
+        let mut drawn = 0;
+        let mut count = |_, answer: Drawn| {
+            drawn += answer.tokens.len();
+            Ok(())
+        };
+        let listen = &mut || Control::Continue;
+        sample(policy, backend, wanted, wanted.len(), listen, &mut count)?;
+        Ok(Some(drawn))
     }
 
     /// Whether the loss compares with a reference.
@@ -128,10 +160,12 @@ impl Trial {
         let mut known = self.plan.clone();
         if self.has_reference() {
             let mut engine = self.models.engine(backend, self.recompute);
+            let temperature = self.objective.request().temperature;
             if let Some(auxiliary) = &mut known.auxiliary {
-                auxiliary.reference = Some(reference_logprobs(auxiliary, &mut engine)?);
+                auxiliary.reference =
+                    Some(reference_logprobs(auxiliary, &mut engine, temperature)?);
             }
-            known.reference = Some(reference_logprobs(&known, &mut engine)?);
+            known.reference = Some(reference_logprobs(&known, &mut engine, temperature)?);
         }
         self.known = Some(known);
         Ok(())
@@ -183,12 +217,23 @@ impl Trial {
     }
 }
 
+/// What is asked so that rows like these are drawn, and how many tokens of each row are.
+fn wanted(rows: &[Sequence]) -> (Vec<Wanted>, usize) {
+    let prompt = |row: &Sequence| row.len() - row.supervised();
+    let wanted = |(key, row): (u64, &Sequence)| Wanted {
+        prompt: row.tokens[..prompt(row)].to_vec(),
+        sampling: Sampling { temperature: 1.0, key, ..Sampling::default() },
+    };
+    let len = rows.iter().map(Sequence::supervised).max().unwrap_or(1);
+    ((0..).zip(rows).map(wanted).collect(), len)
+}
+
 /// The loss of a method with the keys that it takes unless told otherwise.
 fn usual_objective(method: &Method) -> Box<dyn Objective> {
     let around = Surroundings { current_dir: Path::new("."), home: None, variable: &|_| None };
     let recipe = format!("model: trial\nmethod: {}\ndata: {{train: rows}}\n", method.name);
     let document = schema().parse(&recipe, Path::new("trial"), &[], &around);
-    method.objective(&document.expect("a recipe needs no more than this"))
+    (method.objective)(&document.expect("a recipe needs no more than this"))
 }
 
 fn setup(base: &Base, config: &TrialConfig) -> Result<TrainingSetup> {
@@ -205,10 +250,11 @@ fn setup(base: &Base, config: &TrialConfig) -> Result<TrainingSetup> {
     } else {
         setup.tensors = Some(Selection::All);
     }
-    if config.method.has_scalar_head {
+    if config.method.has_scalar_head || config.method.has_value_head {
         setup.policy_mut().head = Some(ScalarHead::initial_values(base, 1)?);
     }
-    if has_reference(config.method) {
+    let objective = usual_objective(config.method);
+    if objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference) {
         // What the policy begins as is the base: the adapter is fresh.
         setup.parts.push(PartSetup::of_base(PartName::Reference));
     }
@@ -219,13 +265,17 @@ fn setup(base: &Base, config: &TrialConfig) -> Result<TrainingSetup> {
 mod tests {
     use super::*;
     use crate::method::METHODS;
+    use crate::models::has_reference;
 
     #[test]
     fn methods_with_a_reference_ask_for_its_passes() {
-        for method in METHODS.into_iter().filter(|method| method.trains()) {
+        for method in METHODS {
             let objective = usual_objective(method);
             let asks = objective.extra_passes().iter().any(|p| p.part == PartName::Reference);
-            assert_eq!(asks, has_reference(method), "{}", method.name);
+            // Of answers that are sampled the divergence may be in the reward, or count nowhere.
+            let may_ask = has_reference(method);
+            assert!(asks <= may_ask, "{}", method.name);
+            assert!(method.estimator.is_some() || asks == may_ask, "{}", method.name);
         }
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use compute::Backend as _;
 use compute::cpu::{Cpu, CpuConfig, Isa, Precision};
-use data::{Packing, Place, Sequence, Unit, pack};
+use data::{Micro, Packing, Place, Sequence, Unit, pack};
 use model::adapter::LoadedAdapter;
 use model::tensor::read_gradients;
-use model::{Adapter, Base, Decoder, LoadOptions, Optimizers, Selection, TrainedTensor, Training};
-use text::Target;
+use model::{
+    Adapter, Base, Decoder, HeadOutputs, LoadOptions, Optimizers, Selection, TrainedTensor,
+    Training,
+};
 use train::engine::{Engine, StepOutcome};
 use train::method::{Dpo, Sft};
 use train::models::{Part, PartName};
@@ -415,8 +417,12 @@ fn a_target_keeps_its_weight_in_every_plan() {
     let rows = apart();
     let weights = |budget| {
         let plan = StepPlan::new(&Unit::of_sequences(rows.clone()), &packing(budget, 0, false));
-        let of = |targets: &[Target]| Sft.known_gradient(targets, &plan).unwrap();
-        let all = plan.micros.iter().flat_map(|micro| of(&micro.batch.targets));
+        let policy = HeadOutputs::default();
+        let of = |Micro { batch, sequences }: &Micro| {
+            let micro = MicroOutputs { batch, sequences, policy: &policy, extra: &[], before: &[] };
+            Sft.known_gradient(&micro, &plan).unwrap()
+        };
+        let all = plan.micros.iter().flat_map(of);
         (plan.totals.weight.to_bits(), all.map(f32::to_bits).collect::<Vec<_>>())
     };
     assert_eq!(weights(1), weights(usize::MAX));

@@ -20,6 +20,7 @@ mod preferences;
 mod recipe;
 mod reference;
 mod resume;
+mod rollouts;
 mod run;
 mod start;
 mod support;

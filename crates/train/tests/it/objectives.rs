@@ -144,7 +144,7 @@ fn sft_is_a_weighted_mean_over_the_whole_step() {
                 let rows = weights.iter().enumerate();
                 let targets: Vec<Target> = rows.map(|(i, &w)| target(i, 0, 0, w)).collect();
                 let policy = HeadOutputs { logprob: logprobs.to_vec(), ..HeadOutputs::default() };
-                let batch = Batch { targets: targets.clone(), ..Batch::default() };
+                let batch = Batch { targets, ..Batch::default() };
                 let micro = MicroOutputs {
                     batch: &batch,
                     sequences: &[0],
@@ -155,7 +155,7 @@ fn sft_is_a_weighted_mean_over_the_whole_step() {
                 let outcome = Sft.evaluate(&[micro], &plan).remove(0);
                 loss += Fold::Sum.of(outcome.loss.clone());
                 // What is handed over before the forward is what evaluation says after it.
-                assert_eq!(outcome.gradients.logprob, Sft.known_gradient(&targets, &plan));
+                assert_eq!(outcome.gradients.logprob, Sft.known_gradient(&micro, &plan));
                 derivatives.extend(outcome.gradients.logprob.unwrap());
             }
             check("sft loss", loss, &case["loss"]);

@@ -47,16 +47,10 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("objective: {beta: 0.1}", "`objective.beta` has no effect: `method` is `sft`"),
         ("reference: base", "`reference.from` has no effect: `method` is `sft`"),
         ("rollout: {group_size: 8}", "rollout"),
-        ("rewards: [{grader: json}]", "rewards"),
+        ("rewards: [{grader: json}]", "`rewards.0.grader` has no effect: `method` is `sft`"),
         ("device: cuda", "cuda"),
     ] {
         check_refused(lines, name, "");
-    }
-    // Their data can be prepared; they cannot be trained.
-    for method in ["ppo", "grpo", "rloo", "reinforce_pp"] {
-        let document = fixture(&LEAST.replace("sft", method)).try_document(&[]).unwrap();
-        let error = train::method::trainable(&document).expect_err("it is refused");
-        assert!(error.to_string().contains(method), "{error}");
     }
 }
 

@@ -13,7 +13,7 @@ use text::Date;
 use train::Result;
 use train::events::Event;
 use train::run::{Occupied, RunFolder};
-use train::trainer::{Control, DataAccess, Job, Summary, train};
+use train::trainer::{Control, DataAccess, Job, Summary, no_reward_sources, train};
 
 /// A golden of this crate.
 pub(crate) fn golden_json(name: &str) -> Value {
@@ -248,6 +248,7 @@ impl Fixture {
             date: Date::new(2026, 3, 1).unwrap(),
             threads: how.threads,
             data: DataAccess::default(),
+            reward_sources: no_reward_sources(),
         }
     }
 

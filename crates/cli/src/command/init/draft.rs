@@ -8,7 +8,6 @@ use train::method::Method;
 use train::recipe::{ModelSize, fill_by_data, schema};
 
 use super::look::Look;
-use super::method::NOT_TRAINED;
 use super::objective::{objective, of_training};
 use crate::context::Context;
 use crate::error::Result;
@@ -127,13 +126,10 @@ impl Draft<'_> {
         let shown = |key: &str| document.get_f64(key).to_string();
         let why = |key: &str| reason(document, key);
         let rows = count(self.look.rows as u64);
-        let (method, trains) = (self.look.method.name, self.look.method.trains());
+        let method = self.look.method.name;
         let learned = self.look.learned();
         let mut text = format!("# Written by `tunesmith init {method}`. {rows} rows, {learned}.\n");
         _ = writeln!(text, "# Tokens: {}.", self.look.lengths.tell());
-        if !trains {
-            _ = writeln!(text, "# `{method}`: {NOT_TRAINED}.");
-        }
         _ = writeln!(text, "\nmodel: {}\nmethod: {method}\n", scalar(&self.model));
         text += "adapter:\n";
         text += &line(2, "type", "lora", "small matrices over a frozen base");
@@ -143,6 +139,7 @@ impl Draft<'_> {
         text += "\n";
         text += &objective(self.look.method, document);
         text += &self.data(kept_back);
+        text += &sampled(self.look.method, document);
         text += "\ntrain:\n";
         let (epochs, reason) = epochs(self.look.method, self.look.rows, kept_back);
         text += &line(2, "epochs", &epochs.to_string(), &reason);
@@ -156,17 +153,30 @@ impl Draft<'_> {
             &line(2, "schedule", "{type: cosine, warmup_ratio: 0.03}", "up fast, then slowly to 0");
         if kept_back > 0 {
             let every = shown("train.evaluate_every.steps");
-            text += &line(
-                2,
-                "evaluate_every",
-                &every,
-                "steps between two looks at the validation loss",
-            );
+            text += &line(2, "evaluate_every", &every, "steps between two validations");
         }
         text += &of_training(self.look.method);
         text += "\nseed: 1\n# output: runs/NAME      without it runs/<recipe>-NNN\n";
         text
     }
+}
+
+/// How answers are sampled and rewarded; empty for methods that learn from rows as they are.
+fn sampled(method: &Method, document: &Document) -> String {
+    if method.estimator.is_none() {
+        return String::new();
+    }
+    let mut text = "\nrollout:\n".to_owned();
+    let group = document.get_usize("rollout.group_size").to_string();
+    text += &line(2, "group_size", &group, "answers to each prompt");
+    let longest = document.get_usize("rollout.max_new_tokens").to_string();
+    text += &line(2, "max_new_tokens", &longest, "a longer answer is cut");
+    let temperature = document.get_f64("rollout.temperature").to_string();
+    text += &line(2, "# temperature", &temperature, "lower for a small model that rambles");
+    text += "\nrewards:\n";
+    text += "  - grader: number      # the last number of an answer is that of the row; docs/graders.md has the others\n";
+    text += "  # - {command: [python3, reward.py], weight: 1}      a program: docs/rewards.md\n";
+    text
 }
 
 /// Rows to keep back.

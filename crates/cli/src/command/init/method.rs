@@ -9,9 +9,6 @@ use train::method::{METHODS, Method};
 use crate::command::quote;
 use crate::error::Failure;
 
-/// What is said of a method that `train` cannot do.
-pub(super) const NOT_TRAINED: &str = "`check` and `prepare` work on it; `train` cannot do it yet";
-
 /// What to type in place of a method for rows that do not fit it.
 pub(super) fn instead(method: &Method, file: &Path, rows: &[Row]) -> Option<String> {
     let fitting: Vec<&str> = METHODS

@@ -179,6 +179,7 @@ mod tests {
             validation_best: Some(0.1),
             validation_by: Some("loss".into()),
             gives_scores: false,
+            learns_from_rewards: false,
             validation_last: Some(0.2),
             findings: Vec::new(),
             adapter: PathBuf::from("runs/q/run/adapter"),

@@ -11,6 +11,13 @@ use crate::terminal::table::one_line;
 const FIRST_STEPS: u64 = 5;
 /// Later steps get a line after this many seconds at the latest.
 const LINE_SECONDS: f64 = 10.0;
+/// Seconds between two answers of rollouts that are shown.
+const ANSWER_SECONDS: f64 = 30.0;
+/// The figure of a rollout, and of its validation, that stands for all.
+const REWARD: &str = "reward";
+/// Further ones, and what they are called in a line.
+const OF_ROLLOUT: [(&str, &str); 3] =
+    [("completions/mean_length", "length"), ("kl", "kl"), ("entropy", "entropy")];
 /// Steps over which the speed is taken.
 const SPEED_STEPS: usize = 20;
 
@@ -22,9 +29,14 @@ pub(super) struct Narrator {
     steps: u64,
     resumed_from: u64,
     last: StepEvent,
-    losses: Vec<f64>,
+    /// The loss of every step, or the reward of its rollout.
+    curve: Vec<f64>,
     /// Tokens and seconds of the latest steps.
     speed: VecDeque<(usize, f64)>,
+    /// Tokens and seconds of the latest rollout.
+    sampling: Option<(usize, f64)>,
+    /// When an answer of a rollout was shown.
+    answer_time: Option<f64>,
     validation_first: Option<f64>,
     validation_best: Option<f64>,
     validation_last: Option<f64>,
@@ -42,8 +54,10 @@ impl Narrator {
             steps: 0,
             resumed_from: 0,
             last: StepEvent::default(),
-            losses: Vec::new(),
+            curve: Vec::new(),
             speed: VecDeque::new(),
+            sampling: None,
+            answer_time: None,
             validation_first: None,
             validation_best: None,
             validation_last: None,
@@ -72,6 +86,11 @@ impl Narrator {
             Event::Evaluated { step, validation_loss, best, metrics } => {
                 self.evaluated(*step, *validation_loss, metrics, *best)
             }
+            Event::Rollout { tokens, seconds, .. } => {
+                self.sampling = Some((*tokens, *seconds));
+                Vec::new()
+            }
+            Event::Answered { .. } => self.answered(event),
             Event::Sampled { step, prompt, answer } => vec![
                 format!("sample at step {step}: {}", self.style.dim(&one_line(prompt, 70))),
                 format!("  {}", one_line(answer, 200)),
@@ -157,12 +176,13 @@ impl Narrator {
 
     fn stepped(&mut self, step: &StepEvent) -> Vec<String> {
         self.last = step.clone();
-        self.losses.push(step.loss);
+        // A loss over answers of one's own says nothing: their rewards do.
+        self.curve.push(step.metrics.get(REWARD).copied().unwrap_or(step.loss));
         self.speed.push_back((step.tokens, step.seconds));
         if self.speed.len() > SPEED_STEPS {
             self.speed.pop_front();
         }
-        let first = self.losses.len() as u64 <= FIRST_STEPS;
+        let first = self.curve.len() as u64 <= FIRST_STEPS;
         let far = step.step - self.line_step >= (self.steps / 50).max(1);
         let late = self.now - self.line_time >= LINE_SECONDS;
         // Of the two spacings the wider one counts, so that quick steps do not flood a log.
@@ -177,21 +197,43 @@ impl Narrator {
         vec![format!("{line}  {}", self.time_left()).trim_end().to_owned()]
     }
 
+    /// An answer of a rollout, now and then.
+    fn answered(&mut self, event: &Event) -> Vec<String> {
+        let Event::Answered { step, prompt, answer, ended, reward, advantage, .. } = event else {
+            return Vec::new();
+        };
+        if self.answer_time.is_some_and(|shown| self.now - shown < ANSWER_SECONDS) {
+            return Vec::new();
+        }
+        self.answer_time = Some(self.now);
+        let reward = reward.map_or("none".to_owned(), |reward| format!("{reward:.3}"));
+        let cut = if *ended { "" } else { " (cut)" };
+        let prompt = self.style.dim(&one_line(prompt, 70));
+        vec![
+            format!(
+                "answer after step {step}, reward {reward}, advantage {advantage:.3}: {prompt}"
+            ),
+            format!("  {}{cut}", one_line(answer, 200)),
+        ]
+    }
+
     fn evaluated(
         &mut self,
         step: u64,
-        loss: f64,
+        loss: Option<f64>,
         metrics: &BTreeMap<String, f64>,
         best: bool,
     ) -> Vec<String> {
-        self.validation_first.get_or_insert(loss);
-        self.validation_last = Some(loss);
+        let reward = || metrics.get(REWARD).copied().unwrap_or_default();
+        let (name, value) = loss.map_or_else(|| (REWARD, reward()), |loss| ("loss", loss));
+        self.validation_first.get_or_insert(value);
+        self.validation_last = Some(value);
         if best {
-            self.validation_best = Some(loss);
+            self.validation_best = Some(value);
         }
         let mark = if best { self.style.green("  best so far") } else { String::new() };
         let figures = told_apart(metrics);
-        vec![format!("validation loss {loss:.4}{figures} after step {step}{mark}")]
+        vec![format!("validation {name} {value:.4}{figures} after step {step}{mark}")]
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -202,12 +244,12 @@ impl Narrator {
         self.last.step
     }
 
-    pub(super) fn losses(&self) -> &[f64] {
-        &self.losses
+    pub(super) fn curve(&self) -> &[f64] {
+        &self.curve
     }
 
-    pub(super) fn into_losses(self) -> Vec<f64> {
-        self.losses
+    pub(super) fn into_curve(self) -> Vec<f64> {
+        self.curve
     }
 
     /// The step, and how long the rest will take.
@@ -217,7 +259,7 @@ impl Narrator {
 
     /// The latest step in figures.
     pub(super) fn figures(&self) -> String {
-        if self.losses.is_empty() {
+        if self.curve.is_empty() {
             return String::new();
         }
         let (tokens, seconds) = self
@@ -228,6 +270,14 @@ impl Narrator {
         let speed = count((tokens as f64 / f64::max(seconds, 1e-9)) as u64);
         // A warm-up begins at nothing.
         let rate = if learning_rate == 0.0 { "0".into() } else { format!("{learning_rate:.2e}") };
+        if let Some(reward) = self.last.metrics.get(REWARD) {
+            let (drawn, taken) = self.sampling.unwrap_or_default();
+            let sampled = count((drawn as f64 / f64::max(taken, 1e-9)) as u64);
+            let of_rollout = of_rollout(&self.last.metrics);
+            return format!(
+                "reward {reward:.3}{of_rollout}  rate {rate}  {sampled} sampled, {speed} trained tokens/s"
+            );
+        }
         format!(
             "loss {loss:.4}  rate {rate}  grad norm {grad_norm:.3}  {speed} tokens/s  \
              epoch {epoch:.2}"
@@ -279,6 +329,14 @@ fn told_apart(metrics: &BTreeMap<String, f64>) -> String {
         metrics.get(name).map(|value| format!("  {label} {value:.3}"))
     };
     names.into_iter().filter_map(figure).collect()
+}
+
+/// Figures of a rollout beside its reward.
+fn of_rollout(metrics: &BTreeMap<String, f64>) -> String {
+    let figure = |(name, shown): (&str, &str)| {
+        metrics.get(name).map(|value| format!("  {shown} {value:.3}"))
+    };
+    OF_ROLLOUT.into_iter().filter_map(figure).collect()
 }
 
 #[cfg(test)]
@@ -383,7 +441,7 @@ mod tests {
             (1.75, false, "validation loss 1.7500 after step 1"),
         ] {
             let event =
-                Event::Evaluated { step: 1, validation_loss: loss, metrics: [].into(), best };
+                Event::Evaluated { step: 1, validation_loss: Some(loss), metrics: [].into(), best };
             assert_eq!(narrator.lines(&event, 1.0), [expected]);
         }
         assert_eq!(narrator.validation(), "validation 1.5000 → 1.7500, best 1.5000");

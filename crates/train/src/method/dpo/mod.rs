@@ -99,9 +99,9 @@ pub(super) static METHOD: Method = Method {
     usual: preference::USUAL,
     judged_by: preference::judged_by,
     check,
-    objective: Some(|document| {
+    objective: |document| {
         Box::new(Dpo::read(document).expect("the recipe was checked before its data was read"))
-    }),
+    },
     ..Method::DEFAULT
 };
 

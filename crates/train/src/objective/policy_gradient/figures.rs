@@ -13,6 +13,7 @@ pub(super) struct Figures {
     by_sequence: bool,
     has_reference: bool,
     has_value: bool,
+    is_on_policy: bool,
     metrics: Vec<Metric>,
 }
 
@@ -24,6 +25,7 @@ impl Figures {
             by_sequence: objective.level != RatioLevel::Token,
             has_reference: objective.kl.is_some(),
             has_value: objective.value.is_some(),
+            is_on_policy: plan.is_on_policy,
             metrics: Vec::new(),
         }
     }
@@ -71,6 +73,9 @@ impl Figures {
                 ("sampling/ratio_deviation/max", Fold::Max, deviation),
             ] {
                 self.push(name, fold, answer.sequence, value);
+            }
+            if self.is_on_policy {
+                self.push("sampling/mismatch", Fold::Max, answer.sequence, deviation);
             }
         }
     }

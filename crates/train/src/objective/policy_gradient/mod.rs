@@ -12,7 +12,8 @@ mod value;
 
 use std::collections::BTreeMap;
 
-use model::{HeadGradients, HeadRequest, Want};
+use model::{HeadGradients, HeadOutputs, HeadRequest, Want};
+use text::Target;
 
 use super::{Coupling, ExtraPass, MicroOutputs, Objective, Outcome, Share};
 use crate::models::PartName;
@@ -232,6 +233,22 @@ impl Objective for PolicyGradient {
         self.controller.iter().map(|controller| controller.initial).collect()
     }
 
+    /// Of the policy that sampled the answers: its log-probabilities are those of sampling, to the bit.
+    fn known_gradient(&self, micro: &MicroOutputs<'_>, plan: &StepPlan) -> Option<Vec<f32>> {
+        let sees_more = self.entropy_coefficient != 0.0 || self.coupling() == Coupling::Step;
+        if !plan.is_on_policy || sees_more {
+            return None;
+        }
+        let sampled = plan.sampled.as_ref()?;
+        let logprob =
+            |target: &Target| sampled[target.sequence as usize].logprobs[target.place as usize];
+        let logprob = micro.batch.targets.iter().map(logprob).collect();
+        let policy = HeadOutputs { logprob, ..HeadOutputs::default() };
+        let micro = MicroOutputs { policy: &policy, ..*micro };
+        let answers = answers(&micro, plan, false);
+        self.outcome(&micro, plan, &answers, 1.0).gradients.logprob
+    }
+
     fn evaluate(&self, micros: &[MicroOutputs<'_>], plan: &StepPlan) -> Vec<Outcome> {
         let mut all: Vec<Vec<Answer>> =
             micros.iter().map(|micro| answers(micro, plan, self.value.is_some())).collect();
@@ -251,5 +268,64 @@ impl Objective for PolicyGradient {
             first.carried = self.next_beta(plan).into_iter().collect();
         }
         outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use data::Micro;
+    use text::Batch;
+
+    use super::*;
+    use crate::step::{Sampled, SequenceInfo};
+
+    fn outputs<'a>(
+        plan: &'a StepPlan,
+        reference: &'a HeadOutputs,
+        policy: &'a HeadOutputs,
+    ) -> MicroOutputs<'a> {
+        let Micro { batch, sequences } = &plan.micros[0];
+        let extra = std::slice::from_ref(reference);
+        MicroOutputs { batch, sequences, policy, extra, before: &[] }
+    }
+
+    #[test]
+    fn what_is_known_before_the_forward_is_what_comes_after_it() {
+        let logprobs: Arc<[f32]> = Arc::from([-0.3, -2.5, -0.01]);
+        let target = |place: u32| {
+            let weight = 1.0;
+            Target { read: place, token: 0, sequence: 0, place, role: 0, weight }
+        };
+        let batch = Batch {
+            reads: vec![0, 1, 2],
+            targets: (0..3).map(target).collect(),
+            ..Batch::default()
+        };
+        let micro = Micro { batch, sequences: vec![0] };
+        let mut plan = StepPlan::from_micros(vec![micro], vec![SequenceInfo { unit: 0, role: 0 }]);
+        plan.is_on_policy = true;
+        let advantages: Arc<[f64]> = Arc::from([0.7, 0.7, -0.2]);
+        plan.sampled =
+            Some(vec![Sampled { logprobs: logprobs.clone(), advantages, ..Sampled::default() }]);
+        let policy = HeadOutputs {
+            logprob: logprobs.to_vec(),
+            entropy: vec![0.5; 3],
+            ..HeadOutputs::default()
+        };
+        let reference = HeadOutputs { logprob: vec![-0.4, -2.0, -0.02], ..HeadOutputs::default() };
+        let (plan, reference) = (&plan, &reference);
+        let kl = KlLoss { beta: 0.1, estimator: KlEstimator::K2, with_ratio: true };
+        let unknown = HeadOutputs::default();
+        for level in [RatioLevel::Token, RatioLevel::Mean] {
+            let objective = PolicyGradient { kl: Some(kl), level, ..PolicyGradient::PLAIN };
+            let known =
+                objective.known_gradient(&outputs(plan, reference, &unknown), plan).unwrap();
+            let after = objective.evaluate(&[outputs(plan, reference, &policy)], plan).remove(0);
+            assert_eq!(Some(known), after.gradients.logprob);
+            let bonus = PolicyGradient { entropy_coefficient: 0.1, ..objective };
+            assert_eq!(bonus.known_gradient(&outputs(plan, reference, &unknown), plan), None);
+        }
     }
 }

@@ -1,0 +1,214 @@
+//! Methods that learn from answers of their own: what holds to the bit, stops and kills among it.
+
+use std::cell::RefCell;
+use std::fs;
+
+use serde_json::Value;
+use train::Result;
+use train::events::Event;
+use train::trainer::{Control, Summary};
+
+use crate::support::{Fixture, How};
+
+const RECIPE: &str = "\
+model: ./model
+method: grpo
+adapter: {rank: 4}
+data: {train: rows.jsonl, validation: {fraction: 0.2}}
+rollout: {group_size: 4, max_new_tokens: 8}
+rewards: [{grader: contains, options: {texts: [a], whole_words: false}}, {grader: length, options: {min: 2, max: 6, margin: 4, unit: characters}, weight: 0.5}]
+train:
+  max_steps: 6
+  batch_size: 3
+  learning_rate: 1e-2
+  evaluate_every: 2
+  save: {steps: 3}
+precision: f32
+seed: 7
+";
+
+fn fixture(changes: &[(&str, &str)]) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.recipe = RECIPE.to_owned();
+    for (from, to) in changes {
+        assert!(fixture.recipe.contains(from), "{from}");
+        fixture.recipe = fixture.recipe.replace(from, to);
+    }
+    fixture
+}
+
+/// Figures of steps and validations that do not depend on the clock.
+fn figures(fixture: &Fixture, run: &str) -> Vec<Value> {
+    let events = fixture.events(run).into_iter();
+    let figures = events.filter(|event| event["event"] == "step" || event["event"] == "evaluated");
+    let without_time = |mut event: Value| {
+        event.as_object_mut().unwrap().remove("seconds");
+        event
+    };
+    figures.map(without_time).collect()
+}
+
+#[track_caller]
+fn check_same(fixture: &Fixture, run: &str, whole: &str) {
+    assert_eq!(figures(fixture, run), figures(fixture, whole), "{run}");
+    assert!(fixture.adapter_bytes(run) == fixture.adapter_bytes(whole), "{run}: another adapter");
+}
+
+/// Stops a run when it has asked so often whether to go on.
+fn stop_after_asking(fixture: &Fixture, run: &str, how: &How<'_>, times: usize) -> Result<Summary> {
+    let mut asked = 0;
+    let mut control = |_| {
+        asked += 1;
+        if asked == times { Control::Stop } else { Control::Continue }
+    };
+    fixture.watch(run, how, &mut |_| {}, &mut control)
+}
+
+#[test]
+fn a_run_learns_what_is_rewarded() {
+    let fixture = fixture(&[("max_steps: 6", "max_steps: 40")]);
+    fixture.train("run", &How::default()).unwrap();
+    let rewards: Vec<f64> = figures(&fixture, "run")
+        .iter()
+        .filter(|event| event["event"] == "step")
+        .map(|event| event["metrics"]["reward"].as_f64().unwrap())
+        .collect();
+    let mean = |rewards: &[f64]| rewards.iter().sum::<f64>() / rewards.len() as f64;
+    let (first, last) = (mean(&rewards[..8]), mean(&rewards[32..]));
+    assert!(last > first + 0.2, "{first} to {last}");
+}
+
+#[test]
+fn the_ratio_is_one_at_the_first_update() {
+    let fixture = fixture(&[("group_size: 4", "group_size: 4, updates: 2")]);
+    let overrides = &["train.schedule.warmup_ratio=0"];
+    fixture.train("run", &How { overrides, ..How::default() }).unwrap();
+    for (index, event) in
+        figures(&fixture, "run").iter().filter(|event| event["event"] == "step").enumerate()
+    {
+        let metrics = &event["metrics"];
+        let [least, most] = ["min", "max"].map(|fold| {
+            metrics[format!("sampling/importance_sampling_ratio/{fold}")].as_f64().unwrap()
+        });
+        match index % 2 {
+            0 => assert_eq!((least, most), (1.0, 1.0), "step {index}"),
+            _ => assert!(least < 1.0 && most > 1.0, "step {index}"),
+        }
+    }
+}
+
+#[test]
+fn threads_company_and_micro_batches_change_nothing() {
+    let fixture = fixture(&[]);
+    fixture.train("whole", &How::default()).unwrap();
+    let runs: [(&str, &[&str], usize); 3] = [
+        ("threads", &[], 3),
+        ("alone", &["rollout.concurrency=1"], 1),
+        ("two", &["rollout.concurrency=2"], 2),
+    ];
+    for (run, overrides, threads) in runs {
+        fixture.train(run, &How { overrides, threads, ..How::default() }).unwrap();
+        check_same(&fixture, run, "whole");
+    }
+}
+
+#[test]
+fn a_run_stopped_anywhere_goes_on_as_if_it_never_was() {
+    for changes in [&[][..], &[("group_size: 4", "group_size: 4, updates: 2, minibatches: 2")]] {
+        let fixture = fixture(changes);
+        fixture.train("whole", &How::default()).unwrap();
+        // In the midst of sampling, of validation and behind steps.
+        for times in [1, 3, 8, 10, 17, 24, 31, 40, 48] {
+            let run = format!("stopped-{times}");
+            let summary = stop_after_asking(&fixture, &run, &How::default(), times).unwrap();
+            if summary.status == "finished" {
+                continue;
+            }
+            fixture.train(&run, &How { threads: 2, ..How::resumed() }).unwrap();
+            check_same(&fixture, &run, "whole");
+        }
+    }
+}
+
+/// A copy of the folder is what a kill at that moment leaves.
+#[test]
+fn a_run_killed_anywhere_goes_on_as_if_it_never_was() {
+    let fixture = fixture(&[("group_size: 4", "group_size: 4, updates: 2")]);
+    let copies = RefCell::new(Vec::new());
+    let copy = || {
+        let name = format!("killed-{}", copies.borrow().len());
+        fixture.copy_run("whole", &name);
+        copies.borrow_mut().push(name);
+    };
+    // Between tokens, and at every event: behind rollouts, steps, validations and checkpoints.
+    let mut asked = 0;
+    let mut control = |_| {
+        asked += 1;
+        if asked % 5 == 0 {
+            copy();
+        }
+        Control::Continue
+    };
+    fixture.watch("whole", &How::default(), &mut |_| copy(), &mut control).unwrap();
+    let copies = copies.into_inner();
+    assert!(copies.len() > 20, "{}", copies.len());
+    for run in &copies[..copies.len() - 1] {
+        fixture.train(run, &How::resumed()).unwrap();
+        check_same(&fixture, run, "whole");
+    }
+}
+
+#[test]
+fn what_was_answered_is_not_answered_again() {
+    let fixture = fixture(&[]);
+    fixture.train("whole", &How::default()).unwrap();
+    stop_after_asking(&fixture, "run", &How::default(), 10).unwrap();
+    let journal = fixture.path("run/rollouts/000000.jsonl");
+    let before = fs::read_to_string(&journal).unwrap();
+    assert!(before.lines().count() > 1, "answers are written as they end: {before}");
+    fixture.train("run", &How::resumed()).unwrap();
+    let after = fs::read_to_string(&journal).unwrap();
+    assert!(after.starts_with(&before));
+    check_same(&fixture, "run", "whole");
+}
+
+#[test]
+fn killed_in_the_midst_of_updates_a_run_needs_its_rollout() {
+    let fixture = fixture(&[("group_size: 4", "group_size: 4, updates: 4")]);
+    fixture.train_until("run", &How::default(), 2).unwrap();
+    fs::remove_dir_all(fixture.path("run/rollouts")).unwrap();
+    let error = fixture.train("run", &How::resumed()).unwrap_err();
+    assert!(error.to_string().contains("rollout 0"), "{error}");
+}
+
+#[test]
+fn groups_that_teach_nothing_are_replaced() {
+    let changes = [("group_size: 4", "group_size: 2, zero_variance: resample")];
+    let fixture = fixture(&changes);
+    let (mut prompts, mut answers) = (0, 0);
+    let mut observe = |event: &Event| {
+        if let Event::Rollout { prompts: asked, answers: learned, .. } = event {
+            prompts += asked;
+            answers += learned;
+        }
+    };
+    fixture.watch("run", &How::default(), &mut observe, &mut |_| Control::Continue).unwrap();
+    assert!(2 * prompts > answers, "{prompts} prompts, {answers} answers");
+}
+
+#[track_caller]
+fn check_refused(overrides: &[&str], place: &str) {
+    let fixture = fixture(&[]);
+    let error = fixture.train("run", &How { overrides, ..How::default() }).unwrap_err();
+    assert!(error.to_string().contains(place), "{error}");
+    assert!(error.hint().is_some(), "{error}");
+    assert!(!fixture.path("run").join("events.jsonl").exists());
+}
+
+#[test]
+fn what_cannot_be_sampled_is_refused() {
+    check_refused(&["rollout.max_new_tokens=120"], "rows.jsonl:");
+    check_refused(&["adapter.dropout=0.1"], "adapter.dropout");
+    check_refused(&["rollout.group_size=1"], "rollout.group_size");
+    check_refused(&["rewards=[]"], "rewards");
+}

@@ -30,9 +30,11 @@ pub(super) const EXAMPLES: &str = "Examples:
       --only train --sequences 1 --tokens 512
   tunesmith bench --only train --profile
   tunesmith bench --only train --method dpo --tokens 512 --shared 256 --profile
+  tunesmith bench --only train --method grpo --sequences 2 --tokens 128 --shared 64 --profile
 
 A method that learns from pairs is measured over made-up pairs, whose answers share `--shared` tokens
-of a prompt; one that learns from judged answers over as many answers. The share of the peak is useful floating point operations (what backward computes again is not
+of a prompt; one that learns from judged answers over as many answers. One that samples its answers
+draws `--group` of them to each prompt, and trains on as many. The share of the peak is useful floating point operations (what backward computes again is not
 counted) over what the machine's own kernel reaches in its first-level cache; decoding is
 compared with the bandwidth at which the machine reads memory. Close other programs first.";
 
@@ -88,6 +90,11 @@ pub(crate) struct Arguments {
     /// judged answers, tokens of each prompt [default: 0, of pairs and judged answers half of `--tokens`]
     #[arg(long, value_name = "N")]
     shared: Option<u32>,
+
+    /// Answers to each prompt, of a method that samples its answers
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    group: u16,
 
     /// Compute a shared beginning for every row
     #[arg(long)]
@@ -156,8 +163,7 @@ enum Adapter {
 /// Methods that can be measured; `pretrain` is `sft` over rows of which all is learned.
 fn method() -> clap::builder::PossibleValuesParser {
     // A step of `pretrain` is one of `sft`, and rows with labels are not made up.
-    let measured =
-        |method: &&&Method| method.trains() && !["pretrain", "classify"].contains(&method.name);
+    let measured = |method: &&&Method| !["pretrain", "classify"].contains(&method.name);
     let names = METHODS.iter().filter(measured).map(|method| method.name);
     clap::builder::PossibleValuesParser::new(names.collect::<Vec<_>>())
 }
@@ -198,7 +204,8 @@ impl Arguments {
 
     /// Tokens that the rows of a step, or the answers to a prompt, begin with.
     fn shared_in_training(&self) -> usize {
-        let answers = self.method().records.compares_answers();
+        let method = self.method();
+        let answers = method.records.compares_answers() || method.estimator.is_some();
         let usual = if answers { self.tokens_or(256) / 2 } else { 0 };
         self.shared.map_or(usual, |shared| shared as usize)
     }
@@ -217,7 +224,8 @@ impl Arguments {
             return wrong("a quantised model cannot be trained itself", hint);
         }
         let method = self.method();
-        let needs_adapter = method.has_scalar_head || train::models::has_reference(method);
+        let has_head = method.has_scalar_head || method.has_value_head;
+        let needs_adapter = has_head || train::models::has_reference(method);
         if self.adapter == Adapter::None && needs_adapter {
             let message = format!("method `{}` trains an adapter only", method.name);
             return wrong(&message, "leave `--adapter` out");

@@ -15,12 +15,15 @@ pub(super) enum MadeUp {
     Judged,
     /// Two answers to each prompt.
     Pairs,
+    /// So many answers to each prompt, which the policy draws.
+    Groups(usize),
 }
 
 impl MadeUp {
-    /// What a method learns from.
-    pub(super) fn of(records: Wanted) -> Self {
+    /// What a method learns from, with so many answers to a prompt where it draws them.
+    pub(super) fn of(records: Wanted, group: usize) -> Self {
         match records {
+            Wanted::Prompts => MadeUp::Groups(group),
             Wanted::Preferences | Wanted::Rewards => MadeUp::Pairs,
             Wanted::Feedback => MadeUp::Judged,
             _ => MadeUp::Rows,
@@ -29,7 +32,11 @@ impl MadeUp {
 
     /// Sequences of a row.
     pub(super) fn answers(self) -> usize {
-        if self == MadeUp::Pairs { 2 } else { 1 }
+        match self {
+            MadeUp::Pairs => 2,
+            MadeUp::Groups(answers) => answers,
+            MadeUp::Rows | MadeUp::Judged => 1,
+        }
     }
 
     /// What so many of them are.
@@ -38,6 +45,7 @@ impl MadeUp {
             MadeUp::Rows => "rows",
             MadeUp::Judged => "answers",
             MadeUp::Pairs => "pairs",
+            MadeUp::Groups(_) => "prompts",
         }
     }
 
@@ -67,7 +75,7 @@ impl MadeUp {
                 row: row as u64,
                 part: 0,
                 role: match self {
-                    MadeUp::Rows => 0,
+                    MadeUp::Rows | MadeUp::Groups(_) => 0,
                     MadeUp::Judged | MadeUp::Pairs => (index % 2) as u8,
                 },
                 tokens: (0..tokens).map(token).collect(),

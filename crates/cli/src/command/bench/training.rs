@@ -39,7 +39,7 @@ fn step(
     reset_peak_memory();
     let (tokens, shared) = (arguments.tokens_or(256), arguments.shared_in_training());
     let (method, vocab) = (arguments.method(), subject.base.config.vocab_size);
-    let kind = MadeUp::of(method.records);
+    let kind = MadeUp::of(method.records, usize::from(arguments.group));
     let rows = kind.sequences(sequences, tokens, shared, vocab);
     let longest = kind.answers() * tokens;
     let (betas, eps) = ([0.9, 0.999], 1e-8);
@@ -73,12 +73,12 @@ fn step(
         1 => sequences.to_string(),
         answers => format!("{sequences} x {answers}"),
     };
-    let method = match method.name {
+    let named = match method.name {
         "sft" => String::new(),
         name => format!("{name}, "),
     };
     let mut measured = vec![Row {
-        name: format!("train {method}{what}, {rows} x {own} tokens{behind}"),
+        name: format!("train {named}{what}, {rows} x {own} tokens{behind}"),
         seconds,
         rows: Some((sequences as f64, kind.called())),
         tokens: Some(trial.plan.totals.tokens as f64),
@@ -97,6 +97,20 @@ fn step(
         ],
         ..Row::default()
     }];
+    if method.estimator.is_some() {
+        let mut drawn = 0;
+        let seconds = median(arguments.seconds, LEAST, || {
+            trial.sample(backend).map(|tokens| drawn = tokens.unwrap_or_default())
+        })?;
+        measured.push(Row {
+            name: format!("  rollout: {rows} answers of {own} tokens"),
+            seconds,
+            rows: Some(((sequences * kind.answers()) as f64, "answers")),
+            tokens: Some(drawn as f64),
+            more: vec![("pass", "rollout".into())],
+            ..Row::default()
+        });
+    }
     if arguments.profile {
         measured.extend(passes(backend, &mut trial)?);
         measured.extend(profile(backend, |backend| Ok(trial.step(backend).map(drop)?))?);

@@ -58,6 +58,10 @@ pub struct State {
     /// What was seen of the run, for findings about it.
     #[serde(default)]
     pub history: History,
+    /// By how much the model preferred the better answer of every validation row before its first step, of the first
+    /// [`MOST_MARGINS`] rows; empty where margins are measured against a reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub margins_begun: Vec<f64>,
     /// The validation whose adapter or model is kept.
     pub best: Option<Best>,
     /// The lowest validation, where later ones are kept that lie within its noise.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Pair;
+use super::{Pair, wins};
 use crate::interval::{Interval, bootstrap};
 
 /// Lengths that differ by at most this share of the longer one are about the same.
@@ -41,8 +41,10 @@ pub struct ByLength {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LengthFinding {
-    /// The model is right where length gives the answer away and near chance or worse elsewhere.
+    /// What the model learned is right where length gives the answer away and near chance or worse elsewhere.
     Meter {
+        /// Whether margins from before training are taken off.
+        beyond_begun: bool,
         /// `longer` or `shorter`: the answer that the model prefers.
         prefers: &'static str,
         /// How many pairs have that answer chosen.
@@ -93,11 +95,16 @@ pub(super) fn by_length(pairs: &[Pair<'_>], won: &[f64], seed: u64) -> Vec<ByLen
 }
 
 /// Whether the model only measures length, tried for both directions.
-pub(super) fn finding(pairs: &[Pair<'_>], won: &[f64], seed: u64) -> Option<LengthFinding> {
+///
+/// Rewards without a reference are log-probabilities, which go by the length under any model. So the margin from before
+/// training is taken off: what is left is what was learned, as with a reference.
+pub(super) fn finding(pairs: &[Pair<'_>], seed: u64) -> Option<LengthFinding> {
+    let learned = |pair: &Pair<'_>| wins(pair.margin - pair.margin_begun.unwrap_or(0.0));
+    let won: Vec<f64> = pairs.iter().map(learned).collect();
     let longer = |pair: &Pair<'_>| pair.chosen.tokens > pair.rejected.tokens;
     let shorter = |pair: &Pair<'_>| pair.chosen.tokens < pair.rejected.tokens;
-    direction("longer", pairs, won, longer, seed)
-        .or_else(|| direction("shorter", pairs, won, shorter, seed))
+    direction("longer", pairs, &won, longer, seed)
+        .or_else(|| direction("shorter", pairs, &won, shorter, seed))
 }
 
 fn direction(
@@ -126,6 +133,7 @@ fn direction(
     let near_chance = other_accuracy.low <= 0.5 && other_accuracy.mean <= NEAR_CHANCE;
     (accuracy.low > 0.5 && near_chance && accuracy.clear_of(&other_accuracy)).then_some(
         LengthFinding::Meter {
+            beyond_begun: pairs.iter().any(|pair| pair.margin_begun.is_some()),
             prefers: name,
             pairs: along.len(),
             accuracy,

@@ -49,6 +49,8 @@ pub struct Pair<'a> {
     /// Reward of the chosen answer less that of the rejected one: implicit rewards, or the
     /// scores of a reward model. Its sigmoid is the model's probability of the choice.
     pub margin: f64,
+    /// The same before training, where rewards have no reference and so hold what the model preferred anyway.
+    pub margin_begun: Option<f64>,
     /// The better answer.
     pub chosen: Answer<'a>,
     /// The worse answer.
@@ -98,7 +100,7 @@ pub struct Report {
     pub rules: Vec<Rule>,
     /// Whether the model is clear of them.
     pub verdict: Verdict,
-    /// Whether the model only measures length.
+    /// Whether training made the model a length meter.
     pub length: Option<LengthFinding>,
 }
 
@@ -151,7 +153,7 @@ pub fn report(
         by_length: length::by_length(held_out, &won, seed),
         verdict: rules::verdict(held_out.len(), &rules),
         rules,
-        length: if enough { length::finding(held_out, &won, seed) } else { None },
+        length: if enough { length::finding(held_out, seed) } else { None },
     }))
 }
 
@@ -161,6 +163,9 @@ fn check(held_out: &[Pair<'_>]) -> Result<()> {
         let error = |problem: String| Error::HeldOutPair { pair: index + 1, problem };
         if !pair.margin.is_finite() {
             return Err(error(format!("the margin is {}", pair.margin)));
+        }
+        if let Some(margin) = pair.margin_begun.filter(|margin| !margin.is_finite()) {
+            return Err(error(format!("the margin before training is {margin}")));
         }
         for (side, answer) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
             assert_eq!(answer.base_logprob.is_some(), has_base, "all log-probs or none");

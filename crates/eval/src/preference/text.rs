@@ -33,13 +33,16 @@ impl Display for Verdict {
 impl Display for LengthFinding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Meter { prefers, pairs, accuracy, other_pairs, other_accuracy } => write!(
-                f,
-                "length meter: the model prefers the {prefers} answer; accuracy {} on {pairs} pairs that have it chosen, \
+            Self::Meter { beyond_begun, prefers, pairs, accuracy, other_pairs, other_accuracy } => {
+                write!(
+                    f,
+                    "length meter: {}the model prefers the {prefers} answer; accuracy {} on {pairs} pairs that have it chosen, \
                  and {} on the other {other_pairs}",
-                with_interval(accuracy),
-                with_interval(other_accuracy)
-            ),
+                    if *beyond_begun { "beyond what it did before training, " } else { "" },
+                    with_interval(accuracy),
+                    with_interval(other_accuracy)
+                )
+            }
             Self::CannotTell { chosen, pairs, other_pairs } => write!(
                 f,
                 "cannot tell the model from a length meter: the {chosen} answer is chosen in {pairs} held-out pairs, and the other {other_pairs} are too few"

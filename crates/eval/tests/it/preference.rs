@@ -24,7 +24,8 @@ fn pairs(
     let pair = |row: usize| {
         let (chosen, rejected) = lengths(row);
         let margin = margin(row, (chosen, rejected));
-        Pair { margin, chosen: answer(row, 0, chosen), rejected: answer(row, 1, rejected) }
+        let (chosen, rejected) = (answer(row, 0, chosen), answer(row, 1, rejected));
+        Pair { margin, margin_begun: None, chosen, rejected }
     };
     (0..count).map(pair).collect()
 }
@@ -92,6 +93,30 @@ fn a_meter_of_shortness_is_named_too() {
     );
 }
 
+/// Without a reference margins hold what the model preferred anyway: only what is learned is a finding.
+#[test]
+fn what_was_preferred_before_training_is_no_finding() {
+    let begun = |pair: &Pair<'_>| -length_model(0, (pair.chosen.tokens, pair.rejected.tokens));
+    let trained = |model: fn(usize, (usize, usize)) -> f64| {
+        let mut pairs = pairs(120, any_lengths, |row, lengths| 0.01 * model(row, lengths));
+        for pair in &mut pairs {
+            let margin_begun = begun(pair);
+            pair.margin += margin_begun;
+            pair.margin_begun = Some(margin_begun);
+        }
+        measured(&pairs)
+    };
+    let good = trained(good_model);
+    assert_eq!(good.length, None, "{good}");
+    // The table is of the margins themselves, which go by length.
+    let [shorter, _, longer] = [0, 1, 2].map(|group| good.by_length[group].accuracy.unwrap().mean);
+    assert_eq!((shorter, longer), (1.0, 0.0));
+    let meter = trained(length_model);
+    let told =
+        "length meter: beyond what it did before training, the model prefers the longer answer";
+    assert!(meter.to_string().contains(told), "{meter}");
+}
+
 #[test]
 fn where_the_chosen_side_is_always_longer_nobody_can_tell() {
     let longer = |row| (60 + row % 7, 30 + row % 5);
@@ -145,6 +170,10 @@ fn numbers_that_are_none_are_errors() {
     assert_eq!(error.to_string(), "held-out pair 5: the margin is NaN");
     assert!(error.hint().is_some());
     broken[4].margin = 0.0;
+    broken[5].margin_begun = Some(f64::INFINITY);
+    let error = report(&broken, &[], 1).expect_err("infinite");
+    assert_eq!(error.to_string(), "held-out pair 6: the margin before training is inf");
+    broken[5].margin_begun = None;
     broken[7].rejected.base_logprob = Some(f64::NEG_INFINITY);
     let error = report(&broken, &[], 1).expect_err("infinite");
     let expected = "held-out pair 8: the base's log-prob of the rejected answer is -inf";

@@ -19,30 +19,41 @@ struct Held {
     base: Option<[f64; 2]>,
 }
 
-/// Compares a model with trivial rules; `margins` are its own on the first validation rows. None where the rows are not
-/// pairs.
+/// What the model makes of the first validation rows, by the objective.
+#[derive(Clone, Copy)]
+pub(super) struct Margins<'a> {
+    /// As it is now.
+    pub(super) now: &'a [f64],
+    /// As it was before its first step; empty where they are measured against a reference.
+    pub(super) begun: &'a [f64],
+}
+
+/// Compares a model with trivial rules. None where the rows are not pairs.
 pub(super) fn compare(
     [train, validation]: [&Sequences; 2],
     engine: &mut Engine<'_>,
     packing: &Packing,
-    margins: &[f64],
+    margins: Margins<'_>,
     tokenizer: &Tokenizer,
     seed: u64,
 ) -> Result<Option<Report>> {
     let packing = Packing { reads: Reads::Targets, keep_units: false, ..*packing };
-    let mut held = Vec::with_capacity(margins.len());
+    let count = margins.now.len();
+    let mut held = Vec::with_capacity(count);
     for chunk in validation.chunks(VALIDATION_CHUNK) {
         let mut units = chunk?;
-        units.truncate(margins.len() - held.len());
+        units.truncate(count - held.len());
         if units.iter().any(|unit| unit.sequences.len() != 2) {
             return Ok(None);
         }
         held.extend(held_out(engine, &units, &packing, tokenizer)?);
-        if held.len() == margins.len() {
+        if held.len() == count {
             break;
         }
     }
-    let pairs = held.iter().zip(margins).map(|(held, &margin)| held.pair(margin));
+    let begun = |index| (margins.begun.len() == count).then(|| margins.begun[index]);
+    let pairs = held.iter().zip(margins.now).enumerate();
+    let pairs = pairs.map(|(index, (held, &margin))| held.pair(margin, begun(index)));
     let pairs: Vec<Pair<'_>> = pairs.collect();
     let training = training_texts(train, tokenizer)?;
     let training: Vec<TrainingPair<'_>> =
@@ -52,13 +63,13 @@ pub(super) fn compare(
 }
 
 impl Held {
-    fn pair(&self, margin: f64) -> Pair<'_> {
+    fn pair(&self, margin: f64, begun: Option<f64>) -> Pair<'_> {
         let answer = |side: usize| Answer {
             text: &self.texts[side],
             tokens: self.tokens[side],
             base_logprob: self.base.map(|base| base[side]),
         };
-        Pair { margin, chosen: answer(0), rejected: answer(1) }
+        Pair { margin, margin_begun: begun, chosen: answer(0), rejected: answer(1) }
     }
 }
 

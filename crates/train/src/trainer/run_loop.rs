@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use compute::Backend;
-use data::{Supervisor, record};
+use data::{Supervisor, Wanted, record};
 use eval::classification;
 use eval::preference::Report;
 use session::{Finish, Flow, Prompt, Sampling, Speaker};
@@ -11,7 +11,7 @@ use text::Message;
 
 use super::course::{Course, Judged, Next, Stand, StepData};
 use super::noise::{self, Lowest};
-use super::preference_report;
+use super::preference_report::{self, Margins};
 use super::reference_cache::Filled;
 use super::start::Run;
 use super::{Control, Summary, output, report};
@@ -47,6 +47,7 @@ fn all_steps(
     if run.state.step < run.total_steps {
         refresh_reference(run, backend)?;
         compute_reference(run, backend, observer, control)?;
+        note_begun(run, backend)?;
     }
     let mut last_save = Instant::now();
     let mut status = "finished";
@@ -365,9 +366,7 @@ fn validate(
     let best = is_kept(run, &judged);
     run.state.validation_last = Some(judged.score.value);
     if best {
-        let margins = judged.margins.into_iter().take(MOST_MARGINS);
-        let margins = margins.map(|margin| margin.filter(|margin| margin.is_finite()));
-        let margins = margins.collect::<Option<Vec<f64>>>().unwrap_or_default();
+        let margins = kept_margins(judged.margins);
         let mut classified = judged.classified;
         classified.truncate(MOST_MARGINS);
         run.state.best = Some(Best { step, score: judged.score, margins, classified });
@@ -376,6 +375,30 @@ fn validate(
     let metrics = judged.metrics.into_iter().collect();
     let event = Event::Evaluated { step, validation_loss: loss, metrics, best };
     run.tell(&event, observer)
+}
+
+/// The margins of the first rows; none where a row has none.
+fn kept_margins(margins: Vec<Option<f64>>) -> Vec<f64> {
+    let margins = margins.into_iter().take(MOST_MARGINS);
+    let margins = margins.map(|margin| margin.filter(|margin| margin.is_finite()));
+    margins.collect::<Option<Vec<f64>>>().unwrap_or_default()
+}
+
+/// Notes what the model prefers before its first step, where rewards are its own log-probabilities: against a reference
+/// that is nothing.
+fn note_begun(run: &mut Run, backend: &mut dyn Backend) -> Result<()> {
+    let objective = run.course.objective();
+    let is_own = objective.extra_passes().is_empty() && objective.request().want.logprob;
+    let is_of_pairs = run.method.records == Wanted::Preferences;
+    if run.state.step > 0 || !is_own || !is_of_pairs {
+        return Ok(());
+    }
+    // Such a course is not broken off.
+    let mut heard = Heard { control: &mut || Control::Continue, heard: Control::Continue };
+    let judge = |course: &mut dyn Course, at: &mut Stand<'_>| course.judge(at);
+    let judged = at_stand(run, backend, &mut |_| {}, &mut heard, judge)?;
+    run.state.margins_begun = judged.map_or_else(Vec::new, |judged| kept_margins(judged.margins));
+    Ok(())
 }
 
 /// Compares the best model with trivial rules on the held-out pairs.
@@ -390,8 +413,9 @@ fn compare(
     let (tokenizer, seed) = (&run.metadata.tokenizer, run.recipe.seed);
     let mut engine = run.models.engine(backend, run.plan.recompute);
     let Some(pairs) = run.course.rows() else { return Ok(None) };
-    let (packing, margins) = (&run.packing, &best.margins[..]);
-    let report = preference_report::compare(pairs, &mut engine, packing, margins, tokenizer, seed)?;
+    let margins = Margins { now: &best.margins, begun: &run.state.margins_begun };
+    let (packing, report) = (&run.packing, preference_report::compare);
+    let report = report(pairs, &mut engine, packing, margins, tokenizer, seed)?;
     for (id, message, cure) in report.iter().flat_map(preference_report::warnings) {
         let event = Event::Finding {
             step: Some(best.step),

@@ -313,6 +313,37 @@ fn a_refreshed_reference_is_the_policy() {
     }
 }
 
+/// What a model without a reference preferred before its first step is kept, also over a stop: what it learned is the rest.
+#[test]
+fn margins_without_a_reference_know_where_they_began() {
+    for (method, keeps) in [("orpo", true), ("simpo", true), ("cpo", true), ("dpo", false)] {
+        let sft = Fixture::new();
+        sft.train("sft", &How::default()).unwrap();
+        let fixture = fixture(method, &pairs());
+        let how = |occupied| How {
+            occupied,
+            overrides: &["train.evaluate_every=1"],
+            start: Some(sft.path("sft/adapter")),
+            ..How::default()
+        };
+        fixture.train_until("run", &how(Occupied::Refuse), 1).unwrap();
+        let state = || {
+            let steps = fixture.checkpoints("run");
+            read_json(
+                &fixture.path("run/checkpoints").join(steps.last().unwrap()).join("state.json"),
+            )
+        };
+        let first = state();
+        // The first step has a rate of 0.
+        let begun = first["margins_begun"].clone();
+        assert_eq!(begun == first["best"]["margins"], keeps, "{method}: {first}");
+        fixture.train("run", &how(Occupied::Resume)).unwrap();
+        let last = state();
+        assert_eq!(last["margins_begun"], begun, "{method}");
+        assert!(last["best"]["margins"] != begun, "{method}");
+    }
+}
+
 #[test]
 fn a_cached_reference_that_is_refreshed_gives_the_bits_of_a_live_one() {
     for (method, rows) in [("dpo", pairs()), ("kto", judged_answers()), ("bco", judged_answers())] {

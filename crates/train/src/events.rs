@@ -75,7 +75,10 @@ pub enum Event {
         /// Further figures, means over the validation rows.
         #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
         metrics: std::collections::BTreeMap<String, f64>,
-        /// Whether it is the best so far.
+        /// The step after which the reference of these figures was refreshed; none where it is as it began.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference_step: Option<u64>,
+        /// Whether it is the best so far, against this reference.
         best: bool,
     },
     /// Prompts were answered, to learn from the answers.

@@ -61,6 +61,12 @@ impl Refresh {
         Some(Refresh { steps, mix })
     }
 
+    /// The step after which the reference was refreshed last, when so many are done and none is refreshed after them
+    /// yet; 0 where it is as it began.
+    pub fn last_before(self, steps_done: u64) -> u64 {
+        steps_done.saturating_sub(1) / self.steps * self.steps
+    }
+
     /// Whether the reference is to be refreshed before the step that follows so many.
     pub fn is_due(self, steps_done: u64) -> bool {
         steps_done > 0 && steps_done.is_multiple_of(self.steps)

@@ -127,16 +127,31 @@ pub struct Score {
     pub value: f64,
     /// Which way is better.
     pub higher_is_better: bool,
+    /// The step after which the reference was refreshed that the figure is measured against; 0 where it is as it began,
+    /// or where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reference_step: u64,
+}
+
+fn is_zero(step: &u64) -> bool {
+    *step == 0
 }
 
 impl Score {
     pub(super) fn new(figure: Figure, value: f64) -> Self {
-        Score { by: figure.name.to_owned(), value, higher_is_better: figure.higher_is_better }
+        Score {
+            by: figure.name.to_owned(),
+            value,
+            higher_is_better: figure.higher_is_better,
+            reference_step: 0,
+        }
     }
 
-    /// Whether this one is better than another of the same figure. One of another figure says nothing.
+    /// Whether this one is better than another of the same figure against the same reference. Any other one says
+    /// nothing.
     pub fn is_better_than(&self, other: &Score) -> bool {
-        match (self.by == other.by, self.higher_is_better) {
+        let is_same = self.by == other.by && self.reference_step == other.reference_step;
+        match (is_same, self.higher_is_better) {
             (false, _) => true,
             (true, true) => self.value > other.value,
             (true, false) => self.value < other.value,
@@ -383,5 +398,11 @@ mod tests {
         assert!(!many.is_better_than(&many));
         // The figure was changed on resume: what was best by the old one is not compared.
         assert!(low.is_better_than(&many));
+        // The reference was refreshed: right after it the loss is that of a model that knows nothing.
+        let later = Score { reference_step: 8, ..high.clone() };
+        assert!(
+            later.is_better_than(&low)
+                && !Score { value: 0.8, ..later.clone() }.is_better_than(&later)
+        );
     }
 }

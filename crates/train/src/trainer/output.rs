@@ -231,7 +231,11 @@ fn model_card(run: &Run) -> String {
 fn validation(run: &Run) -> String {
     match &run.state.best {
         Some(Best { step, score, .. }) => {
-            format!("Validation {} {:.4} at step {step}.\n", score.by, score.value)
+            let reference = match score.reference_step {
+                0 => String::new(),
+                step => format!(", against the reference of step {step}"),
+            };
+            format!("Validation {} {:.4} at step {step}{reference}.\n", score.by, score.value)
         }
         None => String::new(),
     }

@@ -184,6 +184,8 @@ fn refresh_reference(run: &mut Run, backend: &mut dyn Backend) -> Result<bool> {
     };
     run.models.refresh_reference(backend, &mut run.setup, refresh.mix)?;
     run.course.forget_reference();
+    // Figures against another reference are no measure for later ones.
+    run.state.lowest = None;
     Ok(true)
 }
 
@@ -358,7 +360,11 @@ fn validate(
 ) -> Result<()> {
     let judged = at_stand(run, backend, observer, heard, |course, at| course.judge(at))?;
     run.state.owes_validation = judged.is_none() && heard.heard == Control::Stop;
-    let Some(judged) = judged else { return Ok(()) };
+    let Some(mut judged) = judged else { return Ok(()) };
+    // Rewards do not depend on the reference.
+    let refresh = run.recipe.refresh.filter(|_| judged.loss.is_some());
+    let reference_step = refresh.map_or(0, |refresh| refresh.last_before(run.state.step));
+    judged.score.reference_step = reference_step;
     let (step, loss) = (run.state.step, judged.loss);
     if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
         return Err(not_finite(run, step, "validation_loss", loss, None));
@@ -372,8 +378,13 @@ fn validate(
         run.state.best = Some(Best { step, score: judged.score, margins, classified });
         output::write(run, backend)?;
     }
-    let metrics = judged.metrics.into_iter().collect();
-    let event = Event::Evaluated { step, validation_loss: loss, metrics, best };
+    let event = Event::Evaluated {
+        step,
+        validation_loss: loss,
+        metrics: judged.metrics.into_iter().collect(),
+        reference_step: (reference_step > 0).then_some(reference_step),
+        best,
+    };
     run.tell(&event, observer)
 }
 

@@ -344,6 +344,28 @@ fn margins_without_a_reference_know_where_they_began() {
     }
 }
 
+/// The best step is the best against the last reference: losses against another one are no measure for it.
+#[test]
+fn steps_are_compared_against_one_reference() {
+    for extra in ["train.best_by=loss", "train.best_by=accuracy"] {
+        let fixture = fixture("dpo", &pairs());
+        let overrides = ["reference.refresh_steps=4", "train.max_steps=10", extra];
+        let summary =
+            fixture.train("run", &How { overrides: &overrides, ..How::default() }).unwrap();
+        let all = fixture.events("run");
+        let column = |name: &str| {
+            events(&all, "evaluated").map(|event| event[name].clone()).collect::<Vec<_>>()
+        };
+        let none = Value::Null;
+        assert_eq!(column("reference_step"), [none.clone(), none, json!(4), json!(4), json!(8)]);
+        let best = column("best");
+        assert_eq!([&best[0], &best[2], &best[4]], [true, true, true], "{best:?}");
+        assert_eq!(summary.best_step, 10);
+        let card = fs::read_to_string(fixture.path("run/adapter/README.md")).unwrap();
+        assert!(card.contains("at step 10, against the reference of step 8."), "{card}");
+    }
+}
+
 #[test]
 fn a_cached_reference_that_is_refreshed_gives_the_bits_of_a_live_one() {
     for (method, rows) in [("dpo", pairs()), ("kto", judged_answers()), ("bco", judged_answers())] {

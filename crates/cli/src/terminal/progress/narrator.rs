@@ -83,8 +83,8 @@ impl Narrator {
                 duration(*seconds)
             )],
             Event::Step(step) => self.stepped(step),
-            Event::Evaluated { step, validation_loss, best, metrics } => {
-                self.evaluated(*step, *validation_loss, metrics, *best)
+            Event::Evaluated { step, validation_loss, best, metrics, reference_step } => {
+                self.evaluated(*step, *validation_loss, metrics, *reference_step, *best)
             }
             Event::Rollout { tokens, seconds, .. } => {
                 self.sampling = Some((*tokens, *seconds));
@@ -222,6 +222,7 @@ impl Narrator {
         step: u64,
         loss: Option<f64>,
         metrics: &BTreeMap<String, f64>,
+        reference_step: Option<u64>,
         best: bool,
     ) -> Vec<String> {
         let reward = || metrics.get(REWARD).copied().unwrap_or_default();
@@ -233,7 +234,11 @@ impl Narrator {
         }
         let mark = if best { self.style.green("  best so far") } else { String::new() };
         let figures = told_apart(metrics);
-        vec![format!("validation {name} {value:.4}{figures} after step {step}{mark}")]
+        let against = match reference_step {
+            Some(step) => format!(", against the reference of step {step}"),
+            None => String::new(),
+        };
+        vec![format!("validation {name} {value:.4}{figures} after step {step}{against}{mark}")]
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -440,8 +445,13 @@ mod tests {
             (1.5, true, "validation loss 1.5000 after step 1  best so far"),
             (1.75, false, "validation loss 1.7500 after step 1"),
         ] {
-            let event =
-                Event::Evaluated { step: 1, validation_loss: Some(loss), metrics: [].into(), best };
+            let event = Event::Evaluated {
+                step: 1,
+                validation_loss: Some(loss),
+                metrics: [].into(),
+                reference_step: None,
+                best,
+            };
             assert_eq!(narrator.lines(&event, 1.0), [expected]);
         }
         assert_eq!(narrator.validation(), "validation 1.5000 → 1.7500, best 1.5000");

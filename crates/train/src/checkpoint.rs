@@ -22,6 +22,7 @@ use model::{Config, ScalarHead, TrainedTensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use session::Serving;
 
 use crate::doctor::History;
 use crate::models::{Models, Part, PartName, PartSetup, TrainingSetup, same};
@@ -160,6 +161,8 @@ pub struct Contents<'a> {
     pub setup: &'a TrainingSetup,
     /// What the adapter's file says beside its values.
     pub metadata: &'a PeftMetadata,
+    /// How the adapter is to be served.
+    pub serving: &'a Serving,
     /// The resolved recipe.
     pub recipe: &'a str,
     /// The manifest.
@@ -341,7 +344,7 @@ fn write_part(
     part: &Part,
     host: &PartSetup,
 ) -> Result<()> {
-    let Contents { models, setup, metadata, .. } = run;
+    let Contents { models, setup, metadata, serving, .. } = run;
     let (decoder, model) = (&models.decoder, &models.decoder.config);
     let Some(adapter) = &part.adapter else {
         // The base itself: what is trained of it is the policy.
@@ -368,6 +371,10 @@ fn write_part(
     let head = values.head.as_deref();
     adapter.config().save_scored(dir, model, &values.adapter, &tensors, head, metadata)?;
     write_stack(&dir.join(BELOW), model, host.frozen(), None, metadata)?;
+    if part.name == PartName::Policy {
+        let path = dir.join(Serving::FILE);
+        fs::write(&path, serving.to_json()).map_err(Error::io(&path))?;
+    }
     sync_files(dir)
 }
 

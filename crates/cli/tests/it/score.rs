@@ -241,6 +241,12 @@ fn a_classifier_gives_rows_their_classes() {
         (&0.into(), &2.into())
     );
 
+    // A checkpoint knows the classes too.
+    let checkpoint = "model/checkpoints/step-000030";
+    let asked = ["score", checkpoint, "--data", "texts.jsonl", "--precision", "f32", "--json"];
+    let of_checkpoint = house.run(&asked).done().result();
+    assert_eq!(of_checkpoint["results"], result["results"]);
+
     house.write("wild.jsonl", "{\"text\": \"a\", \"label\": \"wild\"}\n");
     let ended = house.run(&["score", "model", "--data", "wild.jsonl"]);
     let expected = "error: wild.jsonl:1: the label `wild` is none of the model's classes\n\

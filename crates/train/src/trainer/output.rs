@@ -124,7 +124,12 @@ fn write_companions(run: &Run, dir: &Path) -> Result<()> {
     }
     generation["eos_token_id"] = json!(metadata.eos_token_ids);
     write_atomic(&dir.join("generation_config.json"), &text(&generation))?;
-    let serving = Serving {
+    write_atomic(&dir.join(Serving::FILE), serving(run).to_json().as_bytes())
+}
+
+/// How weights of the run are to be served, as it stands.
+pub(super) fn serving(run: &Run) -> Serving {
+    Serving {
         date: Some(run.date.to_string()),
         base_hash: run.peft.base_hash.clone(),
         base_storage: Some(run.storage.clone()),
@@ -133,8 +138,7 @@ fn write_companions(run: &Run, dir: &Path) -> Result<()> {
         template_kwargs: run.template_kwargs.clone(),
         classes: run.classes.clone(),
         ..Serving::default()
-    };
-    write_atomic(&dir.join(Serving::FILE), serving.to_json().as_bytes())
+    }
 }
 
 /// Moves files to where they belong, the weights last: who sees them sees what belongs to them.

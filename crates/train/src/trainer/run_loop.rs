@@ -489,7 +489,8 @@ fn save(run: &mut Run, backend: &mut dyn Backend, observer: &mut dyn FnMut(&Even
     let output = run.output();
     let best = run.state.best.is_some().then_some(output.as_path());
     let Run { models, setup, peft: metadata, recipe_text: recipe, manifest, .. } = &*run;
-    let contents = Contents { models, setup, metadata, recipe, manifest };
+    let serving = output::serving(run);
+    let contents = Contents { models, setup, metadata, serving: &serving, recipe, manifest };
     let path = run.store.save(backend, &contents, &run.state, best)?;
     let event = Event::Saved { step: run.state.step, path: path.display().to_string() };
     run.tell(&event, observer)

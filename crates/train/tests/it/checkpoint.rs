@@ -167,8 +167,14 @@ impl Rig {
     fn save(&mut self, store: &Store, step: u64) -> std::path::PathBuf {
         let (metadata, manifest) = (PeftMetadata::default(), json!({}));
         let Rig { cpu, models, setup } = self;
-        let contents =
-            Contents { models, setup, metadata: &metadata, recipe: "", manifest: &manifest };
+        let contents = Contents {
+            models,
+            setup,
+            metadata: &metadata,
+            serving: &session::Serving::default(),
+            recipe: "",
+            manifest: &manifest,
+        };
         let state = State { step, ..State::default() };
         store.save(cpu, &contents, &state, None).unwrap()
     }

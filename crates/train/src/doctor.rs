@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::StepEvent;
+
 /// A finding about the run itself.
 #[derive(Debug)]
 pub struct Kind {
@@ -34,6 +36,11 @@ pub static SATURATED: Kind = Kind {
     id: "margins-saturated",
     hint: "stop here, or lower `train.epochs` or `train.learning_rate`: further steps only memorise pairs",
 };
+/// A reward model does not tell answers apart.
+pub static AT_CHANCE: Kind = Kind {
+    id: "accuracy-at-chance",
+    hint: "raise `train.learning_rate`, and look at some pairs: if nobody can tell them apart, or half of them are swapped, there is nothing to learn",
+};
 /// The policy left the reference.
 pub static FAR: Kind = Kind {
     id: "far-from-reference",
@@ -56,8 +63,16 @@ pub static ENDLESS: Kind = Kind {
 };
 
 /// All kinds of runs over rows, and of samples.
-static KINDS: [&Kind; 7] =
-    [&CHOSEN_FALLS, &REJECTED_VANISHES, &SATURATED, &FAR, &END_LOST, &REPEATS, &ENDLESS];
+static KINDS: [&Kind; 8] = [
+    &CHOSEN_FALLS,
+    &REJECTED_VANISHES,
+    &SATURATED,
+    &AT_CHANCE,
+    &FAR,
+    &END_LOST,
+    &REPEATS,
+    &ENDLESS,
+];
 
 /// All kinds.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
@@ -74,6 +89,11 @@ const CHOSEN_FALL: f64 = 0.5;
 const REJECTED_FALL: f64 = 3.0;
 /// Of a margin of 8 the loss is 3e-4.
 const LARGE_MARGIN: f64 = 8.0;
+/// A reward model whose loss is higher has something left to learn: rows may ask for a margin of their own.
+const SMALL_LOSS: f64 = 0.05;
+/// Pairs that a reward model sees before its accuracy is judged, and that it is judged by each time. At a true accuracy
+/// of 0.6 the interval of so many holds 0.5 once in 200,000 times.
+const JUDGED_PAIRS: f64 = 1000.0;
 /// Mean squared log-ratio a token, halved, in nats: 4 is a factor of 17 in the probability of a token, in the root mean
 /// square. Runs whose answers were good came to 2, and one to 4.1; runs whose answers were nonsense ended at 15 and 26
 /// (docs/experiments.md).
@@ -117,6 +137,12 @@ pub struct History {
     /// The largest smoothed reward of rollouts.
     #[serde(default)]
     best_reward: Option<f64>,
+    /// Pairs of a reward model, and how many of them it told apart: of those that are judged next, or of the first ones.
+    #[serde(default)]
+    told_apart: [f64; 2],
+    /// Whether the first [`JUDGED_PAIRS`] are over.
+    #[serde(default)]
+    is_judged: bool,
     /// Share of repetition and of answers that end, of the first samples.
     first_samples: Option<[f64; 2]>,
     /// What was found.
@@ -141,20 +167,18 @@ pub struct Doctor {
 
 impl Doctor {
     /// What the figures of a step show, beside what was found before.
-    pub fn after_step(
-        &self,
-        history: &mut History,
-        step: u64,
-        figures: &BTreeMap<String, f64>,
-    ) -> Vec<Found> {
+    pub fn after_step(&self, history: &mut History, event: &StepEvent) -> Vec<Found> {
         history.steps += 1;
-        for (name, &value) in figures.iter().filter(|(_, value)| value.is_finite()) {
-            let recent = history.recent.entry(name.clone()).or_insert(value);
+        let loss = ("loss".to_owned(), event.loss);
+        let figures = event.metrics.clone().into_iter().chain([loss]);
+        for (name, value) in figures.filter(|(_, value)| value.is_finite()) {
+            let recent = history.recent.entry(name).or_insert(value);
             *recent += NEW * (value - *recent);
         }
         if let Some(&reward) = history.recent.get("reward") {
             history.best_reward = Some(history.best_reward.map_or(reward, |best| best.max(reward)));
         }
+        let at_chance = at_chance(history, event);
         if history.steps < FEWEST_STEPS {
             return Vec::new();
         }
@@ -165,11 +189,12 @@ impl Doctor {
             self.chosen_falls(history),
             self.rejected_vanishes(history),
             saturated(history),
+            at_chance,
             far(history),
             end_lost(history),
         ];
         let of_rollouts = rollouts::found(history);
-        history.record(step, found.into_iter().flatten().chain(of_rollouts))
+        history.record(event.step, found.into_iter().flatten().chain(of_rollouts))
     }
 
     /// What sample answers show, beside what was found before. The first ones are what later ones are compared with.
@@ -237,12 +262,45 @@ impl Doctor {
     }
 }
 
+/// The accuracy of a reward model over pairs, of figures by their names. A classifier has no margins, and judged steps
+/// have none either.
+fn of_scores(figures: &BTreeMap<String, f64>) -> Option<f64> {
+    figures.get("accuracy").filter(|_| figures.contains_key("rewards/margins")).copied()
+}
+
 fn saturated(history: &History) -> Option<(&'static Kind, String)> {
     let margin = *history.recent.get("rewards/margins")?;
-    let accuracy = *history.recent.get("rewards/accuracies")?;
+    let accuracy = match of_scores(&history.recent) {
+        Some(accuracy) => (*history.recent.get("loss")? < SMALL_LOSS).then_some(accuracy)?,
+        None => *history.recent.get("rewards/accuracies")?,
+    };
     (margin > LARGE_MARGIN && accuracy > 0.99).then(|| {
         let message = format!("all pairs of the last steps are told apart, by a margin of {margin:.1}; the bound is {LARGE_MARGIN}");
         (&SATURATED, message)
+    })
+}
+
+/// Judges pairs by the thousand, the first ones left out.
+fn at_chance(history: &mut History, event: &StepEvent) -> Option<(&'static Kind, String)> {
+    let accuracy = of_scores(&event.metrics).filter(|accuracy| accuracy.is_finite())?;
+    let rows = event.rows as f64;
+    let [pairs, right] = &mut history.told_apart;
+    (*pairs, *right) = (*pairs + rows, *right + accuracy * rows);
+    if *pairs < JUDGED_PAIRS {
+        return None;
+    }
+    let [pairs, right] = std::mem::take(&mut history.told_apart);
+    let is_judged = std::mem::replace(&mut history.is_judged, true);
+    let share = right / pairs;
+    // The normal interval of a share.
+    let half = 1.96 * (share * (1.0 - share) / pairs).sqrt();
+    (is_judged && share - half <= 0.5).then(|| {
+        let message = format!(
+            "the better answer has the higher score in {share:.3} of the last {pairs} pairs (95 % interval {:.3} to {:.3}), no better than a coin",
+            share - half,
+            share + half
+        );
+        (&AT_CHANCE, message)
     })
 }
 
@@ -323,16 +381,20 @@ mod tests {
         figures
     }
 
+    fn event(step: u64, metrics: BTreeMap<String, f64>) -> StepEvent {
+        StepEvent { step, rows: 100, metrics, ..StepEvent::default() }
+    }
+
     /// Names of what is found when figures go from healthy ones to these.
     fn found(changes: &[(&str, f64)]) -> Vec<String> {
         let mut history = History::default();
         let mut all = Vec::new();
         for step in 1..=10 {
-            all.extend(DOCTOR.after_step(&mut history, step, &figures(&[])));
+            all.extend(DOCTOR.after_step(&mut history, &event(step, figures(&[]))));
         }
         assert!(all.is_empty(), "a healthy run: {all:?}");
         for step in 11..=60 {
-            all.extend(DOCTOR.after_step(&mut history, step, &figures(changes)));
+            all.extend(DOCTOR.after_step(&mut history, &event(step, figures(changes))));
         }
         assert_eq!(all, history.found);
         all.into_iter().map(|found| found.id).collect()
@@ -357,10 +419,37 @@ mod tests {
             let logps = if step < 10 { -60.0 } else { -90.0 };
             let mut figures = figures(&[("logps/chosen", logps)]);
             figures.remove("drift");
-            DOCTOR.after_step(&mut history, step, &figures);
+            DOCTOR.after_step(&mut history, &event(step, figures));
         }
         assert_eq!(history.found.len(), 1, "{:?}", history.found);
         assert_eq!(history.found[0].id, "chosen-log-prob-falls");
+    }
+
+    /// What is found in sixty steps of a reward model, each over a hundred pairs.
+    fn of_scores(margin: f64, loss: f64, accuracy: impl Fn(u64) -> f64) -> Vec<(String, u64)> {
+        let mut history = History::default();
+        for step in 1..=60 {
+            let metrics =
+                [("rewards/margins", margin), ("accuracy", accuracy(step)), ("mean_reward", 30.0)];
+            let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+            let event = StepEvent { loss, ..event(step, metrics) };
+            Doctor { beta: None }.after_step(&mut history, &event);
+            history = serde_json::from_str(&serde_json::to_string(&history).unwrap()).unwrap();
+        }
+        history.found.into_iter().map(|found| (found.id, found.step)).collect()
+    }
+
+    #[test]
+    fn a_reward_model_that_is_done_or_learns_nothing_is_found() {
+        let found = |id: &str, step| vec![(id.to_owned(), step)];
+        assert_eq!(of_scores(2.0, 0.4, |_| 0.75), []);
+        assert_eq!(of_scores(9.0, 1e-3, |_| 1.0), found("margins-saturated", 5));
+        // Rows that ask for a margin of 9 are not learned yet.
+        assert_eq!(of_scores(9.0, 0.6, |_| 1.0), []);
+        // The first thousand pairs are not judged.
+        assert_eq!(of_scores(0.0, 0.7, |_| 0.52), found("accuracy-at-chance", 20));
+        assert_eq!(of_scores(0.0, 0.7, |step| if step <= 10 { 0.4 } else { 0.6 }), []);
+        assert_eq!(of_scores(0.0, 0.7, |step| if step <= 30 { 0.6 } else { 0.3 })[0].1, 40);
     }
 
     #[test]
@@ -387,9 +476,9 @@ mod tests {
         let mut whole = History::default();
         let mut kept = History::default();
         for step in 1..=30 {
-            let figures = figures(&[("rewards/chosen", -0.3 * step as f64)]);
-            let found = DOCTOR.after_step(&mut whole, step, &figures);
-            assert_eq!(DOCTOR.after_step(&mut kept, step, &figures), found);
+            let event = event(step, figures(&[("rewards/chosen", -0.3 * step as f64)]));
+            let found = DOCTOR.after_step(&mut whole, &event);
+            assert_eq!(DOCTOR.after_step(&mut kept, &event), found);
             kept = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
         }
         assert_eq!(kept, whole);

@@ -71,9 +71,8 @@ fn all_steps(
             }
             Stepped::End => break,
         };
-        let figures = event.metrics.clone();
-        run.tell(&Event::Step(event), observer)?;
-        let mut found = doctor_of(run).after_step(&mut run.state.history, run.state.step, &figures);
+        run.tell(&Event::Step(event.clone()), observer)?;
+        let mut found = doctor_of(run).after_step(&mut run.state.history, &event);
         let is_last = run.state.step == run.total_steps;
         if is_due(run.recipe.evaluate_every, &before, &run.state) || is_last {
             validate(run, backend, observer, &mut heard)?;

@@ -94,6 +94,35 @@ impl Scorer {
         record: &Record,
         findings: &mut Findings,
     ) -> std::result::Result<Vec<Sequence>, RowError> {
+        let sequences = self.sequences_of_any_length(row, record, findings)?;
+        for sequence in &sequences {
+            self.check(sequence)?;
+        }
+        Ok(sequences)
+    }
+
+    /// As [`sequences`](Scorer::sequences), with none in the place of an answer that is longer than the model takes.
+    pub fn sequences_that_fit(
+        &self,
+        row: u64,
+        record: &Record,
+        findings: &mut Findings,
+    ) -> std::result::Result<Vec<Option<Sequence>>, RowError> {
+        let longest = self.counted.config().max_position_embeddings;
+        let fitting = |sequence: Sequence| match sequence.len() > longest {
+            true => Ok(None),
+            false => self.check(&sequence).map(|()| Some(sequence)),
+        };
+        let sequences = self.sequences_of_any_length(row, record, findings)?;
+        sequences.into_iter().map(fitting).collect()
+    }
+
+    fn sequences_of_any_length(
+        &self,
+        row: u64,
+        record: &Record,
+        findings: &mut Findings,
+    ) -> std::result::Result<Vec<Sequence>, RowError> {
         let place = record.place();
         let mut sequences = match record {
             Record::Conversation(conversation) => {
@@ -112,9 +141,6 @@ impl Scorer {
         };
         if let Record::Ranked(ranked) = record {
             sequences.sort_by_key(|sequence| ranked.answers[usize::from(sequence.role)].index);
-        }
-        for sequence in &sequences {
-            self.check(sequence)?;
         }
         Ok(sequences)
     }

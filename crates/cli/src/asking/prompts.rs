@@ -9,7 +9,7 @@ use data::{Findings, Location, Place, Source, SupervisionOptions, Supervisor, Wa
 use keys::Document;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use text::Message;
+use text::{Message, integer};
 
 use super::hex;
 use crate::context::Context;
@@ -42,6 +42,15 @@ impl Prompt {
     pub(crate) fn turns(&self) -> Vec<Message> {
         let system = self.system.as_deref().map(|text| Message::new("system", text));
         system.into_iter().chain(self.messages.clone()).collect()
+    }
+
+    /// The tools that are offered, each as a line of JSON.
+    pub(crate) fn tool_lines(&self) -> Vec<String> {
+        let line = |tool: &Value| integer::plain(tool.to_string());
+        match &self.tools {
+            Some(Value::Array(tools)) => tools.iter().map(line).collect(),
+            tools => tools.iter().map(line).collect(),
+        }
     }
 }
 

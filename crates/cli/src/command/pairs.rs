@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8> {
         ChooseBy::Reward(model) => {
             let groups = paired(groups, config.max_pairs);
             work.require_pairs(groups.len(), &left_out)?;
-            let scored = work.score(model, &groups, &mut journal, &mut cost, &mut left_out);
+            let scored = work.score(model, groups, &mut journal, &mut cost, &mut left_out);
             let (pairs, scores) = scored.map_err(|failure| with_resume(failure, &journal))?;
             (pairs, Some(End::Done), scores)
         }

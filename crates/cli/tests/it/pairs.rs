@@ -154,6 +154,46 @@ fn choices_are_taken_back_and_resumed() {
     assert_eq!(read(&house, "out.journal.jsonl").len(), 1);
 }
 
+/// A choice of a pair that this command does not show stays as it is.
+#[test]
+fn only_what_is_shown_is_taken_back() {
+    let house = house();
+    let ana = ["--rater", "ana", "--resume"];
+    typed(&house, "a\na\na\n", &ana).done();
+    house.write("asks.jsonl", &rows(&["p", "s"]));
+    let ended = typed(&house, "u\nu\nq\n", &ana).done();
+    assert_eq!(shown_as_a(&ended).len(), 3, "{}", ended.stderr);
+    assert!(ended.stderr.contains("there is no choice to take back"), "{}", ended.stderr);
+    assert_eq!(ended.result()["open"], 2);
+    house.write("asks.jsonl", &rows(&["p", "q", "r"]));
+    assert_eq!(typed(&house, "a\n", &ana).done().result()["rows_written"], 3);
+}
+
+/// Without the tools nobody could tell a good call from a bad one.
+#[test]
+fn persons_and_judges_see_the_tools() {
+    let house = house();
+    let tool = json!({"type": "function", "function": {"name": "weigh", "parameters": {"type": "object", "properties": {}}}});
+    let row = json!({"prompt": "p", "tools": [tool], "good": "p good", "bad": "p bad"});
+    house.write("asks.jsonl", &format!("{row}\n"));
+    let ended = typed(&house, "q\n", &["--rater", "ana"]).done();
+    assert!(
+        ended.stderr.contains("tools\n{\"type\":\"function\",\"function\":{\"name\":\"weigh\""),
+        "{}",
+        ended.stderr
+    );
+
+    let server = Server::start(|_| reply("A"));
+    let endpoint = format!("pairs.judge.endpoint={}/v1", server.endpoint);
+    let judging =
+        ["pairs.choose_by=judge", "pairs.judge.model=big", "pairs.judge.rubric=Be strict."];
+    typed(&house, "", &[&judging[..], &[&endpoint, "--overwrite"]].concat()).done();
+    let text = asked(&server.requests()[0]);
+    let begins = "Be strict.\n\n<tools>\n{\"type\":\"function\",\"function\":{\"name\":\"weigh\"";
+    assert!(text.starts_with(begins), "{text}");
+    assert!(text.contains("</tools>\n\n<prompt>\nuser: p\n</prompt>"), "{text}");
+}
+
 /// Types the keys that prefer the answers of these ends, whatever side they are shown on.
 fn choose(house: &House, rater: &str, ends: &[&str]) -> Value {
     let mut result = Value::Null;
@@ -262,6 +302,29 @@ fn a_judge_is_asked_in_both_orders() {
     assert_eq!((&result["rows_written"], &result["left_out"]), (&json!(2), &json!({"tie": 1})));
     let agreed = &result["agreement"][0];
     assert_eq!((&agreed["n"], &agreed["observed"]), (&json!(2), &json!(1.0)), "{agreed}");
+}
+
+/// An empty reply is no verdict: it is asked for again, as one that names no answer is.
+#[test]
+fn an_empty_verdict_is_asked_for_again() {
+    let house = house();
+    house.write("asks.jsonl", &rows(&["p"]));
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        match times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => reply(""),
+            1 => Reply::json(
+                &json!({"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}),
+            ),
+            _ if asked(request).contains("<answer_a>\np good") => reply("A"),
+            _ => reply("B"),
+        }
+    });
+    let endpoint = format!("pairs.judge.endpoint={}/v1", server.endpoint);
+    let judging = ["pairs.choose_by=judge", "pairs.judge.model=big", &endpoint];
+    let result = typed(&house, "", &judging).done().result();
+    assert_eq!((&result["rows_written"], &result["left_out"]), (&json!(1), &json!({})), "{result}");
+    assert_eq!(server.requests().len(), 4);
 }
 
 #[test]
@@ -508,6 +571,19 @@ fn a_reward_model_chooses() {
     }
     house.write("dpo.yaml", "model: ./tiny\nmethod: dpo\ndata: {train: out.jsonl}\n");
     assert_eq!(house.run(&["check", "dpo.yaml", "--json"]).done().result()["passes"], true);
+
+    // An answer that is too long for the model is listed; the others of its prompt are still compared.
+    let long = "x".repeat(20_000);
+    let odd = |i: usize| match i {
+        20 => json!({"prompt": "p20", "chosen": "good", "rejected": "bad", "other": long}),
+        _ => json!({"prompt": "p21", "chosen": long, "rejected": "bad", "other": "bad"}),
+    };
+    house.write("asks.jsonl", &format!("{}\n{}\n", odd(20), odd(21)));
+    let ended = typed(&house, "", &[&reward[..], &[three, "--overwrite"]].concat()).done();
+    let result = ended.result();
+    let left_out = json!({"identical": 1, "too long for the reward model": 2});
+    assert_eq!(result["left_out"], left_out, "{result}");
+    assert_eq!(result["rows_written"], 1);
 
     let not = ["pairs.choose_by=reward", "pairs.reward=tiny", columns, "--overwrite"];
     let ended = typed(&house, "", &not);

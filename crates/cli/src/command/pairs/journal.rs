@@ -221,9 +221,14 @@ impl Journal {
         self.keep(Line::Choice(chosen))
     }
 
-    /// Takes back the last choice of a rater. Returns its pair.
-    pub(super) fn undo(&mut self, rater: &str) -> Result<Option<String>> {
-        let Some(last) = self.choices_of(rater).last() else { return Ok(None) };
+    /// Takes back the last choice of a rater among some pairs. Returns its pair.
+    pub(super) fn undo(
+        &mut self,
+        rater: &str,
+        is_among: impl Fn(&str) -> bool,
+    ) -> Result<Option<String>> {
+        let own = self.choices_of(rater).iter();
+        let Some(last) = own.rev().find(|chosen| is_among(&chosen.pair)) else { return Ok(None) };
         let pair = last.pair.clone();
         self.keep(Line::Undo { pair: pair.clone(), rater: rater.to_owned(), at: now() })?;
         Ok(Some(pair))
@@ -291,8 +296,10 @@ mod tests {
         for (pair, choice) in [("a", Choice::First), ("b", Choice::Tie), ("c", Choice::Skip)] {
             journal.keep_choice(chosen(pair, choice)).unwrap();
         }
-        assert_eq!(journal.undo("ana").unwrap().as_deref(), Some("c"));
-        assert_eq!(journal.undo("bob").unwrap(), None);
+        journal.keep_choice(chosen("elsewhere", Choice::Second)).unwrap();
+        let is_shown = |pair: &str| pair != "elsewhere";
+        assert_eq!(journal.undo("ana", is_shown).unwrap().as_deref(), Some("c"));
+        assert_eq!(journal.undo("bob", is_shown).unwrap(), None);
         let verdict = Verdict {
             pair: "a".into(),
             rater: "judge:x".into(),
@@ -311,7 +318,7 @@ mod tests {
             assert_eq!(journal.answer("h", 0), None);
             let choices: Vec<Choice> =
                 journal.choices_of("ana").iter().map(|chosen| chosen.choice).collect();
-            assert_eq!(choices, [Choice::First, Choice::Tie]);
+            assert_eq!(choices, [Choice::First, Choice::Tie, Choice::Second]);
             assert_eq!(journal.verdicts(), std::slice::from_ref(&verdict));
         }
     }

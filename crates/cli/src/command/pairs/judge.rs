@@ -107,7 +107,12 @@ pub(super) fn question(pair: &Pair<'_>, rubric: &str, is_swapped: bool) -> Strin
     if is_swapped {
         std::mem::swap(&mut a, &mut b);
     }
-    let mut text = format!("{rubric}\n\n<prompt>\n");
+    let mut text = format!("{rubric}\n\n");
+    let tools = pair.prompt.tool_lines();
+    if !tools.is_empty() {
+        let _ = writeln!(text, "<tools>\n{}\n</tools>\n", tools.join("\n"));
+    }
+    text.push_str("<prompt>\n");
     for turn in pair.prompt.turns() {
         let _ = writeln!(text, "{}: {}", turn.role, turn.content);
     }

@@ -92,7 +92,7 @@ impl Pair<'_> {
 }
 
 impl LeftOut {
-    fn of_candidate(reason: &str, prompt: &Prompt, candidate: &Candidate) -> Self {
+    pub(super) fn of_candidate(reason: &str, prompt: &Prompt, candidate: &Candidate) -> Self {
         let rest = json!({"answer": candidate.text, "from": candidate.from});
         LeftOut { reason: reason.to_owned(), place: prompt.place.clone(), rest }
     }

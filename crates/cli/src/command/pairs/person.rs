@@ -61,10 +61,10 @@ impl Person<'_> {
                 Err(end) => return Ok(end),
             };
             match (key, index) {
-                (Key::Undo, _) => match journal.undo(self.rater)? {
-                    Some(pair) => {
+                (Key::Undo, _) => match self.undo(journal)? {
+                    Some(index) => {
                         self.say("taken back");
-                        again = self.pairs.iter().position(|own| own.id == pair);
+                        again = Some(index);
                     }
                     None => {
                         self.say("there is no choice to take back");
@@ -82,6 +82,13 @@ impl Person<'_> {
     fn next(&self, journal: &Journal) -> Option<usize> {
         let done = journal.chosen_by(self.rater);
         self.pairs.iter().position(|pair| !done.contains(pair.id.as_str()))
+    }
+
+    /// Takes back the last choice of a pair that is shown. Choices of other pairs, of an earlier command, stay.
+    fn undo(&self, journal: &mut Journal) -> Result<Option<usize>> {
+        let index = |id: &str| self.pairs.iter().position(|pair| pair.id == id);
+        let undone = journal.undo(self.rater, |id| index(id).is_some())?;
+        Ok(undone.and_then(|id| index(&id)))
     }
 
     /// Whether the second answer is shown as A: a draw by pair and rater.
@@ -162,6 +169,11 @@ impl Person<'_> {
         let pair = &self.pairs[index];
         self.say("");
         self.say(&style.bold(&format!("pair {} of {}", index + 1, self.pairs.len())));
+        let tools = pair.prompt.tool_lines();
+        if !tools.is_empty() {
+            self.say(&style.dim("tools"));
+            tools.iter().for_each(|tool| self.say(&escaped(tool)));
+        }
         for turn in pair.prompt.turns() {
             self.say(&style.dim(&escaped(&turn.role)));
             self.say(&escaped(&turn.content));

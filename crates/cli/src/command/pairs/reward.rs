@@ -6,7 +6,7 @@ use hub::Resolved;
 use session::Scorer;
 use text::Message;
 
-use super::pair::Group;
+use super::pair::{Candidate, Group, LeftOut};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::served::Served;
@@ -15,13 +15,18 @@ use crate::signals::Signals;
 /// Tokens that run together, unless a single answer has more.
 const BATCH_TOKENS: usize = 1024;
 
-/// The scores of all answers to all prompts, as `score` gives them.
-pub(super) fn score_answers(
+/// Why an answer is left out.
+const TOO_LONG: &str = "too long for the reward model";
+
+/// The answers that the reward model can take, where a prompt has two or more, and their scores as `score` gives them.
+/// Answers that are too long for it are listed instead.
+pub(super) fn score_answers<'p>(
     model: &Resolved,
-    groups: &[Group<'_>],
+    groups: Vec<Group<'p>>,
+    left_out: &mut Vec<LeftOut>,
     signals: &Signals,
     context: &Context,
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<Vec<(Group<'p>, Vec<f32>)>> {
     let mut scorer = Served::of_model(context, model)?.scorer(context, model)?;
     if scorer.classes().is_some() {
         let message =
@@ -29,9 +34,18 @@ pub(super) fn score_answers(
         return Err(Failure::wrong("no_reward_model", message)
             .hint("name a model that was trained with `method: reward`"));
     }
-    let (mut rows, mut findings) = (Vec::new(), Findings::default());
-    for (index, group) in groups.iter().enumerate() {
-        rows.extend(sequences(&scorer, index, group, &mut findings)?);
+    let (mut rows, mut kept, mut findings) = (Vec::new(), Vec::new(), Findings::default());
+    for (index, mut group) in groups.into_iter().enumerate() {
+        let sequences = sequences(&scorer, index, &group, &mut findings)?;
+        let mut fits = sequences.iter().map(Option::is_some);
+        let is_too_long = |_: &mut Candidate| !fits.next().unwrap_or(true);
+        for candidate in group.candidates.extract_if(.., is_too_long) {
+            left_out.push(LeftOut::of_candidate(TOO_LONG, group.prompt, &candidate));
+        }
+        if group.candidates.len() > 1 {
+            rows.extend(sequences.into_iter().flatten());
+            kept.push(group);
+        }
     }
     context.warn_of(&findings);
     // Nothing is left half done: choices are kept when all scores are there.
@@ -47,8 +61,8 @@ pub(super) fn score_answers(
     })?;
     drop(guard);
     let mut rest = scores.as_slice();
-    let mut all = Vec::with_capacity(groups.len());
-    for group in groups {
+    let mut all = Vec::with_capacity(kept.len());
+    for group in kept {
         let (own, others) = rest.split_at(group.candidates.len());
         rest = others;
         if let Some(score) = own.iter().find(|score| !score.is_finite()) {
@@ -58,18 +72,18 @@ pub(super) fn score_answers(
             let hint = "the model's numbers are not finite there: name an earlier checkpoint";
             return Err(Failure { line: Some(place.line), ..failure }.hint(hint));
         }
-        all.push(own.to_vec());
+        all.push((group, own.to_vec()));
     }
     Ok(all)
 }
 
-/// The tokens of a prompt with each of its answers, as a row of training has them.
+/// The tokens of a prompt with each of its answers, as a row of training has them; none of an answer that is too long.
 fn sequences(
     scorer: &Scorer,
     row: usize,
     group: &Group<'_>,
     findings: &mut Findings,
-) -> Result<Vec<Sequence>> {
+) -> Result<Vec<Option<Sequence>>> {
     let answer = |(index, text): (usize, &str)| record::Answer {
         index,
         messages: vec![Message::new("assistant", text)],
@@ -83,6 +97,6 @@ fn sequences(
         answers: texts.enumerate().map(answer).collect(),
         tools: group.prompt.tools.clone(),
     });
-    let sequences = scorer.sequences(row as u64, &ranked, findings);
+    let sequences = scorer.sequences_that_fit(row as u64, &ranked, findings);
     Ok(sequences.map_err(|error| data::Error::Rows { rows: vec![error], hint: None })?)
 }

@@ -137,7 +137,7 @@ impl Work<'_> {
     pub(super) fn score<'p>(
         &self,
         model: &Resolved,
-        groups: &[Group<'p>],
+        groups: Vec<Group<'p>>,
         journal: &mut Journal,
         cost: &mut Cost,
         left_out: &mut Vec<LeftOut>,
@@ -146,11 +146,14 @@ impl Work<'_> {
             cost.of_reward(groups.iter().map(|group| group.candidates.len()).sum());
             self.agree(cost)?;
         }
-        let all = score_answers(model, groups, self.signals, self.context)?;
+        let before = left_out.len();
+        let scored = score_answers(model, groups, left_out, self.signals, self.context)?;
+        self.say_left_out(&left_out[before..]);
+        self.require_pairs(scored.len(), left_out)?;
         let before: HashMap<String, Choice> =
             journal.choices_of(&self.rater).iter().map(|c| (c.pair.clone(), c.choice)).collect();
-        let (mut pairs, mut scores) = (Vec::with_capacity(groups.len()), Scores::new());
-        for (group, own) in groups.iter().zip(&all) {
+        let (mut pairs, mut scores) = (Vec::with_capacity(scored.len()), Scores::new());
+        for (group, own) in &scored {
             let (pair, [first, second]) = extremes(group, own);
             if scores.insert(pair.id.clone(), [first, second]).is_some() {
                 left_out.push(pair.left_out("repeated"));

@@ -6,8 +6,8 @@ Run: python xtask/golden/policy_gradient.py       (TRL 1.16: everything but PPO,
 Makes crates/train/tests/golden/policy_gradient.json.
 
 Which lines of TRL make which part: trl_online.py. `source` is `formula` where this file computes instead, for TRL lacks it:
-CISPO of MiniMax-M1 (arXiv 2506.13585, eq. 4 and 5), DPPO (2602.04879, with verl's stop-gradient weight), the estimators k1 and
-k2 in the loss, REINFORCE++ (2501.03262, eq. 5 and 8), and GAE over answers with observations (1506.02438, eq. 16).
+CISPO of MiniMax-M1 (arXiv 2506.13585, eq. 4), DPPO (2602.04879, with verl's stop-gradient weight), the estimators k1 and
+k2 in the loss, REINFORCE++ (2501.03262), and GAE over answers with observations (1506.02438, eq. 16).
 """
 
 import json

@@ -15,7 +15,7 @@ pub enum Scale {
     Group,
     /// The deviation over the rollout.
     Batch,
-    /// Nothing: Liu et al. 2025, section 3.2.
+    /// Nothing: Dr. GRPO, Liu et al. 2025 (2503.20783).
     None,
 }
 
@@ -25,7 +25,7 @@ pub enum Aggregation {
     /// Their weighted sum is compared.
     SumThenNormalize,
     /// Each is divided by its own deviation in the group, then they are summed by weight and the sum is divided by its
-    /// deviation over the rollout: GDPO, Liu et al. 2026, eq. 4 to 6.
+    /// deviation over the rollout: GDPO, 2601.05242.
     NormalizeThenSum,
 }
 
@@ -42,7 +42,7 @@ pub struct GroupRelative {
     pub shaping: Shaping,
 }
 
-/// RLOO's advantages: the reward less the mean of the other answers' rewards, Ahmadian et al. 2024, eq. 8.
+/// RLOO's advantages: the reward less the mean of the other answers' rewards, Ahmadian et al. 2024 (2402.14740).
 ///
 /// The divergence from the reference is summed over the answer and is a part of the reward. An answer whose reward
 /// could not be had counts nowhere and has advantage 0, as has one that stands alone.

@@ -17,7 +17,7 @@ pub enum Baseline {
     Group,
 }
 
-/// REINFORCE++, Hu et al. 2025, eq. 5 and 8: the discounted sum of a token's reward and all that follow, whitened over
+/// REINFORCE++, Hu et al. 2025 (2501.03262): the discounted sum of a token's reward and all that follow, whitened over
 /// all tokens that the policy drew. The reward of a token is `−β` times its divergence from the reference; the last
 /// one drawn has the answer's reward as well.
 ///

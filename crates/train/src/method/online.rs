@@ -221,7 +221,10 @@ pub(super) fn fill(document: &mut Document) {
         "the divergence is in the reward"
     };
     document.fill("objective.kl.estimator", kl.word, place);
-    document.fill("objective.kl.ratio", kl.with_ratio, &format!("the estimator is {}", kl.word));
+    if kl.is_in_loss {
+        let why = format!("the estimator is {}", kl.word);
+        document.fill("objective.kl.ratio", kl.with_ratio, &why);
+    }
 }
 
 /// A mistake at a key.

@@ -445,10 +445,10 @@ fn slopes_are_those_of_the_loss() {
             });
             (above - below) / (2.0 * h)
         };
-        for row in 0..answers.policy.len() {
-            for at in 0..answers.policy[row].len() {
+        for (row, slopes) in slopes.iter().enumerate() {
+            for (at, &slope) in slopes.iter().enumerate() {
                 for (slope, difference) in [
-                    (slopes[row][at], difference(&|moved, h| moved.policy[row][at] += h)),
+                    (slope, difference(&|moved, h| moved.policy[row][at] += h)),
                     (
                         result.entropy_gradient[row][at],
                         difference(&|moved, h| moved.entropies[row][at] += h),

@@ -46,7 +46,7 @@ pub struct KlLoss {
     /// What is estimated.
     pub estimator: KlEstimator,
     /// Whether the estimate is multiplied by the importance ratio of the loss. That of k2 is held fixed in the
-    /// derivative; that of k1 and k3 is not (DeepSeek-V3.2, 2025, eq. 7). Each time that is the form whose gradient is
+    /// derivative; that of k1 and k3 is not (DeepSeek-V3.2, 2512.02556). Each time that is the form whose gradient is
     /// the divergence's.
     pub with_ratio: bool,
 }

@@ -44,7 +44,7 @@ pub enum Average {
     Sequences,
     /// Over all tokens: DAPO, Yu et al. 2025, eq. 8.
     Tokens,
-    /// Over answers, each divided by this length: Dr. GRPO, Liu et al. 2025, section 3.2.
+    /// Over answers, each divided by this length: Dr. GRPO, Liu et al. 2025 (2503.20783).
     Length(f64),
 }
 
@@ -67,9 +67,9 @@ pub struct PolicyGradient {
     /// How stale answers count; none where all count in full.
     pub correction: Option<Correction>,
     /// Leaves out tokens with a negative advantage where the mean over the answer of `log π_sampled − log π` is over
-    /// this: DeepSeek-V3.2, 2025, eq. 9.
+    /// this: DeepSeek-V3.2, 2512.02556, eq. 9.
     pub off_policy_threshold: Option<f64>,
-    /// Share of the step's tokens, those of highest entropy, that move the policy: Wang et al. 2025, eq. 5.
+    /// Share of the step's tokens, those of highest entropy, that move the policy: Wang et al. 2025 (2506.01939).
     pub top_entropy: f64,
     /// Weight of the mean entropy, which is made larger.
     pub entropy_coefficient: f64,

@@ -8,7 +8,7 @@ use crate::objective::Dual;
 pub enum Surrogate {
     /// `-min(r A, clip(r, 1 - low, 1 + high) A)`: PPO, Schulman et al. 2017, eq. 7, with two bounds as in DAPO, Yu et
     /// al. 2025, eq. 8. With `delta`, over `1 + high`, the loss is at most `-delta A` where A < 0: dual clip, Ye et al.
-    /// 2020, eq. 7, the two-sided clip of INTELLECT-2.
+    /// 2020 (1912.09729), the two-sided clip of INTELLECT-2.
     Clip {
         /// How far under 1 the ratio counts.
         low: f64,
@@ -17,26 +17,26 @@ pub enum Surrogate {
         /// The largest ratio where the advantage is negative.
         delta: Option<f64>,
     },
-    /// `-sg(min(r, max)) A log π`: CISPO as ScaleRL has it, Khatri et al. 2025, eq. 4, and TRL.
+    /// `-sg(min(r, max)) A log π`: CISPO as ScaleRL has it, Khatri et al. 2025 (2510.13786), and TRL.
     TruncatedWeight {
         /// The largest weight.
         max: f64,
     },
-    /// `-sg(clip(r, 1 - low, 1 + high)) A log π`: CISPO as MiniMax-M1 has it, Chen et al. 2025, eq. 4 and 5, and verl.
+    /// `-sg(clip(r, 1 - low, 1 + high)) A log π`: CISPO as MiniMax-M1 has it, 2025 (2506.13585), eq. 4, and verl.
     ClippedWeight {
         /// How far under 1 the weight may be.
         low: f64,
         /// How far over 1 the weight may be.
         high: f64,
     },
-    /// `-(4 / τ) σ(τ (r - 1)) A`, where τ depends on the sign of A: SAPO, Gao et al. 2025, eq. 5 and 6.
+    /// `-(4 / τ) σ(τ (r - 1)) A`, where τ depends on the sign of A: SAPO, Gao et al. 2025 (2511.20347).
     Soft {
         /// τ of a token with A > 0.
         positive: f64,
         /// τ of the others.
         negative: f64,
     },
-    /// `-M sg(min(r, max)) A log π`: DPPO, Qi et al. 2026. M is 0 where the token has moved the way that A pushes it
+    /// `-M sg(min(r, max)) A log π`: DPPO, 2602.04879, as verl has it. M is 0 where the token has moved the way that A pushes it
     /// and its binary divergence is over the bound, else 1.
     TrustRegion {
         /// How the divergence is measured.

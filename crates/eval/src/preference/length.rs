@@ -41,10 +41,10 @@ pub struct ByLength {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LengthFinding {
-    /// What the model learned is right where length gives the answer away and near chance or worse elsewhere.
+    /// The model is right where length gives the answer away and near chance or worse elsewhere.
     Meter {
-        /// Whether margins from before training are taken off.
-        beyond_begun: bool,
+        /// Whether margins from before training are known, which training moved the same way.
+        more_than_before: bool,
         /// `longer` or `shorter`: the answer that the model prefers.
         prefers: &'static str,
         /// How many pairs have that answer chosen.
@@ -96,15 +96,33 @@ pub(super) fn by_length(pairs: &[Pair<'_>], won: &[f64], seed: u64) -> Vec<ByLen
 
 /// Whether the model only measures length, tried for both directions.
 ///
-/// Rewards without a reference are log-probabilities, which go by the length under any model. So the margin from before
-/// training is taken off: what is left is what was learned, as with a reference.
-pub(super) fn finding(pairs: &[Pair<'_>], seed: u64) -> Option<LengthFinding> {
-    let learned = |pair: &Pair<'_>| wins(pair.margin - pair.margin_begun.unwrap_or(0.0));
-    let won: Vec<f64> = pairs.iter().map(learned).collect();
+/// Rewards without a reference are log-probabilities, which go by the length under any model. So where margins from before
+/// training are known, training must have moved them the same way. The moves alone would say little: a likelihood term
+/// lifts unlikely answers most, long or short, without making the model prefer them.
+pub(super) fn finding(pairs: &[Pair<'_>], won: &[f64], seed: u64) -> Option<LengthFinding> {
     let longer = |pair: &Pair<'_>| pair.chosen.tokens > pair.rejected.tokens;
     let shorter = |pair: &Pair<'_>| pair.chosen.tokens < pair.rejected.tokens;
-    direction("longer", pairs, &won, longer, seed)
-        .or_else(|| direction("shorter", pairs, &won, shorter, seed))
+    let moved: Option<Vec<f64>> =
+        pairs.iter().map(|pair| Some(wins(pair.margin - pair.margin_begun?))).collect();
+    let found = |name, is_chosen: &dyn Fn(&Pair<'_>) -> bool| {
+        let found = direction(name, pairs, won, is_chosen, seed)?;
+        let Some(moved) = &moved else { return Some(found) };
+        match direction(name, pairs, moved, is_chosen, seed)? {
+            LengthFinding::Meter { .. } => Some(found.since_training()),
+            cannot_tell @ LengthFinding::CannotTell { .. } => Some(cannot_tell),
+        }
+    };
+    found("longer", &longer).or_else(|| found("shorter", &shorter))
+}
+
+impl LengthFinding {
+    /// The same where margins from before training were compared.
+    fn since_training(mut self) -> Self {
+        if let LengthFinding::Meter { more_than_before, .. } = &mut self {
+            *more_than_before = true;
+        }
+        self
+    }
 }
 
 fn direction(
@@ -133,7 +151,7 @@ fn direction(
     let near_chance = other_accuracy.low <= 0.5 && other_accuracy.mean <= NEAR_CHANCE;
     (accuracy.low > 0.5 && near_chance && accuracy.clear_of(&other_accuracy)).then_some(
         LengthFinding::Meter {
-            beyond_begun: pairs.iter().any(|pair| pair.margin_begun.is_some()),
+            more_than_before: false,
             prefers: name,
             pairs: along.len(),
             accuracy,

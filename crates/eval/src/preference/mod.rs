@@ -100,7 +100,7 @@ pub struct Report {
     pub rules: Vec<Rule>,
     /// Whether the model is clear of them.
     pub verdict: Verdict,
-    /// Whether training made the model a length meter.
+    /// Whether the model only measures length.
     pub length: Option<LengthFinding>,
 }
 
@@ -153,7 +153,7 @@ pub fn report(
         by_length: length::by_length(held_out, &won, seed),
         verdict: rules::verdict(held_out.len(), &rules),
         rules,
-        length: if enough { length::finding(held_out, seed) } else { None },
+        length: if enough { length::finding(held_out, &won, seed) } else { None },
     }))
 }
 

@@ -33,12 +33,19 @@ impl Display for Verdict {
 impl Display for LengthFinding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Meter { beyond_begun, prefers, pairs, accuracy, other_pairs, other_accuracy } => {
+            Self::Meter {
+                more_than_before,
+                prefers,
+                pairs,
+                accuracy,
+                other_pairs,
+                other_accuracy,
+            } => {
                 write!(
                     f,
-                    "length meter: {}the model prefers the {prefers} answer; accuracy {} on {pairs} pairs that have it chosen, \
+                    "length meter: the model prefers the {prefers} answer{}; accuracy {} on {pairs} pairs that have it chosen, \
                  and {} on the other {other_pairs}",
-                    if *beyond_begun { "beyond what it did before training, " } else { "" },
+                    if *more_than_before { ", more than before training" } else { "" },
                     with_interval(accuracy),
                     with_interval(other_accuracy)
                 )

@@ -93,12 +93,12 @@ fn a_meter_of_shortness_is_named_too() {
     );
 }
 
-/// Without a reference margins hold what the model preferred anyway: only what is learned is a finding.
+/// Without a reference margins hold what the model preferred anyway: a length meter is one that training made.
 #[test]
 fn what_was_preferred_before_training_is_no_finding() {
     let begun = |pair: &Pair<'_>| -length_model(0, (pair.chosen.tokens, pair.rejected.tokens));
-    let trained = |model: fn(usize, (usize, usize)) -> f64| {
-        let mut pairs = pairs(120, any_lengths, |row, lengths| 0.01 * model(row, lengths));
+    let trained = |weight: f64, model: fn(usize, (usize, usize)) -> f64| {
+        let mut pairs = pairs(120, any_lengths, |row, lengths| weight * model(row, lengths));
         for pair in &mut pairs {
             let margin_begun = begun(pair);
             pair.margin += margin_begun;
@@ -106,15 +106,21 @@ fn what_was_preferred_before_training_is_no_finding() {
         }
         measured(&pairs)
     };
-    let good = trained(good_model);
+    let good = trained(0.01, good_model);
     assert_eq!(good.length, None, "{good}");
     // The table is of the margins themselves, which go by length.
     let [shorter, _, longer] = [0, 1, 2].map(|group| good.by_length[group].accuracy.unwrap().mean);
     assert_eq!((shorter, longer), (1.0, 0.0));
-    let meter = trained(length_model);
-    let told =
-        "length meter: beyond what it did before training, the model prefers the longer answer";
-    assert!(meter.to_string().contains(told), "{meter}");
+    // Moved towards longer answers, it still prefers shorter ones.
+    let moved = trained(0.01, length_model);
+    assert_eq!(moved.length, None, "{moved}");
+    for (weight, prefers) in [(3.0, "longer"), (-0.5, "shorter")] {
+        let meter = trained(weight, length_model);
+        let told = format!(
+            "length meter: the model prefers the {prefers} answer, more than before training;"
+        );
+        assert!(meter.to_string().contains(&told), "{meter}");
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) struct Global {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 
-    /// Instruction set: portable, avx2, avx512, avx512bf16, amx or neon [default: the best there is, amx excepted]
+    /// Instruction set: portable, avx2, avx512, avx512bf16, amx or neon [default: the best there is]
     #[arg(long, global = true, value_name = "ISA", help_heading = "Global options")]
     #[arg(hide_possible_values = true, value_parser = ["portable", "avx2", "avx512", "avx512bf16", "amx", "neon"])]
     pub(crate) isa: Option<String>,

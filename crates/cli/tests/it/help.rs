@@ -31,7 +31,7 @@ Options:
 Global options:
       --json              Write JSON to standard output and human text to standard error
       --threads <N>       Compute threads [default: what the machine and its limits allow]
-      --isa <ISA>         Instruction set: portable, avx2, avx512, avx512bf16, amx or neon [default: the best there is, amx excepted]
+      --isa <ISA>         Instruction set: portable, avx2, avx512, avx512bf16, amx or neon [default: the best there is]
       --precision <TYPE>  Type that matrix products multiply in: bf16 or f32 [default: bf16]
       --offline           Never touch the network
 ";

@@ -28,13 +28,9 @@ impl Isa {
     pub const ALL: [Isa; 6] =
         [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
-    /// The best level that this processor has, AMX excepted: that is used where it is asked for.
-    ///
-    /// AMX's own products are as exact as others (2e-8 to 1e-7 of f64), and yet gradients of a whole model stray from
-    /// those of f32 by a third more than with AVX-512-BF16 (docs/experiments.md). Until that is understood it is no
-    /// default.
+    /// The best level that this processor has.
     pub fn detect() -> Self {
-        let best = Isa::ALL.into_iter().rev().find(|&isa| isa != Isa::Amx && isa.is_available());
+        let best = Isa::ALL.into_iter().rev().find(|isa| isa.is_available());
         best.unwrap_or(Isa::Portable)
     }
 

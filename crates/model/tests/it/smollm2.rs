@@ -212,23 +212,28 @@ fn real_model_gradients() {
     let names: Vec<String> =
         lora.0.matrices(&base.config).into_iter().map(|info| info.name).collect();
     assert_eq!(names.len(), expected["matrices"].as_object().unwrap().len());
-    for precision in [Precision::F32, Precision::Bf16] {
+    let golden_loss = expected["loss"].as_f64().unwrap();
+    let gradients = |precision, scale: f32, tolerance: f64| {
+        let scaled = |matrix: &Vec<f32>| matrix.iter().map(|value| value * scale).collect();
+        let lora = (lora.0.clone(), lora.1.iter().map(scaled).collect());
         let mut rig = rig(&base, &lora, precision);
         let logprobs = rig.accumulate(&batch, How { one_pass: true, ..How::default() });
         let loss = -logprobs.iter().map(|&l| f64::from(l)).sum::<f64>() / logprobs.len() as f64;
-        let all: BTreeMap<&str, Vec<f32>> =
-            names.iter().map(String::as_str).zip(rig.take_gradients()).collect();
-        let golden_loss = expected["loss"].as_f64().unwrap();
         measured(&format!("{precision:?} loss {loss:.6}, PyTorch {golden_loss:.6}"));
-        if precision == Precision::F32 {
-            assert!((loss - golden_loss).abs() < 1e-4 * golden_loss);
-            check_exact(&all, &exact, &expected["matrices"]);
-        } else {
-            assert!((loss - golden_loss).abs() < 5e-3 * golden_loss);
-            check_rough(&all, &exact, &expected["matrices"]);
-        }
-    }
+        assert!((loss - golden_loss).abs() < tolerance * golden_loss);
+        names.iter().cloned().zip(rig.take_gradients()).collect::<Gradients>()
+    };
+    check_exact(&gradients(Precision::F32, 1.0, 1e-4), &exact, &expected["matrices"]);
+    let realisations = SCALES.map(|scale| gradients(Precision::Bf16, scale, 5e-3));
+    check_rough(&realisations, &exact, &expected["matrices"]);
 }
+
+/// Gradients by the names of their matrices.
+type Gradients = BTreeMap<String, Vec<f32>>;
+
+/// Factors on the adapter so near to 1 that exact gradients hardly turn, and each of which rounds to other bf16
+/// numbers.
+const SCALES: [f32; 5] = [1.0, 1.00001, 1.00003, 1.0001, 0.9999];
 
 fn check_first_values(base: &Base, lora: &Lora, expected: &Value) {
     let infos = lora.0.matrices(&base.config);
@@ -242,54 +247,49 @@ fn check_first_values(base: &Base, lora: &Lora, expected: &Value) {
 /// last layer's `v_proj`, median 3e-5), so that is the finest that they can tell apart.
 const F32_GRADIENT: f64 = 4e-4;
 
-fn check_exact(
-    all: &BTreeMap<&str, Vec<f32>>,
-    exact: &BTreeMap<String, Vec<f32>>,
-    matrices: &Value,
-) {
+fn check_exact(all: &Gradients, exact: &Gradients, matrices: &Value) {
     let mut worst = 0.0_f64;
     for (name, expected) in exact {
-        worst = worst.max(distance(&all[name.as_str()], expected));
+        worst = worst.max(distance(&all[name], expected));
     }
     let mut worst_norm = 0.0_f64;
     for (name, gradient) in all {
         let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
-        let expected = matrices[*name][0].as_f64().unwrap();
+        let expected = matrices[name][0].as_f64().unwrap();
         worst_norm = worst_norm.max((norm / expected - 1.0).abs());
     }
     measured(&format!("F32 gradients: worst distance {worst:.2e}, worst norm {worst_norm:.2e}"));
     assert!(worst < F32_GRADIENT && worst_norm < F32_GRADIENT / 2.0);
 }
 
-/// An angle so small that its share of autocast's is chance: cosine over 0.99975. Of the first layer's
-/// `k_proj`, autocast turns `lora_A` by 6e-5 and `lora_B` by 1.5e-4. Processors that multiply pairs of bf16
-/// in attention turn the second by 2.02e-4, others by less.
-const SMALL_TURN: f64 = 2.5e-4;
-
-/// bf16 strays from f32 hardly more than PyTorch's autocast does.
-fn check_rough(
-    all: &BTreeMap<&str, Vec<f32>>,
-    exact: &BTreeMap<String, Vec<f32>>,
-    matrices: &Value,
-) {
-    let mut rows: Vec<(f64, f64, f64, &str)> = exact
+/// bf16 strays from f32 less than PyTorch's autocast does, which the golden has in one realisation: by the median over
+/// those of [`SCALES`]. A single one says little: on any instruction set the mean over the matrices lies between 0.4 and
+/// 0.7 of autocast's, and the first layer's `k_proj`, which autocast turns by 6e-5 and 1.5e-4, between 0.4 and 3.8
+/// (docs/experiments.md).
+fn check_rough(realisations: &[Gradients], exact: &Gradients, matrices: &Value) {
+    let mut rows: Vec<(f64, &str)> = exact
         .iter()
         .map(|(name, expected)| {
-            let own = turned(&all[name.as_str()], expected);
             let autocast = matrices[name][1].as_f64().unwrap();
-            (own / autocast, own, autocast, name.as_str())
+            let share = |own: &Gradients| turned(&own[name], expected) / autocast;
+            (median(realisations.iter().map(share).collect()), name.as_str())
         })
         .collect();
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mean = rows.iter().map(|row| row.0).sum::<f64>() / rows.len() as f64;
     measured(&format!("Bf16 gradients: {mean:.2} x autocast's 1 - cosine on average; worst:"));
-    for (share, own, autocast, name) in &rows[..3] {
-        measured(&format!("  {share:.2} x: {own:.2e}, autocast {autocast:.2e}, {name}"));
+    for (share, name) in &rows[..3] {
+        measured(&format!("  {share:.2} x, {name}"));
     }
-    assert!(mean < 0.8);
-    for (share, own, _, name) in &rows {
-        assert!(*share <= 1.2 || *own < SMALL_TURN, "{name}: {share:.2} x autocast's");
-    }
+    assert!(mean < 0.65, "{mean:.2} x autocast's on average");
+    // Of the first layer's `k_proj` autocast's own turn is as much chance.
+    let (worst, name) = rows[0];
+    assert!(worst < 2.0, "{name}: {worst:.2} x autocast's");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Twenty AdamW steps of LoRA SFT, each over four rows, gradients clipped.

@@ -19,7 +19,7 @@ from house import SEEDS, House, found, shown, write
 
 QUESTION = "Compute {a} + {b}. End with a line `Answer: <number>`."
 STEPS, PROMPTS, GROUP = 100, 8, 8
-ROLLOUT = f"{{group_size: {GROUP}, max_new_tokens: 48}}"
+ROLLOUT = f"{{group_size: {GROUP}, max_new_tokens: 48, temperature: 0.5}}"
 REWARDS = "[{grader: number}, {grader: regex, options: {pattern: '(?m)^Answer: -?\\d+\\s*\\z'}, weight: 0.2, name: format}]"
 DATA = "{train: data/train.jsonl, validation: {path: data/validation.jsonl}}"
 
@@ -85,7 +85,7 @@ def rejection(house, base):
         write(house.folder / prompts, chosen)
         kept = []
         for draw in range(GROUP):
-            words = ["--max-new-tokens", "48", "--temperature", "1", "--seed", str(100 * seed + draw)]
+            words = ["--max-new-tokens", "48", "--temperature", "0.5", "--seed", str(100 * seed + draw)]
             answers = house.answers(f"rejection-{seed}-{draw}", prompts, *words, model=house.model)
             kept += [
                 dict(prompt=row["prompt"], completion=answer["answer"])

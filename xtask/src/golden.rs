@@ -38,6 +38,7 @@ const SCRIPTS: &[Script] = &[
     script("policy_gradient"),
     script("class_losses"),
     script("preference_curves"),
+    script("rollout_curves"),
     script("full_curve"),
     script("schedule"),
     script("agreement"),

@@ -362,6 +362,7 @@ fn answered(prompt: &Unit, rollout: &RolloutConfig) -> Unit {
     let [prompt] = &prompt.sequences[..] else { unreachable!("a prompt is one sequence") };
     let answer = |number: usize| {
         let mut sequence: Sequence = prompt.clone();
+        sequence.weights.fill(0.0);
         sequence.tokens.extend(std::iter::repeat_n(number as u32, rollout.max_new_tokens));
         sequence.weights.resize(sequence.tokens.len(), 1.0);
         sequence

@@ -87,6 +87,12 @@ pub fn plan(
         ));
     }
     notes.extend(loading(&prepared));
+    if let Some(rollout) = prepared.recipe.rollout {
+        let answers = rollout.group_size * rollout.max_new_tokens;
+        notes.push(format!(
+            "tokens are those of the prompts; each is answered with up to {answers} more"
+        ));
+    }
     notes.push("time and cost are not estimated: they follow from a measured speed".into());
     let (total, trainable) = prepared.estimate.parameters();
     let steps = prepared.rows.total_steps(&State::default());

@@ -22,6 +22,7 @@ mod preferences;
 mod recipe;
 mod reference;
 mod resume;
+mod rollout_curves;
 mod rollouts;
 mod run;
 mod start;

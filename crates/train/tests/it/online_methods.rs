@@ -24,7 +24,7 @@ fn each_has_a_loss_and_advantages() {
     for method in online() {
         let document = document(method.name, "");
         (method.check)(&document).unwrap();
-        let objective = method.objective(&document);
+        let objective = (method.objective)(&document);
         method.estimator.unwrap()(&document);
         assert_eq!(objective.request().want.value, method.name == "ppo");
         assert!(objective.request().want.entropy);
@@ -33,7 +33,7 @@ fn each_has_a_loss_and_advantages() {
         assert_eq!(method::kl_warning(&document), None, "{}", method.name);
     }
     let pulled = document("grpo", "beta: 0.1");
-    assert_eq!(method::of(&pulled).objective(&pulled).extra_passes().len(), 1);
+    assert_eq!((method::of(&pulled).objective)(&pulled).extra_passes().len(), 1);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn every_loss_of_grpo_takes_its_own_settings() {
     ] {
         let document = document("grpo", &format!("loss: {loss}, {given}"));
         train::recipe::check(&document).unwrap_or_else(|error| panic!("{loss}: {error}"));
-        method::of(&document).objective(&document);
+        (method::of(&document).objective)(&document);
     }
 }
 

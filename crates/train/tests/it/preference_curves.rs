@@ -18,11 +18,11 @@ use train::step::StepPlan;
 use crate::engine::sequence;
 use crate::support::{cpu, floats, golden_json, model_golden, tokens};
 
-fn number(value: &Value) -> f64 {
+pub(crate) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()
 }
 
-fn indices(value: &Value) -> Vec<usize> {
+pub(crate) fn indices(value: &Value) -> Vec<usize> {
     value.as_array().unwrap().iter().map(|index| index.as_u64().unwrap() as usize).collect()
 }
 
@@ -49,7 +49,7 @@ fn answers_of(golden: &Value, case: &Value, step: usize) -> Vec<Unit> {
 }
 
 #[track_caller]
-fn check(what: &str, actual: f64, expected: f64) {
+pub(crate) fn check(what: &str, actual: f64, expected: f64) {
     let bound = 1e-4 * expected.abs().max(1e-2);
     assert!((actual - expected).abs() < bound, "{what}: {actual}, expected {expected}");
 }

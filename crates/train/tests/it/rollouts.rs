@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use train::Result;
 use train::events::Event;
 use train::trainer::{Control, Summary};
 
-use crate::support::{Fixture, How};
+use crate::support::{Fixture, How, ROWS};
 
 const RECIPE: &str = "\
 model: ./model
@@ -194,6 +194,81 @@ fn groups_that_teach_nothing_are_replaced() {
     };
     fixture.watch("run", &How::default(), &mut observe, &mut |_| Control::Continue).unwrap();
     assert!(2 * prompts > answers, "{prompts} prompts, {answers} answers");
+}
+
+/// Every method goes on after a stop as if it never was, a value head and a reference among what it goes on with.
+#[test]
+fn every_method_that_samples_trains_and_resumes() {
+    let pulled = ("train:\n", "objective: {beta: 0.05}\ntrain:\n");
+    let several = ("group_size: 4", "group_size: 4, updates: 2");
+    for (method, changes) in [
+        ("grpo", vec![pulled]),
+        ("rloo", vec![pulled]),
+        ("reinforce_pp", vec![pulled, several]),
+        ("ppo", vec![pulled, several]),
+    ] {
+        let named = format!("method: {method}");
+        let changes: Vec<_> =
+            [("method: grpo", named.as_str())].into_iter().chain(changes).collect();
+        let fixture = fixture(&changes);
+        let summary = fixture.train("whole", &How::default()).unwrap();
+        assert!(summary.learns_from_rewards && !summary.gives_scores, "{method}");
+        let steps = figures(&fixture, "whole");
+        let steps = steps.iter().filter(|event| event["event"] == "step");
+        let kl: Vec<f64> = steps.map(|step| step["metrics"]["kl"].as_f64().unwrap()).collect();
+        assert_eq!(kl[0], 0.0, "{method}: the policy begins as the reference");
+        assert!(kl.iter().any(|kl| *kl != 0.0), "{method}: {kl:?}");
+
+        // In the midst of a rollout's updates.
+        fixture.train_until("run", &How::default(), 3).unwrap();
+        fixture.train("run", &How { threads: 2, ..How::resumed() }).unwrap();
+        check_same(&fixture, "run", "whole");
+        // A value head is of use in training alone.
+        let config = fs::read_to_string(fixture.path("whole/adapter/adapter_config.json")).unwrap();
+        assert!(config.contains("CAUSAL_LM"), "{method}: {config}");
+    }
+}
+
+/// A step over fewer prompts at a time is another step, but answers are those of the whole rollout.
+#[test]
+fn minibatches_divide_a_rollout() {
+    let fixture = fixture(&[("group_size: 4", "group_size: 4, minibatches: 3")]);
+    let mut rollouts = 0;
+    let mut observe = |event: &Event| rollouts += u64::from(matches!(event, Event::Rollout { .. }));
+    fixture.watch("run", &How::default(), &mut observe, &mut |_| Control::Continue).unwrap();
+    let steps = figures(&fixture, "run");
+    let steps: Vec<_> = steps.iter().filter(|event| event["event"] == "step").collect();
+    assert_eq!((steps.len(), rollouts), (6, 2));
+    assert!(steps.iter().all(|step| step["rows"] == 1));
+}
+
+/// Answers are scored by a reward model over the same base, as `tunesmith score` scores them.
+#[test]
+fn a_reward_model_scores_answers() {
+    let fixture = fixture(&[]);
+    let pairs = ROWS.map(|(prompt, answer)| {
+        json!({"prompt": prompt, "chosen": answer, "rejected": "no"}).to_string() + "\n"
+    });
+    fs::write(fixture.path("pairs.jsonl"), pairs.concat()).unwrap();
+    let mut reward = Fixture::at(&fixture.path(""));
+    reward.recipe =
+        "model: ./model\nmethod: reward\nadapter: {rank: 4}\ndata: {train: pairs.jsonl}\n\
+                     train: {max_steps: 8, batch_size: 4, learning_rate: 1e-2}\nprecision: f32\n"
+            .to_owned();
+    reward.train("reward", &How::default()).unwrap();
+    let overrides = &["rewards=[{model: ./reward}]"];
+    let how = How { overrides, ..How::default() };
+    fixture.train("run", &how).unwrap();
+    let steps = figures(&fixture, "run");
+    let rewards = steps.iter().filter_map(|step| step["metrics"]["reward"].as_f64());
+    assert!(rewards.clone().count() > 0 && rewards.clone().all(|reward| reward != 0.0));
+    fixture.train_until("stopped", &how, 2).unwrap();
+    fixture.train("stopped", &How { overrides, ..How::resumed() }).unwrap();
+    check_same(&fixture, "stopped", "run");
+    // An adapter without a score is none.
+    let overrides = &["rewards=[{model: ./run}]"];
+    let error = fixture.train("none", &How { overrides, ..How::default() }).unwrap_err();
+    assert!(error.to_string().contains("gives no score"), "{error}");
 }
 
 #[track_caller]

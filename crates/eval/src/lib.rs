@@ -6,6 +6,7 @@
 //! the trivial [`floor`]. [`agreement`] says how far raters agree,
 //! [`preference`] whether a model of preferences knows more than trivial rules,
 //! and [`classification`] how often a classifier is right, class by class.
+//! [`probe`] tries a grader with answers that should score nothing, and
 //! [`pass_at_k`] says how often one of k samples is right.
 //! A grade is also a reward, so this crate stands below `train`; it prints
 //! nothing and reads no environment.
@@ -38,6 +39,7 @@ pub mod interval;
 pub mod metric;
 pub mod pass_at_k;
 pub mod preference;
+pub mod probe;
 pub mod task;
 
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What little of LaTeX answers are written in: `\boxed{}`, fractions, units and spacing.
 
 /// The content of the last whole `\boxed{..}` or `\fbox{..}`.
-pub(super) fn boxed(text: &str) -> Option<&str> {
+pub(crate) fn boxed(text: &str) -> Option<&str> {
     let mut end = text.len();
     while let Some(start) = ["\\boxed", "\\fbox"].iter().filter_map(|c| text[..end].rfind(c)).max()
     {

@@ -32,6 +32,9 @@ pub use regex::Pattern;
 pub use repetition::{Repetition, repeated_share};
 pub use schema::{Field, Kind, Schema, Violation};
 
+pub(crate) use latex::boxed;
+pub(crate) use reference::texts as reference_texts;
+
 use self::options::Options;
 use crate::{Error, Result};
 

@@ -14,7 +14,7 @@ use text::integer;
 /// | a list of texts | each of them: any one is right |
 /// | an object, any other list | its compact JSON |
 /// | `null` | none |
-pub(super) fn texts(expected: &Value) -> Vec<Cow<'_, str>> {
+pub(crate) fn texts(expected: &Value) -> Vec<Cow<'_, str>> {
     let all_texts = |list: &Vec<Value>| !list.is_empty() && list.iter().all(Value::is_string);
     match expected {
         Value::Null => Vec::new(),

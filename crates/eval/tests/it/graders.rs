@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use eval::grader::{Grader, by_name};
+use eval::probe;
 use serde_json::{Map, Value};
 
 /// A file of the shared data; nothing, with a message, where it is missing.
@@ -62,5 +63,37 @@ fn references_of_math500_grade_themselves() {
         assert_eq!(grader.reference_problem(reference), None, "{reference}");
         assert_eq!(grader.reward(reference.as_str().expect("a text"), reference), 1.0);
         assert_eq!(grader.reward(solution, reference), 1.0, "{reference}: {solution}");
+    }
+}
+
+#[test]
+fn a_probe_of_gsm8k_finds_nothing() {
+    for file in ["gsm8k/test.jsonl", "gsm8k/train.jsonl"] {
+        let Some(text) = shared(file) else { return };
+        let rows: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+        let rows: Vec<probe::Row<'_>> = rows
+            .iter()
+            .map(|row| probe::Row {
+                prompt: row["question"].as_str().expect("a text"),
+                expected: &row["answer"],
+            })
+            .collect();
+        let settings = probe::Settings { rows: 1000, ..probe::Settings::default() };
+        let grader = number();
+        let mut score = |answers: &[(usize, String)]| {
+            let reward =
+                |(row, answer): &(usize, String)| grader.reward(answer, rows[*row].expected);
+            Ok::<Vec<Option<f64>>, String>(
+                answers.iter().map(|answer| Some(reward(answer))).collect(),
+            )
+        };
+        for report in [
+            probe::grader(grader.as_ref(), &rows),
+            probe::probe(&rows, &settings, &mut score).expect("scores"),
+        ] {
+            assert!(report.findings.is_empty(), "{report}");
+            assert_eq!(report.scores[0].mean, Some(1.0), "{report}");
+        }
     }
 }

@@ -63,6 +63,11 @@ pub(crate) const ROLLOUT_KEYS: &[Key] = &[
         .default("1")
         .on_resume(Resume::Free)
         .doc("Answers of each rollout that are shown as events, with their rewards. `rollouts` in the run folder has all of them."),
+    Key::bool("rollout.probe")
+        .when("method", ONLINE)
+        .default("true")
+        .on_resume(Resume::Free)
+        .doc("Before the first step, give graders and programs answers that they should not reward (none, the prompt, a refusal, a list of numbers, another row's reference) and the reference in other words, and tell what they make of them."),
     Key::section("rollout.validation").doc("How the held-out prompts are answered."),
     Key::float("rollout.validation.temperature", 0.0, 100.0)
         .when("method", ONLINE)
@@ -102,6 +107,8 @@ pub struct RolloutConfig {
     pub concurrency: usize,
     /// Answers of a rollout that are shown.
     pub show: usize,
+    /// Whether reward functions are tried on bad answers first.
+    pub probes: bool,
     /// Temperature of validation.
     pub validation_temperature: f32,
     /// Answers to a held-out prompt.
@@ -127,6 +134,7 @@ impl RolloutConfig {
             resamples: document.opt_str("rollout.zero_variance") == Some("resample"),
             concurrency: count("concurrency"),
             show: count("show"),
+            probes: document.get_bool("rollout.probe"),
             validation_temperature: number("validation.temperature"),
             validation_samples: count("validation.samples"),
         })

@@ -159,6 +159,20 @@ fn a_run_killed_anywhere_goes_on_as_if_it_never_was() {
 }
 
 #[test]
+fn a_reward_that_pays_for_nothing_is_named_before_the_first_step() {
+    let fixture = fixture(&[("min: 2, max: 6", "max: 6")]);
+    let mut found = Vec::new();
+    let mut observe = |event: &Event| match event {
+        Event::Finding { step: None, id, hint, .. } => found.push((id.clone(), hint.clone())),
+        Event::Step(_) => assert!(!found.is_empty()),
+        _ => {}
+    };
+    fixture.watch("run", &How::default(), &mut observe, &mut |_| Control::Continue).unwrap();
+    let (_, hint) = found.iter().find(|(id, _)| id == "grader-rewards-empty").unwrap();
+    assert!(hint.starts_with("`length`:"), "{hint}");
+}
+
+#[test]
 fn what_was_answered_is_not_answered_again() {
     let fixture = fixture(&[]);
     fixture.train("whole", &How::default()).unwrap();

@@ -6,6 +6,7 @@
 
 mod collect;
 mod journal;
+mod probe;
 mod sampling;
 mod scoring;
 mod validation;
@@ -102,6 +103,9 @@ struct Group {
 impl Course for Rollouts {
     fn next(&mut self, at: &mut Stand<'_>) -> Result<Next> {
         let RolloutState { number, steps, .. } = at.state.rollout;
+        if at.state.step == 0 && self.config.probes {
+            self.probe(at)?;
+        }
         if self.current.as_ref().is_none_or(|current| current.number != number) {
             match self.collect(at)? {
                 Ok(collected) => self.current = Some(collected),

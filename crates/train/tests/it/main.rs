@@ -8,6 +8,7 @@ mod checkpoint;
 mod classify;
 mod damage;
 mod engine;
+mod findings;
 mod fused;
 mod kl_estimators;
 mod mistakes;

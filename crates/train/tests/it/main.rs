@@ -25,6 +25,7 @@ mod reference;
 mod resume;
 mod rollout_curves;
 mod rollouts;
+mod rewards;
 mod run;
 mod start;
 mod support;

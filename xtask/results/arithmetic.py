@@ -18,7 +18,7 @@ import sys
 from house import SEEDS, House, found, shown, write
 
 QUESTION = "Compute {a} + {b}. End with a line `Answer: <number>`."
-STEPS, PROMPTS, GROUP = 100, 8, 8
+STEPS, PROMPTS, GROUP = 60, 8, 8
 ROLLOUT = f"{{group_size: {GROUP}, max_new_tokens: 48, temperature: 0.5}}"
 REWARDS = "[{grader: number}, {grader: regex, options: {pattern: '(?m)^Answer: -?\\d+\\s*\\z'}, weight: 0.2, name: format}]"
 DATA = "{train: data/train.jsonl, validation: {path: data/validation.jsonl}}"

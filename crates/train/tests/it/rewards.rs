@@ -108,7 +108,7 @@ fn rewards_that_cannot_be_given_are_refused() {
         "ends in /v1",
         "localhost",
     );
-    check_refused(&format!("rewards: [{{{}, batch: 3}}]", judge), "has no effect", "`concurrency`");
+    check_refused(&format!("rewards: [{{{judge}, batch: 3}}]"), "has no effect", "`concurrency`");
     check_refused(
         &format!("rewards: [{{{}}}]", judge.replace("model: m", "model: m, scale: [3, 3]")),
         "no room",

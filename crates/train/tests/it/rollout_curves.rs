@@ -11,7 +11,7 @@ use model::{Base, HeadRequest, Want};
 use serde_json::Value;
 use train::advantage::{Aggregation, Gae, GroupRelative, KlReward, Scale, Shaping};
 use train::models::{Models, PartName, PartSetup, TrainingSetup};
-use train::objective::{KlEstimator, KlLoss, Objective, PolicyGradient, Surrogate, ValueLoss};
+use train::objective::{KlEstimator, KlLoss, Objective as _, PolicyGradient, Surrogate, ValueLoss};
 use train::optimizer::OptimizerConfig;
 use train::rollout::{AdvantageEstimator, Rollout};
 use train::step::{Sampled, StepPlan};

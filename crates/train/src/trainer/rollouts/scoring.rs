@@ -35,7 +35,7 @@ pub(super) fn scores(
         );
         return Err(Error::refused(message, "lower `rollout.max_new_tokens`"));
     }
-    let packing = Packing { reads: Reads::Last, keep_units: false, ..at.packing.clone() };
+    let packing = Packing { reads: Reads::Last, keep_units: false, ..*at.packing };
     let plan = StepPlan::new(&Unit::of_sequences(sequences), &packing);
     let want = Want { value: true, ..Want::default() };
     let request = HeadRequest { want, ..HeadRequest::logprobs() };

@@ -39,6 +39,7 @@ const SCRIPTS: &[Script] = &[
     script("class_losses"),
     script("preference_curves"),
     script("rollout_curves"),
+    script("update_curves"),
     script("full_curve"),
     script("schedule"),
     script("agreement"),

@@ -31,4 +31,5 @@ mod start;
 mod support;
 mod tied;
 mod trial;
+mod update_curves;
 mod whole;

@@ -18,6 +18,7 @@ use train::step::StepPlan;
 use crate::engine::sequence;
 use crate::support::{cpu, floats, golden_json, model_golden, tokens};
 
+/// The number of a JSON value.
 pub(crate) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()
 }
@@ -54,12 +55,13 @@ pub(crate) fn check(what: &str, actual: f64, expected: f64) {
     assert!((actual - expected).abs() < bound, "{what}: {actual}, expected {expected}");
 }
 
-/// Trains as the golden did, in micro-batches of so many tokens.
-fn check_curve(
+/// Trains as the golden did, in micro-batches of so many tokens. `fill` adds to a plan what no row says.
+pub(crate) fn check_curve(
     name: &str,
     objective: &dyn Objective,
     golden: &Value,
     units: impl Fn(usize) -> Vec<Unit>,
+    fill: impl Fn(&mut StepPlan),
     budget: usize,
 ) {
     let case = &golden[name];
@@ -103,6 +105,7 @@ fn check_curve(
     for (step, loss) in case["losses"].as_array().unwrap().iter().enumerate() {
         let units = units(step);
         let mut plan = StepPlan::new(&units, &packing);
+        fill(&mut plan);
         let auxiliary = objective.auxiliary(&units);
         plan.auxiliary =
             (!auxiliary.is_empty()).then(|| Box::new(StepPlan::new(&auxiliary, &packing)));
@@ -128,11 +131,11 @@ fn ten_steps_equal_pytorch_and_peft() {
     let golden = golden_json("preference_curves.json");
     for budget in [usize::MAX, 16] {
         let dpo = Dpo::sigmoid(number(&golden["dpo"]["beta"]));
-        check_curve("dpo", &dpo, &golden, |step| pairs_of(&golden, step), budget);
+        check_curve("dpo", &dpo, &golden, |step| pairs_of(&golden, step), |_| (), budget);
         let orpo = Orpo { beta: number(&golden["orpo"]["beta"]) };
-        check_curve("orpo", &orpo, &golden, |step| pairs_of(&golden, step), budget);
+        check_curve("orpo", &orpo, &golden, |step| pairs_of(&golden, step), |_| (), budget);
         let reward = Reward::default();
-        check_curve("reward", &reward, &golden, |step| pairs_of(&golden, step), budget);
+        check_curve("reward", &reward, &golden, |step| pairs_of(&golden, step), |_| (), budget);
         for name in ["kto", "kto_uneven"] {
             let case = &golden[name];
             let kto = Kto {
@@ -142,7 +145,14 @@ fn ten_steps_equal_pytorch_and_peft() {
                 uses_kl: true,
                 kl_max_tokens: usize::MAX,
             };
-            check_curve(name, &kto, &golden, |step| answers_of(&golden, case, step), budget);
+            check_curve(
+                name,
+                &kto,
+                &golden,
+                |step| answers_of(&golden, case, step),
+                |_| (),
+                budget,
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ mod rollouts;
 
 use std::collections::BTreeMap;
 
+use eval::grader::repeated_share;
 use serde::{Deserialize, Serialize};
 
 use crate::events::StepEvent;
@@ -342,15 +343,7 @@ impl History {
 
 /// Share of the runs of four words that stand in the text before.
 pub fn repetition(text: &str) -> f64 {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let mut runs: Vec<&[&str]> = words.windows(4).collect();
-    let count = runs.len();
-    if count == 0 {
-        return 0.0;
-    }
-    runs.sort_unstable();
-    runs.dedup();
-    1.0 - runs.len() as f64 / count as f64
+    repeated_share(&text.split_whitespace().collect::<Vec<_>>(), 4)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod local;
+pub(crate) mod patience;
 pub(crate) mod prompts;
 
 use data::Place;

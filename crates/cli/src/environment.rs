@@ -139,6 +139,11 @@ impl Environment {
         self.variable("OPENAI_API_KEY").map(str::trim)
     }
 
+    /// The key for an address that gives rewards; never shown or written.
+    pub(crate) fn reward_key(&self) -> Option<&str> {
+        self.variable("REWARD_API_KEY").map(str::trim)
+    }
+
     /// Whether text to a terminal may have colours.
     pub(crate) fn wants_color(&self) -> bool {
         self.variable("NO_COLOR").is_none() && self.variable("TERM") != Some("dumb")

@@ -6,8 +6,13 @@ mod context;
 mod environment;
 mod error;
 mod memory;
+mod rewards;
 mod sampling;
 mod served;
+#[cfg(test)]
+#[path = "../../hub/src/test_server.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
+mod server;
 mod signals;
 mod terminal;
 

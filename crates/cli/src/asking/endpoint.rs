@@ -7,77 +7,48 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use text::{Message, integer};
-use ureq::http::Response;
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::Agent;
 
+use super::patience::{Patience, Trouble, agent, body, retry_after};
 use super::{Answer, Asking, Named, OnAnswer, Request, Requests};
 use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::signals::Signals;
 
-const CONNECT: Duration = Duration::from_secs(10);
 /// How long one answer may take.
 const THOUGHT: Duration = Duration::from_secs(600);
 /// How often a request is made before its failure counts.
 const ATTEMPTS: u32 = 6;
-/// The first wait before a request is made again; each further one is twice as long.
-const PAUSE: Duration = Duration::from_secs(1);
-/// A longer wait is not waited for.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// How often the main thread looks for signals.
 const LOOK: Duration = Duration::from_millis(50);
-/// Most of an answer that is read.
-const BODY_LIMIT: u64 = 64 << 20;
 
 /// A model behind an address.
-pub(crate) struct Endpoint<'a> {
+pub(crate) struct Endpoint {
     agent: Agent,
-    address: &'a str,
-    model: &'a str,
-    key: Option<&'a str>,
-    asking: &'a Asking,
-    /// Whether it has answered yet: if not, it is not waited for.
-    was_reached: AtomicBool,
+    address: String,
+    model: String,
+    key: Option<String>,
+    asking: Asking,
+    patience: Patience,
     stop: AtomicBool,
 }
 
-/// Why there is no answer.
-struct Trouble {
-    /// Zero where there was no answer at all.
-    status: u16,
-    message: String,
-    wait: Option<Duration>,
-}
-
-impl<'a> Endpoint<'a> {
-    pub(crate) fn new(
-        address: &'a str,
-        model: &'a str,
-        asking: &'a Asking,
-        context: &'a Context,
-    ) -> Self {
-        // The system's certificates, so that a company's own are known.
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder()
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(THOUGHT))
-            // The key goes where the recipe says and nowhere else.
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .user_agent(concat!("tunesmith/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build();
+impl Endpoint {
+    pub(crate) fn new(address: &str, model: &str, asking: &Asking, context: &Context) -> Self {
         Endpoint {
-            agent: agent.into(),
-            address,
-            model,
-            key: context.environment.endpoint_key(),
-            asking,
-            was_reached: AtomicBool::new(false),
+            agent: agent(THOUGHT),
+            address: address.to_owned(),
+            model: model.to_owned(),
+            key: context.environment.endpoint_key().map(str::to_owned),
+            asking: asking.clone(),
+            patience: Patience::new(ATTEMPTS),
             stop: AtomicBool::new(false),
         }
+    }
+
+    /// The same, where an answer may take so long and is asked for so often.
+    pub(crate) fn with_patience(self, timeout: Duration, attempts: u32) -> Self {
+        Endpoint { agent: agent(timeout), patience: Patience::new(attempts), ..self }
     }
 
     /// Asks on several threads until all is answered, something fails or a signal comes; what
@@ -99,7 +70,10 @@ impl<'a> Endpoint<'a> {
                         if index >= requests.count {
                             break;
                         }
-                        let Some(answer) = self.ask((requests.of)(index)) else { break };
+                        let stopped = || self.is_stopped();
+                        let Some(answer) = self.ask((requests.of)(index), &stopped) else {
+                            break;
+                        };
                         if answer.is_err() {
                             self.stop.store(true, Ordering::Relaxed);
                         }
@@ -135,7 +109,7 @@ impl<'a> Endpoint<'a> {
         match request.call() {
             // What it says does not matter: not every server lists its models.
             Ok(_) => Ok(()),
-            Err(error) => Err(self.failure(&Trouble::network(error.to_string()))),
+            Err(error) => Err(self.failure(&Trouble::network(error))),
         }
     }
 
@@ -145,28 +119,18 @@ impl<'a> Endpoint<'a> {
 
     /// The answer to one request, tried again where that may help; none where the work was stopped
     /// while waiting.
-    fn ask(&self, request: Request) -> Option<Result<Answer>> {
+    pub(crate) fn ask(
+        &self,
+        request: Request,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Option<Result<Answer>> {
         let body = integer::plain(self.body(request).to_string());
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let trouble = match self.post(&body) {
-                Ok(answer) => return Some(Ok(answer)),
-                Err(trouble) => trouble,
-            };
-            let wait = trouble.wait.unwrap_or(pause);
-            if attempt == ATTEMPTS || !self.may_pass(&trouble) || wait > LONGEST_WAIT {
-                return Some(Err(self.failure(&trouble)));
-            }
-            pause *= 2;
-            if !self.sleep(wait) {
-                return None;
-            }
-        }
-        unreachable!("attempts are counted")
+        let answer = self.patience.ask(is_stopped, || self.post(&body))?;
+        Some(answer.map_err(|trouble| self.failure(&trouble)))
     }
 
     fn body(&self, request: Request) -> Value {
-        let Asking { temperature, top_p, max_new_tokens, .. } = self.asking;
+        let Asking { temperature, top_p, max_new_tokens, .. } = &self.asking;
         // Without the digits that come of a single-precision number.
         let short = |number: f32| number.to_string().parse::<f64>().unwrap_or_default();
         let mut body = json!({
@@ -186,21 +150,19 @@ impl<'a> Endpoint<'a> {
         body
     }
 
-    fn post(&self, body: &str) -> std::result::Result<Answer, Trouble> {
-        let silent = |error: ureq::Error| Trouble::network(error.to_string());
+    fn post(&self, content: &str) -> std::result::Result<Answer, Trouble> {
         let mut request = self
             .agent
             .post(format!("{}/chat/completions", self.address))
             .header("content-type", "application/json");
-        if let Some(key) = self.key {
+        if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = request.send(body).map_err(silent)?;
-        self.was_reached.store(true, Ordering::Relaxed);
+        let mut response = request.send(content).map_err(Trouble::network)?;
+        self.patience.reached();
         let status = response.status().as_u16();
         let wait = retry_after(&response);
-        let text = response.body_mut().with_config().limit(BODY_LIMIT).read_to_string();
-        let json: Value = serde_json::from_str(&text.map_err(silent)?).unwrap_or_default();
+        let json: Value = serde_json::from_str(&body(&mut response)?).unwrap_or_default();
         if status != 200 {
             let message = json["error"]["message"].as_str().or(json["error"].as_str());
             let message =
@@ -214,27 +176,9 @@ impl<'a> Endpoint<'a> {
         })
     }
 
-    /// Whether the same request may do better after a while.
-    fn may_pass(&self, trouble: &Trouble) -> bool {
-        match trouble.status {
-            0 => self.was_reached.load(Ordering::Relaxed),
-            status => matches!(status, 408 | 429 | 500..=599),
-        }
-    }
-
-    /// Waits; false where the work was stopped meanwhile.
-    fn sleep(&self, mut time: Duration) -> bool {
-        while !time.is_zero() && !self.is_stopped() {
-            let part = time.min(LOOK);
-            thread::sleep(part);
-            time -= part;
-        }
-        !self.is_stopped()
-    }
-
     /// A server may repeat the key that it does not like.
     fn without_key(&self, message: &str) -> String {
-        match self.key {
+        match &self.key {
             Some(key) => message.replace(key, "***"),
             None => message.to_owned(),
         }
@@ -242,7 +186,7 @@ impl<'a> Endpoint<'a> {
 
     fn failure(&self, trouble: &Trouble) -> Failure {
         let Trouble { status, message, wait: _ } = trouble;
-        let (address, model) = (self.address, self.model);
+        let (address, model) = (&self.address, &self.model);
         let Named { code, key, concurrency, .. } = self.asking.named;
         let fail = |what: &str| Failure::new(code, format!("{address}: {what}"));
         let said = if message.is_empty() { String::new() } else { format!(": {message}") };
@@ -267,12 +211,6 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-impl Trouble {
-    fn network(message: String) -> Self {
-        Trouble { status: 0, message, wait: None }
-    }
-}
-
 /// Messages as the interface has them: the arguments of a call are JSON text.
 fn messages(messages: Vec<Message>) -> Value {
     let mut messages = json!(messages);
@@ -284,11 +222,6 @@ fn messages(messages: Vec<Message>) -> Value {
         }
     }
     messages
-}
-
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 fn read_answer(json: &Value) -> Option<Answer> {

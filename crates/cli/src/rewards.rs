@@ -12,7 +12,6 @@ use judge::Judge;
 
 /// Makes the sources of rewards that training itself cannot reach, as [`train::reward::Rewards::open`] asks for them.
 /// A judge that nothing is known of at its address is told at once.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that sample and train"))]
 pub(crate) fn external(
     context: &Context,
 ) -> impl FnMut(&RewardSettings) -> train::Result<Box<dyn RewardSource>> + '_ {

@@ -16,6 +16,7 @@ use crate::context::{Context, precision_of};
 use crate::environment::{peak_memory, resident_memory};
 use crate::error::{Failure, Result};
 use crate::memory::free_memory;
+use crate::rewards;
 use crate::signals::{Signals, StopSignal};
 use crate::terminal::Terminal;
 use crate::terminal::curve::sparkline;
@@ -175,7 +176,7 @@ impl TrainRequest {
             date: context.today(),
             threads: context.threads(),
             data: DataAccess { stop, ..context.data_access() },
-            reward_sources: train::trainer::no_reward_sources(),
+            reward_sources: Box::new(rewards::external(context)),
         };
         let mut progress = Progress::new(&context.terminal);
         let mut stopped_by = None;

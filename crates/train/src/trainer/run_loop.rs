@@ -69,7 +69,12 @@ fn all_steps(
                 status = "interrupted";
                 break;
             }
-            Stepped::End => break,
+            Stepped::End => {
+                // Prompts that taught nothing were replaced, so they are through before the steps are.
+                validate(run, backend, observer, &mut heard)?;
+                save(run, backend, observer)?;
+                break;
+            }
         };
         run.tell(&Event::Step(event.clone()), observer)?;
         let mut found = doctor_of(run).after_step(&mut run.state.history, &event);

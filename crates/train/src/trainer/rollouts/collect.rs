@@ -170,6 +170,8 @@ impl Rollouts {
             max_new_tokens: self.config.max_new_tokens,
         };
         let rewards = &mut self.rewards;
+        // Those of a reward model are computed when all answers are there.
+        let scored_later = self.supervisor.is_some();
         let mut on_answer = |index: usize, drawn: Drawn| {
             let place = places[index];
             let (prompt, number) = (first + place / size, place % size);
@@ -177,6 +179,15 @@ impl Rollouts {
             journal.answer(&answer)?;
             rewards.submit(place as u64, completion(&asked[place / size], &answer))?;
             answers[place] = Some(answer);
+            if scored_later {
+                return Ok(());
+            }
+            // What the world outside says is kept as soon as it is there: it may not say it twice.
+            for (place, given) in rewards.finished()? {
+                let answer = answers[place as usize].as_mut().expect("it was submitted");
+                answer.rewards = Some(given);
+                journal.rewards(answer)?;
+            }
             Ok(())
         };
         let concurrency = self.config.concurrency;

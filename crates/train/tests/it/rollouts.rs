@@ -114,7 +114,9 @@ fn threads_company_and_micro_batches_change_nothing() {
 
 #[test]
 fn a_run_stopped_anywhere_goes_on_as_if_it_never_was() {
-    for changes in [&[][..], &[("group_size: 4", "group_size: 4, updates: 2, minibatches: 2")]] {
+    let several = ("group_size: 4", "group_size: 4, updates: 2, minibatches: 2");
+    let unprobed = ("max_new_tokens: 8", "max_new_tokens: 8, probe: false");
+    for changes in [&[][..], &[unprobed], &[several, unprobed]] {
         let fixture = fixture(changes);
         fixture.train("whole", &How::default()).unwrap();
         // In the midst of sampling, of validation and behind steps.
@@ -174,7 +176,7 @@ fn a_reward_that_pays_for_nothing_is_named_before_the_first_step() {
 
 #[test]
 fn what_was_answered_is_not_answered_again() {
-    let fixture = fixture(&[]);
+    let fixture = fixture(&[("max_new_tokens: 8", "max_new_tokens: 8, probe: false")]);
     fixture.train("whole", &How::default()).unwrap();
     stop_after_asking(&fixture, "run", &How::default(), 10).unwrap();
     let journal = fixture.path("run/rollouts/000000.jsonl");

@@ -103,8 +103,8 @@ struct Group {
 impl Course for Rollouts {
     fn next(&mut self, at: &mut Stand<'_>) -> Result<Next> {
         let RolloutState { number, steps, .. } = at.state.rollout;
-        if at.state.step == 0 && self.config.probes {
-            self.probe(at)?;
+        if at.state.step == 0 && self.config.probes && !self.probe(at)? {
+            return Ok(Next::Stopped);
         }
         if self.current.as_ref().is_none_or(|current| current.number != number) {
             match self.collect(at)? {

@@ -17,8 +17,8 @@ use crate::trainer::course::Stand;
 
 impl Rollouts {
     /// Gives graders and programs answers that they should not reward, and tells what they do. Those that cost money or
-    /// the device are not asked.
-    pub(super) fn probe(&mut self, at: &mut Stand<'_>) -> Result<()> {
+    /// the device are not asked. Says whether it came to its end: not where the run is to end.
+    pub(super) fn probe(&mut self, at: &mut Stand<'_>) -> Result<bool> {
         let units = self.rows.train.chunks(probe::ROWS).next();
         let units = units.transpose()?.unwrap_or_default();
         let tokenizer = &at.metadata.tokenizer;
@@ -44,9 +44,12 @@ impl Rollouts {
             let mut score =
                 |answers: &[(usize, String)]| self.scores_of(at, place, &prompts, answers);
             let report = probe::probe(&rows, &settings, &mut score)?;
+            if self.rewards.pending() > 0 {
+                return Ok(false);
+            }
             tell(at, function, &report, &prompts)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What one function gives answers to some of the prompts.
@@ -57,6 +60,10 @@ impl Rollouts {
         prompts: &[Arc<Asked>],
         answers: &[(usize, String)],
     ) -> Result<Vec<Option<f64>>> {
+        if self.rewards.pending() > 0 {
+            // It was broken off.
+            return Ok(vec![None; answers.len()]);
+        }
         for (id, (row, answer)) in (0..).zip(answers) {
             let tokens = at.metadata.tokenizer.encode(answer).map_err(model::Error::from)?.len();
             let (asked, answer) = (prompts[*row].clone(), answer.clone());

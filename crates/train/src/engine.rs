@@ -369,8 +369,10 @@ impl StepOutcome {
         // Of nothing there is no figure: a step may have no answer of a kind.
         let metrics = metrics.into_iter().filter(|metric| !metric.shares.is_empty());
         let metrics = metrics.map(|metric| (metric.name, metric.fold.of(metric.shares)));
+        // Of a step whose sampled answers are all left out there is no share, and nothing is learned.
+        let is_nothing = loss.is_empty() && plan.sampled.is_some();
         StepOutcome {
-            loss: Fold::Sum.of(loss),
+            loss: if is_nothing { 0.0 } else { Fold::Sum.of(loss) },
             metrics: metrics.collect(),
             shares,
             margins,

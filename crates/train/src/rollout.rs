@@ -28,7 +28,22 @@ pub struct Rollout<'a> {
     pub carried: &'a [f64],
 }
 
-impl Rollout<'_> {
+impl<'a> Rollout<'a> {
+    /// Rewards alone, of answers that nothing is learned from.
+    pub fn of_rewards(rewards: &'a [Vec<Option<f64>>], weights: &'a [f64]) -> Self {
+        Rollout {
+            groups: &[],
+            rewards,
+            weights,
+            ended: &[],
+            logprobs: &[],
+            reference: None,
+            values: None,
+            drawn: None,
+            carried: &[],
+        }
+    }
+
     /// Whether the policy drew that token of a sequence.
     pub fn is_drawn(&self, sequence: usize, target: usize) -> bool {
         self.drawn.is_none_or(|drawn| drawn[sequence][target])

@@ -103,6 +103,9 @@ fn all_steps(
             compute_reference(run, backend, observer, &mut || Control::Continue)?;
         }
     }
+    if run.state.owes_validation {
+        status = "interrupted";
+    }
     if run.state.best.is_none() || !run.output().is_dir() {
         output::write(run, backend)?;
     }

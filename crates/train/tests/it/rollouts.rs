@@ -287,6 +287,35 @@ fn a_reward_model_scores_answers() {
     assert!(error.to_string().contains("gives no score"), "{error}");
 }
 
+/// Where all answers are cut and left out, a step teaches nothing, and the run goes on.
+#[test]
+fn a_step_may_have_no_answer_to_learn_from() {
+    let fixture = fixture(&[("max_new_tokens: 8", "max_new_tokens: 1, mask_truncated: true")]);
+    let summary = fixture.train("run", &How::default()).unwrap();
+    assert_eq!(summary.status, "finished");
+    let steps = fixture.steps("run");
+    assert!(steps.iter().any(|[_, loss, norm, _]| (*loss, *norm) == (0.0, 0.0)), "{steps:?}");
+}
+
+/// A run that goes on at another rate is soon another policy: what the first one sampled behind the checkpoint is not its own.
+#[test]
+fn answers_of_another_policy_are_not_taken_from_the_journal() {
+    for adapter in ["{rank: 4}", "{type: none}"] {
+        let fixture = fixture(&[("{rank: 4}", adapter)]);
+        fixture.train_until("run", &How::default(), 3).unwrap();
+        fixture.copy_run("run", "clean");
+        // The same run goes further, and is then put back to its checkpoint with the journals that it left.
+        fixture.copy_run("run", "further");
+        fixture.train("further", &How::resumed()).unwrap();
+        fixture.copy_run("further/rollouts", "run/rollouts");
+        let overrides = &["train.learning_rate=5e-2"];
+        for run in ["run", "clean"] {
+            fixture.train(run, &How { overrides, ..How::resumed() }).unwrap();
+        }
+        assert_eq!(figures(&fixture, "run"), figures(&fixture, "clean"), "{adapter}");
+    }
+}
+
 #[track_caller]
 fn check_refused(overrides: &[&str], place: &str) {
     let fixture = fixture(&[]);

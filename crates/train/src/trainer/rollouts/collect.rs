@@ -64,12 +64,12 @@ impl Rollouts {
                 }
             }
             if groups.len() >= wanted || !self.config.resamples {
-                groups.truncate(wanted);
                 break;
             }
         }
         let Some(wanted) = wanted else { return Ok(Err(Next::End)) };
-        let resampled = dull.len();
+        let (resampled, unused) = (dull.len(), groups.len().saturating_sub(wanted));
+        groups.truncate(wanted);
         if groups.is_empty() {
             // A step has prompts, if only such as teach nothing.
             groups = dull;
@@ -90,6 +90,7 @@ impl Rollouts {
         collected.next = next;
         if self.config.resamples {
             collected.metrics.push(("rollout/resampled".into(), resampled as f64));
+            collected.metrics.push(("rollout/unused".into(), unused as f64));
         }
         Ok(Ok(collected))
     }
@@ -97,17 +98,7 @@ impl Rollouts {
     /// Whether the answers of a group all have the same reward.
     fn is_dull(&self, group: &Answered) -> bool {
         let rewards: Vec<Vec<Option<f64>>> = group.answers.iter().map(rewards).collect();
-        let rollout = Rollout {
-            groups: &[],
-            rewards: &rewards,
-            weights: &self.weights,
-            ended: &[],
-            logprobs: &[],
-            reference: None,
-            values: None,
-            drawn: None,
-            carried: &[],
-        };
+        let rollout = Rollout::of_rewards(&rewards, &self.weights);
         let known: Vec<f64> =
             (0..rewards.len()).filter_map(|index| rollout.reward(index)).collect();
         known.windows(2).all(|two| two[0] == two[1])
@@ -163,12 +154,7 @@ impl Rollouts {
         }
 
         at.models.activate(at.backend, PartName::Policy)?;
-        let policy = Policy {
-            decoder: &at.models.decoder,
-            adapter: at.models.policy().adapter.as_deref(),
-            stop_tokens: &at.metadata.eos_token_ids,
-            max_new_tokens: self.config.max_new_tokens,
-        };
+        let policy = Policy::of(at.models, at.metadata, self.config.max_new_tokens);
         let rewards = &mut self.rewards;
         // Those of a reward model are computed when all answers are there.
         let scored_later = self.supervisor.is_some();
@@ -485,15 +471,14 @@ fn unit(group: &Answered, mask: bool) -> Unit {
     Unit { sequences: group.answers.iter().map(sequence).collect(), ..group.prompt.clone() }
 }
 
-/// Names a policy by what is trained of it.
+/// Names a policy by what is trained of it. A step alone would not do: a run may go on from it at another rate.
 fn fingerprint(at: &mut Stand<'_>) -> Result<String> {
-    let policy = at.models.policy();
-    if policy.adapter.is_none() {
-        // Reading a whole model back takes longer than a rollout may: its step names it.
-        return Ok(format!("step {}", at.state.step));
-    }
-    let values = policy.values(at.backend, &at.models.decoder)?;
-    let numbers = values.adapter.iter().flatten().chain(values.head.iter().flatten());
-    let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
-    Ok(format!("{:08x}", checksum(&bytes)))
+    let values = at.models.values(at.backend)?;
+    let tensors = values.tensors.values().map(|(_, values)| values);
+    let own = values.adapter.iter().chain(values.head.iter());
+    let sums = own.chain(tensors).flat_map(|numbers| {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        checksum(&bytes).to_le_bytes()
+    });
+    Ok(format!("{:08x}", checksum(&sums.collect::<Vec<u8>>())))
 }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use compute::Backend;
 use model::generate::{Batcher, Finish, Model, Refusal, Request, Room, RowId, Sampling};
 use model::{Adapter, Decoder};
+use text::Metadata;
 
 use crate::Result;
+use crate::models::Models;
 use crate::trainer::Control;
 
 /// An answer that is wanted.
@@ -38,6 +40,18 @@ pub(in crate::trainer) struct Policy<'a> {
     pub(in crate::trainer) stop_tokens: &'a [u32],
     /// Longest answer, in tokens.
     pub(in crate::trainer) max_new_tokens: usize,
+}
+
+impl<'a> Policy<'a> {
+    /// The policy of a run, whose answers end with the model's end-of-turn tokens.
+    pub(super) fn of(models: &'a Models, metadata: &'a Metadata, max_new_tokens: usize) -> Self {
+        Policy {
+            decoder: &models.decoder,
+            adapter: models.policy().adapter.as_deref(),
+            stop_tokens: &metadata.eos_token_ids,
+            max_new_tokens,
+        }
+    }
 }
 
 /// What so many answers at the same time have room in.

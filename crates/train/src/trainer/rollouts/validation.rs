@@ -40,12 +40,7 @@ impl Rollouts {
                 Wanted { prompt: prompts[index / samples].sequences[0].tokens.clone(), sampling }
             });
             let wanted: Vec<Wanted> = wanted.collect();
-            let policy = Policy {
-                decoder: &at.models.decoder,
-                adapter: at.models.policy().adapter.as_deref(),
-                stop_tokens: &at.metadata.eos_token_ids,
-                max_new_tokens: self.config.max_new_tokens,
-            };
+            let policy = Policy::of(at.models, at.metadata, self.config.max_new_tokens);
             let mut answers: Vec<Option<Answer>> = vec![None; wanted.len()];
             let rewards = &mut self.rewards;
             let mut on_answer = |index: usize, drawn| {
@@ -82,17 +77,7 @@ impl Rollouts {
     fn judged(&self, answers: &[Answer]) -> Judged {
         let rewards: Vec<Vec<Option<f64>>> =
             answers.iter().map(|answer| answer.rewards.clone().unwrap_or_default()).collect();
-        let rollout = Rollout {
-            groups: &[],
-            rewards: &rewards,
-            weights: &self.weights,
-            ended: &[],
-            logprobs: &[],
-            reference: None,
-            values: None,
-            drawn: None,
-            carried: &[],
-        };
+        let rollout = Rollout::of_rewards(&rewards, &self.weights);
         let samples = self.config.validation_samples;
         // An answer without a reward is left out of the mean; how many there are is a figure of its own.
         let known: Vec<f64> =

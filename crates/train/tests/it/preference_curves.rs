@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use compute::Backend as _;
-use compute::cpu::Precision;
+use compute::cpu::{Cpu, Precision};
 use data::{Packing, Sequence, Unit};
 use model::adapter::LoadedAdapter;
 use model::{Base, ScalarHead, TrainedTensor};
 use serde_json::Value;
 use train::engine::Engine;
 use train::method::{Dpo, Kto, Orpo, Reward};
-use train::models::{PartName, PartSetup, TrainingSetup};
+use train::models::{Models, PartName, PartSetup, TrainingSetup};
 use train::objective::{Coupling, Objective};
 use train::optimizer::OptimizerConfig;
 use train::step::StepPlan;
@@ -55,6 +55,43 @@ pub(crate) fn check(what: &str, actual: f64, expected: f64) {
     assert!((actual - expected).abs() < bound, "{what}: {actual}, expected {expected}");
 }
 
+/// The small model with its adapter, a frozen copy of it as the reference, and an optimizer.
+pub(crate) struct Curve {
+    pub(crate) backend: Cpu,
+    pub(crate) models: Models,
+    pub(crate) optimizer: OptimizerConfig,
+}
+
+impl Curve {
+    /// As a golden has them; with a scalar head where its case has one.
+    pub(crate) fn of(golden: &Value, case: &Value) -> Self {
+        let mut backend = cpu(2, Precision::F32);
+        backend.reserve(32 << 20).unwrap();
+        let base = Base::open(&model_golden("tiny_llama/gqa")).unwrap();
+        let start =
+            LoadedAdapter::read(&model_golden("tiny_llama/gqa/adapter"), &base.config).unwrap();
+        let betas = floats(&golden["betas"]);
+        let adamw = compute::Optimizer::AdamW {
+            betas: [betas[0], betas[1]],
+            eps: number(&golden["eps"]) as f32,
+        };
+        let optimizer = OptimizerConfig {
+            matrices: adamw,
+            others: adamw,
+            weight_decay: 0.0,
+            embedding_ratio: 1.0,
+            loraplus_ratio: 1.0,
+        };
+        let mut setup = TrainingSetup::new(None, optimizer.kinds());
+        setup.policy_mut().adapters.push(Arc::new(start.clone()));
+        setup.policy_mut().head = case.get("score_weight").map(|score| floats(&score[0]));
+        let adapters = vec![Arc::new(start)];
+        setup.parts.push(PartSetup { name: PartName::Reference, adapters, head: None });
+        let models = setup.load(&base, &mut backend).unwrap();
+        Curve { backend, models, optimizer }
+    }
+}
+
 /// Trains as the golden did, in micro-batches of so many tokens. `fill` adds to a plan what no row says.
 pub(crate) fn check_curve(
     name: &str,
@@ -65,28 +102,7 @@ pub(crate) fn check_curve(
     budget: usize,
 ) {
     let case = &golden[name];
-    let mut backend = cpu(2, Precision::F32);
-    backend.reserve(32 << 20).unwrap();
-    let base = Base::open(&model_golden("tiny_llama/gqa")).unwrap();
-    let start = LoadedAdapter::read(&model_golden("tiny_llama/gqa/adapter"), &base.config).unwrap();
-    let betas = floats(&golden["betas"]);
-    let adamw = compute::Optimizer::AdamW {
-        betas: [betas[0], betas[1]],
-        eps: number(&golden["eps"]) as f32,
-    };
-    let optimizer = OptimizerConfig {
-        matrices: adamw,
-        others: adamw,
-        weight_decay: 0.0,
-        embedding_ratio: 1.0,
-        loraplus_ratio: 1.0,
-    };
-    let mut setup = TrainingSetup::new(None, optimizer.kinds());
-    setup.policy_mut().adapters.push(Arc::new(start.clone()));
-    setup.policy_mut().head = case.get("score_weight").map(|score| floats(&score[0]));
-    let adapters = vec![Arc::new(start)];
-    setup.parts.push(PartSetup { name: PartName::Reference, adapters, head: None });
-    let models = setup.load(&base, &mut backend).unwrap();
+    let Curve { mut backend, models, optimizer } = Curve::of(golden, case);
     assert_eq!(models.policy().head.is_some(), objective.request().want.value);
     let trained = models.trained();
     assert!(

@@ -66,6 +66,15 @@ fn names_of_peers_are_explained() {
     check_peer("lora_r: 8", "adapter.rank: 8");
     check_peer("cutoff_len: 512", "data.max_seq_len: 512");
     check_peer("per_device_train_batch_size: 4", "train.batch_size: 4");
+    check_peer("num_generations: 8", "rollout.group_size: 8");
+    check_peer("num_iterations: 2", "rollout.updates: 2");
+    check_peer("epsilon: 0.2", "`objective.clip_low` and `objective.clip_high`");
+    check_peer("reward_funcs: [f]", "here: `rewards`");
+    check_refused(
+        "rollout: {prompts_per_step: 4}",
+        "rollout.prompts_per_step",
+        "train.batch_size: 4",
+    );
     check_refused(
         "train: {learning_rte: 1e-4}",
         "unknown key `train.learning_rte`",

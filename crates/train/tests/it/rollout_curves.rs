@@ -3,22 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use compute::Backend as _;
-use compute::cpu::{Cpu, Precision};
+use compute::cpu::Cpu;
 use data::{Packing, Sequence, Unit};
-use model::adapter::LoadedAdapter;
-use model::{Base, HeadRequest, Want};
+use model::{HeadRequest, Want};
 use serde_json::Value;
 use train::advantage::{Aggregation, Gae, GroupRelative, KlReward, Scale, Shaping};
-use train::models::{Models, PartName, PartSetup, TrainingSetup};
+use train::models::{Models, PartName};
 use train::objective::{KlEstimator, KlLoss, Objective as _, PolicyGradient, Surrogate, ValueLoss};
-use train::optimizer::OptimizerConfig;
 use train::rollout::{AdvantageEstimator, Rollout};
 use train::step::{Sampled, StepPlan};
 
 use crate::engine::sequence;
-use crate::preference_curves::{check, indices, number};
-use crate::support::{cpu, floats, golden_json, model_golden, tokens};
+use crate::preference_curves::{Curve, check, indices, number};
+use crate::support::{floats, golden_json, tokens};
 
 /// The groups of a rollout: two answers to each of its prompts.
 fn groups(golden: &Value, pairs: &[usize]) -> Vec<Unit> {
@@ -85,26 +82,7 @@ fn check_curve(
     budget: usize,
 ) {
     let case = &golden[name];
-    let mut backend = cpu(2, Precision::F32);
-    backend.reserve(32 << 20).unwrap();
-    let base = Base::open(&model_golden("tiny_llama/gqa")).unwrap();
-    let start = LoadedAdapter::read(&model_golden("tiny_llama/gqa/adapter"), &base.config).unwrap();
-    let betas = floats(&golden["betas"]);
-    let eps = number(&golden["eps"]) as f32;
-    let adamw = compute::Optimizer::AdamW { betas: [betas[0], betas[1]], eps };
-    let optimizer = OptimizerConfig {
-        matrices: adamw,
-        others: adamw,
-        weight_decay: 0.0,
-        embedding_ratio: 1.0,
-        loraplus_ratio: 1.0,
-    };
-    let mut setup = TrainingSetup::new(None, optimizer.kinds());
-    setup.policy_mut().adapters.push(Arc::new(start.clone()));
-    setup.policy_mut().head = case.get("score_weight").map(|score| floats(&score[0]));
-    let adapters = vec![Arc::new(start)];
-    setup.parts.push(PartSetup { name: PartName::Reference, adapters, head: None });
-    let models = setup.load(&base, &mut backend).unwrap();
+    let Curve { mut backend, models, optimizer } = Curve::of(golden, case);
     let trained = models.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
 

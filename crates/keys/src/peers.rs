@@ -363,11 +363,7 @@ const PEERS: &[(&[&str], Here)] = &[
     (&["prompts_per_step"], Here::Key("train.batch_size")),
     (&["epsilon"], Here::Advice("here: `objective.clip_low` and `objective.clip_high`")),
     (&["epsilon_high"], Here::Key("objective.clip_high")),
-    (
-        &["reward_funcs", "reward_weights"],
-        Here::Advice("here: `rewards`, a list of graders, programs and models with their weights"),
-    ),
     (&["max_completion_length", "max_new_tokens"], Here::Key("rollout.max_new_tokens")),
     (&["temperature"], Here::Key("rollout.temperature")),
-    (&["reward_funcs", "reward_model"], Here::Words("rewards", &[])),
+    (&["reward_funcs", "reward_model", "reward_weights"], Here::Words("rewards", &[])),
 ];

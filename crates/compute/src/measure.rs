@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::{Attention, Head, Linear, Optimize, WeightGradient};
+use crate::op::{
+    Attention, Head, HeadDivergence, HeadWeightGradient, Linear, Optimize, WeightGradient,
+};
 use crate::quantize::BLOCK_LEN;
 use crate::{
     Backend, Buffer, DType, Device, Error, Footprint, Kept, LookupSource, Mark, Op, OptimizerKind,
@@ -165,9 +167,22 @@ impl Measure {
         let forward = u64::from(wanted.flatten().count() > 0);
         let passes = forward + u64::from(op.d_hidden.is_some());
         self.measured.flops_head += passes * product(op.reads, op.weight.rows, op.weight.cols);
-        if let Some(d_weight) = op.d_weight {
-            let elements = d_weight.gradient.len;
-            self.measured.flops_weight_gradient += product(op.reads, elements, 1);
+        self.head_weight(op.reads, op.d_weight);
+    }
+
+    fn head_divergence(&mut self, op: &HeadDivergence) {
+        for (logits, passes) in
+            [(&op.student, 1 + u64::from(op.d_hidden.is_some())), (&op.teacher, 1)]
+        {
+            let one = product(op.reads, logits.weight.rows, logits.weight.cols);
+            self.measured.flops_head += passes * one;
+        }
+        self.head_weight(op.reads, op.d_weight);
+    }
+
+    fn head_weight(&mut self, reads: usize, d_weight: Option<HeadWeightGradient>) {
+        if let Some(d_weight) = d_weight {
+            self.measured.flops_weight_gradient += product(reads, d_weight.gradient.len, 1);
         }
     }
 }
@@ -360,6 +375,7 @@ impl Backend for Measure {
             Op::Attention(op) => self.attention(&op, 4),
             Op::AttentionBackward(op) => self.attention(&op.forward, 8),
             Op::Head(op) => self.head(&op),
+            Op::HeadDivergence(op) => self.head_divergence(&op),
             Op::Optimize(op) => self.optimize(&op),
             // Work in proportion to memory touched, not to products: not counted.
             _ => {}

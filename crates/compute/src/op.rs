@@ -79,6 +79,8 @@ pub enum Op<'a> {
     Dropout(Dropout),
     /// Log-probabilities over the vocabulary and their gradient, in chunks of reads.
     Head(Head),
+    /// How far the distribution of one model is from that of another, and the gradient, in chunks of reads.
+    HeadDivergence(HeadDivergence),
     /// Draws a token per row of logits.
     Sample(Sample),
     /// Sum of squares of all f32 buffers together, into one f32.
@@ -541,6 +543,48 @@ pub struct Head {
     pub d_hidden: Option<Buffer>,
     /// Where the gradient by the weight goes, if the weight is trained and there are gradients.
     pub d_weight: Option<HeadWeightGradient>,
+}
+
+/// How far a student's distribution `p` is from a teacher's `q` at every read, in nats: the generalised Jensen-Shannon
+/// divergence of Agarwal et al. 2023 (2306.13649, eq. 1),
+/// `mix KL(q || m) + (1 - mix) KL(p || m)` with `m = mix q + (1 - mix) p`. By convention `mix` 0 is `KL(q || p)`, and 1 is
+/// `KL(p || q)`.
+///
+/// `p = softmax(softcap * tanh(scale * hidden * weight^T / softcap) / temperature)`, and `q` alike. Where one vocabulary is
+/// larger (padded, say), both are distributions over the tokens that the two have.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadDivergence {
+    /// R.
+    pub reads: usize,
+    /// The model that learns.
+    pub student: Logits,
+    /// The one that it learns from.
+    pub teacher: Logits,
+    /// The logits of both are divided by it.
+    pub temperature: f32,
+    /// From 0 to 1.
+    pub mix: f32,
+    /// `[R]`, f32.
+    pub divergence: Buffer,
+    /// `[R]`, f32: d(loss)/d(divergence).
+    pub gradient: Option<Buffer>,
+    /// `[R, C]` of the student, f32, overwritten; wanted where there is a gradient.
+    pub d_hidden: Option<Buffer>,
+    /// Where the gradient by the student's weight goes, if it is trained and there is a gradient.
+    pub d_weight: Option<HeadWeightGradient>,
+}
+
+/// What a model's logits are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits {
+    /// `[R, C]`, operand.
+    pub hidden: Buffer,
+    /// `[V, C]`.
+    pub weight: Weight,
+    /// Factor on the product (1 for Llama).
+    pub scale: f32,
+    /// Soft cap on the logits.
+    pub softcap: Option<f32>,
 }
 
 /// The gradient of [`Head`] by its weight: `gradient += d_logits^T hidden`, with the rules of [`WeightGradient`].

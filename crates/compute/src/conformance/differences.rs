@@ -9,8 +9,9 @@ use super::attention::{FOREST, Shape};
 use super::layout::{Forest, Layout};
 use super::{STACK_BYTES, Trial};
 use crate::op::{
-    Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadGradients,
-    HeadOutputs, HeadWeightGradient, Linear, RmsNorm, RmsNormBackward, Rope, Term, WeightGradient,
+    Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadDivergence,
+    HeadGradients, HeadOutputs, HeadWeightGradient, Linear, Logits, RmsNorm, RmsNormBackward, Rope,
+    Term, WeightGradient,
 };
 use crate::random::{key, uniform};
 use crate::{Backend as _, Buffer, DType, Op, Parameter, Reference};
@@ -154,6 +155,10 @@ fn cases() -> Vec<Case> {
     for kind in super::head::GRADIENTS {
         cases.push(head(kind, 1.0, None, 1.0));
         cases.push(head(kind, 0.7, Some(1.5), 0.6));
+    }
+    for mix in [0.0, 0.3, 1.0] {
+        cases.push(head_divergence(mix, None));
+        cases.push(head_divergence(mix, Some(1.5)));
     }
     cases
 }
@@ -343,6 +348,66 @@ fn attention(name: &str, shape: Shape, layout: Layout) -> Case {
             let dout = douts[0];
             run(r, Op::AttentionBackward(AttentionBackward { forward, dout, dq, dk, dv }));
             vec![dq, dk, dv]
+        }),
+    }
+}
+
+/// By the student's hidden states and weight. The teacher has fewer tokens and dimensions.
+fn head_divergence(mix: f32, softcap: Option<f32>) -> Case {
+    let (reads, vocab, cols) = (3, 11, 5);
+    let (fewer, narrower) = (9, 4);
+    let op = move |r: &mut Reference, i: &[Buffer], divergence| {
+        let teacher = [reads * narrower, fewer * narrower].map(|len| {
+            let values: Vec<f32> = (0..len).map(|at| (at as f32 * 0.7).sin()).collect();
+            let buffer = r.alloc(len, DType::F32).expect("alloc");
+            r.upload(&values, buffer).expect("upload");
+            buffer
+        });
+        HeadDivergence {
+            reads,
+            student: Logits {
+                hidden: i[0],
+                weight: trained(r, vocab, cols, i[1]).matrix(),
+                scale: 0.7,
+                softcap,
+            },
+            teacher: Logits {
+                hidden: teacher[0],
+                weight: trained(r, fewer, narrower, teacher[1]).matrix(),
+                scale: 1.3,
+                softcap: None,
+            },
+            temperature: 0.6,
+            mix,
+            divergence,
+            gradient: None,
+            d_hidden: None,
+            d_weight: None,
+        }
+    };
+    Case {
+        name: format!("head divergence, mix {mix}, softcap {softcap:?}"),
+        inputs: vec![reads * cols, vocab * cols],
+        forward: Box::new(move |r, i| {
+            let out = out(r, reads);
+            let op = op(r, i, out);
+            run(r, Op::HeadDivergence(op));
+            vec![out]
+        }),
+        backward: Box::new(move |r, i, _, douts| {
+            let (divergence, d_hidden) = (out(r, reads), out(r, reads * cols));
+            let groups = r.alloc(2, DType::U32).expect("alloc");
+            r.upload_u32(&[0, reads as u32], groups).expect("upload");
+            let gradient = zeros(r, vocab * cols);
+            let d_weight = Some(HeadWeightGradient { groups, rows: None, gradient });
+            let op = HeadDivergence {
+                gradient: Some(douts[0]),
+                d_hidden: Some(d_hidden),
+                d_weight,
+                ..op(r, i, divergence)
+            };
+            run(r, Op::HeadDivergence(op));
+            vec![d_hidden, gradient]
         }),
     }
 }

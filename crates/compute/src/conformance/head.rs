@@ -1,7 +1,9 @@
 //! Rows of the output distribution.
 
 use super::{Row, Trial};
-use crate::op::{Head, HeadGradients, HeadOutputs, HeadWeightGradient, Sample, SampleTop};
+use crate::op::{
+    Head, HeadDivergence, HeadGradients, HeadOutputs, HeadWeightGradient, Logits, Sample, SampleTop,
+};
 use crate::{Buffer, DType, Op, Storage, Weight};
 
 /// Kinds of gradient that go into a head.
@@ -52,6 +54,21 @@ pub(super) fn add(rows: &mut Vec<Row>) {
         rows.push(Row::new(name, move |t| run(t, shape, true, &GRADIENTS)));
     }
     rows.push(Row::new("head without targets", without_targets));
+    for mix in [0.0, 0.3, 0.5, 1.0] {
+        for (name, shape) in shapes {
+            let name = format!("head divergence {name}, mix {mix}");
+            rows.push(Row::new(name, move |t| divergence(t, shape, shape.vocab, mix, true)));
+        }
+        for (name, teacher) in [("larger", 71), ("smaller", 59)] {
+            let name = format!("head divergence from a {name} vocabulary, mix {mix}");
+            let shape = plain(4, 65, 33);
+            rows.push(Row::new(name, move |t| divergence(t, shape, teacher, mix, true)));
+        }
+        let name = format!("head divergence alone, mix {mix}");
+        rows.push(Row::new(name, move |t| divergence(t, plain(6, 90, 33), 90, mix, false)));
+        let name = format!("head divergence from itself, mix {mix}");
+        rows.push(Row::new(name, move |t| from_itself(t, mix)));
+    }
     for storage in Storage::ALL {
         let cols = if storage.block_len() == 256 { 256 } else { 64 };
         let shape = Shape { scale: 0.2, ..plain(6, 70, cols) };
@@ -151,6 +168,71 @@ fn without_targets(t: &mut Trial<'_>) {
     };
     t.run(Op::Head(op));
     keep(t, &outputs, d_hidden);
+}
+
+/// From a teacher of other dimensions, whose logits have a cap of their own.
+fn divergence(t: &mut Trial<'_>, shape: Shape, teacher: usize, mix: f32, learns: bool) {
+    let Shape { reads, vocab, cols, scale, softcap, temperature } = shape;
+    let of_teacher = 24;
+    let gradient = learns.then(|| t.f32(reads));
+    let d_hidden = learns.then(|| t.out(reads * cols, DType::F32));
+    let end = reads as u32;
+    let trained = [0, 2, vocab as u32 / 2, vocab as u32 - 1];
+    let rows = (mix == 0.5).then(|| t.integers(&trained));
+    let d_weight = learns.then(|| HeadWeightGradient {
+        groups: t.integers(&[0, end / 2, end / 2, end]),
+        rows,
+        gradient: t.f32(rows.map_or(vocab, |rows| rows.len) * cols),
+    });
+    let op = HeadDivergence {
+        reads,
+        student: Logits {
+            hidden: t.operands(reads * cols),
+            weight: t.weight(vocab, cols, Storage::Bf16),
+            scale,
+            softcap,
+        },
+        teacher: Logits {
+            hidden: t.operands(reads * of_teacher),
+            weight: t.weight(teacher, of_teacher, Storage::Bf16),
+            scale: 0.7,
+            softcap: softcap.map(|cap| 2.0 * cap),
+        },
+        temperature,
+        mix,
+        divergence: t.out(reads, DType::F32),
+        gradient,
+        d_hidden,
+        d_weight,
+    };
+    t.run(Op::HeadDivergence(op));
+    t.keep("divergence", op.divergence);
+    d_hidden.iter().for_each(|d_hidden| t.keep("d_hidden", *d_hidden));
+    d_weight.iter().for_each(|d_weight| t.keep("d_weight", d_weight.gradient));
+}
+
+/// A model is not apart from itself, and nothing pulls.
+fn from_itself(t: &mut Trial<'_>, mix: f32) {
+    let (reads, vocab, cols) = (5, 77, 32);
+    let hidden = t.operands(reads * cols);
+    let weight = t.weight(vocab, cols, Storage::Bf16);
+    let own = Logits { hidden, weight, scale: 1.0, softcap: None };
+    let gradient = Some(t.f32(reads));
+    let d_hidden = t.out(reads * cols, DType::F32);
+    let op = HeadDivergence {
+        reads,
+        student: own,
+        teacher: own,
+        temperature: 1.0,
+        mix,
+        divergence: t.out(reads, DType::F32),
+        gradient,
+        d_hidden: Some(d_hidden),
+        d_weight: None,
+    };
+    t.run(Op::HeadDivergence(op));
+    t.keep("divergence", op.divergence);
+    t.keep("d_hidden", d_hidden);
 }
 
 fn keep(t: &mut Trial<'_>, outputs: &HeadOutputs, d_hidden: Option<Buffer>) {

@@ -12,8 +12,8 @@ use super::batch::{BATCH, parts};
 use super::layout::Layout;
 use super::{Row, STACK_BYTES, Trial};
 use crate::op::{
-    Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadGradients,
-    HeadOutputs, Linear, RmsNorm, RmsNormBackward, Rope, Term,
+    Activation, Attention, AttentionBackward, Dropout, Gated, GatedBackward, Head, HeadDivergence,
+    HeadGradients, HeadOutputs, Linear, Logits, RmsNorm, RmsNormBackward, Rope, Term,
 };
 use crate::{Backend, Buffer, DType, Op, Storage};
 
@@ -48,6 +48,7 @@ pub fn rows() -> Vec<Row> {
     rows.push(Row::new("rope", rope));
     rows.push(Row::new("dropout", dropout));
     rows.push(Row::new("head", head));
+    rows.push(Row::new("head divergence", head_divergence));
     spread::add(&mut rows);
     let plain = Shape::new(3, 1, 64);
     let shapes = [
@@ -189,6 +190,36 @@ fn head(t: &mut Trial<'_>) {
         };
         t.run(Op::Head(op));
         outs.into_iter().chain([top1, d_hidden]).collect()
+    });
+}
+
+fn head_divergence(t: &mut Trial<'_>) {
+    let (vocab, cols) = (317, 64);
+    let weights = [(); 2].map(|()| t.weight(vocab, cols, Storage::Bf16));
+    let hidden = [(); 2].map(|()| t.random(BATCH * cols));
+    let gradient = t.random(BATCH);
+    parts(t, |t, part| {
+        let reads = part.len();
+        let [student, teacher] = [0, 1].map(|at| Logits {
+            hidden: t.upload(part.of(&hidden[at]), t.operand()),
+            weight: weights[at],
+            scale: 1.0,
+            softcap: [None, Some(9.0)][at],
+        });
+        let (divergence, d_hidden) = (t.out(reads, DType::F32), t.out(reads * cols, DType::F32));
+        let op = HeadDivergence {
+            reads,
+            student,
+            teacher,
+            temperature: 0.8,
+            mix: 0.4,
+            divergence,
+            gradient: Some(t.upload(part.of(&gradient), DType::F32)),
+            d_hidden: Some(d_hidden),
+            d_weight: None,
+        };
+        t.run(Op::HeadDivergence(op));
+        vec![divergence, d_hidden]
     });
 }
 

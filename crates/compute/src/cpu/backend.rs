@@ -83,7 +83,7 @@ impl Cpu {
 
     /// Bytes taken for packed operands, and for each of the head's kinds of memory.
     #[cfg(test)]
-    pub(super) fn taken(&self) -> (usize, [usize; 4]) {
+    pub(super) fn taken(&self) -> (usize, [usize; 5]) {
         (self.packing.bytes(), self.head.bytes())
     }
 
@@ -409,6 +409,7 @@ impl Cpu {
             }
             Op::Dropout(op) => self.dropout::<T>(&op),
             Op::Head(op) => self.head(&op),
+            Op::HeadDivergence(op) => self.head_divergence(&op),
             Op::Sample(op) => {
                 let op::Sample { vocab, softcap, .. } = op;
                 let bits = |bits: Option<Buffer>| bits.map_or(&[][..], |bits| at.input(bits));

@@ -4,6 +4,7 @@
 //! for some thousand tokens at a time, in the form that the transposed product reads.
 
 mod backward;
+mod divergence;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -18,6 +19,7 @@ use super::simd::{Kernel, Simd, dispatch};
 use super::weight::Matrix;
 use backward::backward;
 pub(super) use backward::steps_at_a_time;
+pub(crate) use divergence::Teacher;
 pub(crate) use weight::HeadWeight;
 
 /// Bytes of the logits of a chunk.
@@ -42,6 +44,8 @@ pub(crate) struct HeadJob<'a> {
     /// `[R, C]`; null where no gradient is given.
     pub(crate) d_hidden: *mut f32,
     pub(crate) d_weight: Option<HeadWeight<'a>>,
+    /// Another model, the divergence from which is wanted in place of anything else.
+    pub(crate) teacher: Option<Teacher<'a>>,
 }
 
 /// Where results go; null where one is not wanted.
@@ -84,23 +88,25 @@ pub(crate) struct HeadMemory {
     d_logits: Packing,
     d_logits_rows: Packing,
     unpacked: Packing,
+    teacher_logits: Packing,
     rows: Vec<Row>,
 }
 
 impl HeadMemory {
     pub(crate) fn new() -> Self {
-        let [logits, d_logits, d_logits_rows, unpacked] = [(); 4].map(|()| Packing::new());
+        let [logits, d_logits, d_logits_rows, unpacked, teacher_logits] =
+            [(); 5].map(|()| Packing::new());
         let (logits_bytes, rows) = (LOGITS_BYTES, Vec::new());
-        HeadMemory { logits_bytes, logits, d_logits, d_logits_rows, unpacked, rows }
+        HeadMemory { logits_bytes, logits, d_logits, d_logits_rows, unpacked, teacher_logits, rows }
     }
 }
 
 impl HeadMemory {
     /// Bytes taken from the system, in the order of `Workspace`.
     #[cfg(test)]
-    pub(crate) fn bytes(&self) -> [usize; 4] {
-        let HeadMemory { logits, d_logits, d_logits_rows, unpacked, .. } = self;
-        [logits, d_logits, d_logits_rows, unpacked].map(Packing::bytes)
+    pub(crate) fn bytes(&self) -> [usize; 5] {
+        let HeadMemory { logits, d_logits, d_logits_rows, unpacked, teacher_logits, .. } = self;
+        [logits, d_logits, d_logits_rows, unpacked, teacher_logits].map(Packing::bytes)
     }
 }
 
@@ -133,31 +139,51 @@ pub(crate) unsafe fn head(
             Some(weight) => weight.chunk(machine.format, first, most, job.reads),
             None => most.min(job.reads - first),
         };
-        let cols = job.matrix.cols;
-        let input = job.hidden.wrapping_add(first * cols * machine.format.operand_bytes());
-        let terms = [ProductTerm { input, matrix: job.matrix, transposed: false }];
-        let stride = job.matrix.rows;
-        let output = Output::Store {
-            scale: job.scale,
-            bias: std::ptr::null(),
-            base: std::ptr::null(),
-            out: logits.cast(),
-            bf16: false,
-            stride,
-        };
-        let product = Product { rows: count, n: job.matrix.rows, terms: &terms, output };
         memory.rows.clear();
         memory.rows.resize(count, Row::default());
         // SAFETY: the caller's duty; the logits have room for the chunk.
         unsafe {
-            linear(machine, packing, &[product]);
-            statistics(machine, job, first, logits, &mut memory.rows);
+            products(machine, packing, job.hidden, job.matrix, job.scale, (first, count), logits);
+            match &job.teacher {
+                Some(teacher) => {
+                    let wanted = memory.teacher_logits.reserve(most * teacher.matrix.rows);
+                    let Teacher { hidden, matrix, scale, .. } = *teacher;
+                    products(machine, packing, hidden, matrix, scale, (first, count), wanted);
+                    divergence::divergences(machine, job, teacher, (first, count), logits, wanted);
+                }
+                None => statistics(machine, job, first, logits, &mut memory.rows),
+            }
             if !job.d_hidden.is_null() {
                 backward(machine, packing, job, first, logits, memory);
             }
         }
         first += count;
     }
+}
+
+/// Logits of some reads before their soft cap, from the first one on, `[count, V]`.
+unsafe fn products(
+    machine: Machine<'_>,
+    packing: &mut Packing,
+    hidden: *const u8,
+    matrix: &Matrix,
+    scale: f32,
+    (first, count): (usize, usize),
+    logits: *mut f32,
+) {
+    let input = hidden.wrapping_add(first * matrix.cols * machine.format.operand_bytes());
+    let terms = [ProductTerm { input, matrix, transposed: false }];
+    let output = Output::Store {
+        scale,
+        bias: std::ptr::null(),
+        base: std::ptr::null(),
+        out: logits.cast(),
+        bf16: false,
+        stride: matrix.rows,
+    };
+    let product = Product { rows: count, n: matrix.rows, terms: &terms, output };
+    // SAFETY: the caller's duty.
+    unsafe { linear(machine, packing, &[product]) };
 }
 
 /// Results of every row of a chunk, and what its gradient needs.

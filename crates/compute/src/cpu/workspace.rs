@@ -12,7 +12,7 @@ use super::gemm::{GRADIENT_STEPS, PASS_STEPS};
 use super::head::{chunk_reads, steps_at_a_time};
 use super::panel::{Format, PANEL};
 use super::weight::{EIGHT_BIT_WIDTH, FOUR_BIT_WIDTH, TEMPORARY};
-use crate::op::{Attention, Head, Linear, WeightGradient};
+use crate::op::{Attention, Head, HeadDivergence, HeadWeightGradient, Linear, WeightGradient};
 use crate::{Buffer, DType, Footprint, Kept, Op, Weight};
 
 /// The largest use of each kind of memory, in bytes.
@@ -23,8 +23,8 @@ pub(crate) struct Workspace {
     threads: usize,
     /// Operands of products.
     packing: usize,
-    /// Logits of a chunk of reads, their gradient in two forms, and rows of the head.
-    head: [usize; 4],
+    /// Logits of a chunk of reads, their gradient in two forms, rows of the head, and logits of a teacher.
+    head: [usize; 5],
     /// Of one thread.
     scratch: usize,
     /// How weights are kept that are not operands.
@@ -35,7 +35,7 @@ impl Workspace {
     /// Nothing used yet.
     pub(crate) fn new(isa: Isa, threads: usize, operand: DType) -> Self {
         let format = Format::new(isa, operand);
-        let (packing, head, scratch) = (0, [0; 4], 4 * TEMPORARY);
+        let (packing, head, scratch) = (0, [0; 5], 4 * TEMPORARY);
         Workspace { isa, format, threads, packing, head, scratch, kept: BTreeMap::new() }
     }
 
@@ -105,16 +105,35 @@ impl Workspace {
 
     /// The output layer.
     fn head(&mut self, op: &Head) {
-        let (vocab, cols) = (op.weight.rows, op.weight.cols);
-        let reads = chunk_reads(self.isa, self.format, vocab).min(op.reads);
+        self.head_over(op.reads, op.weight, op.d_hidden.is_some(), op.d_weight.as_ref());
+    }
+
+    /// The output layers of two models.
+    fn head_divergence(&mut self, op: &HeadDivergence) {
+        let (own, teacher) = (op.student.weight, op.teacher.weight);
+        self.head_over(op.reads, own, op.d_hidden.is_some(), op.d_weight.as_ref());
+        let reads = chunk_reads(self.isa, self.format, own.rows).min(op.reads);
+        self.packing = self.packing.max(4 * reads * self.format.block_steps(teacher.cols));
+        self.head[4] = self.head[4].max(4 * reads * teacher.rows);
+    }
+
+    fn head_over(
+        &mut self,
+        reads: usize,
+        weight: Weight,
+        has_gradient: bool,
+        d_weight: Option<&HeadWeightGradient>,
+    ) {
+        let (vocab, cols) = (weight.rows, weight.cols);
+        let reads = chunk_reads(self.isa, self.format, vocab).min(reads);
         self.packing = self.packing.max(4 * reads * self.format.block_steps(cols));
         let mut head = [4 * reads * vocab, 0, 0, 0];
-        if op.d_hidden.is_some() {
+        if has_gradient {
             let panels = cols.div_ceil(PANEL);
             let steps = steps_at_a_time(panels, self.format).min(self.format.steps(vocab));
             head[1] = 4 * reads * steps.next_multiple_of(self.format.chain());
             head[3] = panels * steps * self.format.step_bytes();
-            if let Some(weight) = &op.d_weight {
+            if let Some(weight) = d_weight {
                 head[2] = 4 * reads * steps;
                 let tokens = steps * self.format.step_len();
                 let words = self.gradient_words((reads, weight.groups.len - 1), tokens, cols);
@@ -155,6 +174,7 @@ impl Footprint for Workspace {
             Op::Attention(op) => self.attention(op),
             Op::AttentionBackward(op) => self.attention(&op.forward),
             Op::Head(op) => self.head(op),
+            Op::HeadDivergence(op) => self.head_divergence(op),
             // These work in their operands.
             _ => {}
         }
@@ -178,7 +198,7 @@ impl Footprint for Workspace {
 mod tests {
     use super::*;
     use crate::cpu::{Cpu, CpuConfig, Precision};
-    use crate::op::{HeadGradients, HeadOutputs, HeadWeightGradient, Term};
+    use crate::op::{HeadGradients, HeadOutputs, Logits, Term};
     use crate::{Backend, OptimizerKind, Shape};
 
     const READS: usize = 30;
@@ -230,6 +250,20 @@ mod tests {
             d_weight: Some(HeadWeightGradient { groups, rows: None, gradient: head.gradient }),
         };
         backend.run(Op::Head(op)).unwrap();
+        let own = Logits { hidden: x, weight: head.matrix(), scale: 1.0, softcap: None };
+        let gradient = backend.alloc(READS, DType::F32).unwrap();
+        let divergence = HeadDivergence {
+            reads: READS,
+            student: own,
+            teacher: own,
+            temperature: 1.0,
+            mix: 0.5,
+            divergence: backend.alloc(READS, DType::F32).unwrap(),
+            gradient: Some(gradient),
+            d_hidden: op.d_hidden,
+            d_weight: op.d_weight,
+        };
+        backend.run(Op::HeadDivergence(divergence)).unwrap();
     }
 
     #[test]
@@ -247,8 +281,11 @@ mod tests {
                 let rounded = counted.head.map(usize::next_power_of_two);
                 let (packing, head) = cpu.taken();
                 assert_eq!(counted.packing.next_power_of_two(), packing, "{isa} {precision:?}");
-                assert_eq!(rounded[1..], head[1..], "{isa} {precision:?}");
-                assert!(counted.head[0] == 4 * READS * VOCAB && counted.head[0] <= head[0]);
+                assert_eq!(rounded[1..4], head[1..4], "{isa} {precision:?}");
+                for logits in [0, 4] {
+                    assert_eq!(counted.head[logits], 4 * READS * VOCAB);
+                    assert!(counted.head[logits] <= head[logits]);
+                }
                 let all = measure.report().workspace_bytes;
                 assert!(all > counted.packing + counted.head.iter().sum::<usize>());
             }

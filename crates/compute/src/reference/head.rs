@@ -1,8 +1,8 @@
 //! The output distribution: log-probabilities, statistics and their gradients.
 
 use super::memory::Memory;
-use crate::Buffer;
-use crate::op::{Head, HeadGradients, HeadWeightGradient};
+use crate::op::{Head, HeadGradients, HeadWeightGradient, Logits};
+use crate::{Buffer, Weight};
 
 /// The gradients that came in, as numbers.
 struct Given {
@@ -30,11 +30,11 @@ impl Given {
 }
 
 /// Everything about the distribution at one read.
-struct Distribution {
-    lse: f64,
-    logprobs: Vec<f64>,
+pub(super) struct Distribution {
+    pub(super) lse: f64,
+    pub(super) logprobs: Vec<f64>,
     /// `dz / d(product)` of every logit.
-    slopes: Vec<f64>,
+    pub(super) slopes: Vec<f64>,
 }
 
 impl Distribution {
@@ -67,12 +67,19 @@ fn log_sum_exp(x: &[f64]) -> f64 {
     max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
 }
 
-fn distribution(memory: &Memory, op: &Head, hidden: &[f64]) -> Distribution {
-    let weight = memory.factor(op.weight);
-    let (scale, temperature) = (f64::from(op.scale), f64::from(op.temperature));
+/// The distribution over the first `tokens` of the vocabulary.
+pub(super) fn distribution(
+    memory: &Memory,
+    logits: &Logits,
+    temperature: f32,
+    tokens: usize,
+    hidden: &[f64],
+) -> Distribution {
+    let weight = memory.factor(logits.weight);
+    let (scale, temperature) = (f64::from(logits.scale), f64::from(temperature));
     let logit = |token| {
         let product: f64 = hidden.iter().zip(weight.row(token)).map(|(x, w)| x * w).sum();
-        match op.softcap.map(f64::from) {
+        match logits.softcap.map(f64::from) {
             None => (scale * product / temperature, scale / temperature),
             Some(cap) => {
                 let tanh = (scale * product / cap).tanh();
@@ -80,7 +87,7 @@ fn distribution(memory: &Memory, op: &Head, hidden: &[f64]) -> Distribution {
             }
         }
     };
-    let (logits, slopes): (Vec<f64>, Vec<f64>) = (0..weight.rows).map(logit).unzip();
+    let (logits, slopes): (Vec<f64>, Vec<f64>) = (0..tokens).map(logit).unzip();
     let lse = log_sum_exp(&logits);
     Distribution { lse, logprobs: logits.iter().map(|logit| logit - lse).collect(), slopes }
 }
@@ -96,11 +103,14 @@ pub(super) fn run(memory: &mut Memory, op: &Head) {
     let given = Given::read(memory, &op.gradients, targets, op.reads);
     assert!(!given.any() || op.d_hidden.is_some(), "gradients want `d_hidden`");
 
-    let read = |read| distribution(memory, op, &hidden[read * cols..][..cols]);
+    let Head { hidden: buffer, weight, scale, softcap, temperature, .. } = *op;
+    let of = Logits { hidden: buffer, weight, scale, softcap };
+    let read =
+        |read| distribution(memory, &of, temperature, weight.rows, &hidden[read * cols..][..cols]);
     let distributions: Vec<Distribution> = (0..op.reads).map(read).collect();
     assert!(op.d_weight.is_none() || given.any(), "`d_weight` wants gradients");
     let mut d_hidden = vec![0.0; op.reads * cols];
-    let mut d_weight = op.d_weight.map(|given| DWeight::new(memory, op, &given));
+    let mut d_weight = op.d_weight.map(|given| DWeight::new(memory, op.reads, op.weight, &given));
     let mut target = 0;
     for (read, distribution) in distributions.iter().enumerate() {
         let last = target + target_reads[target..].partition_point(|&r| r as usize == read);
@@ -126,18 +136,23 @@ pub(super) fn run(memory: &mut Memory, op: &Head) {
 }
 
 /// The gradient by the weight, and where each token's row of it lies.
-struct DWeight {
-    buffer: Buffer,
+pub(super) struct DWeight {
+    pub(super) buffer: Buffer,
     places: Vec<Option<usize>>,
-    gradient: Vec<f64>,
+    pub(super) gradient: Vec<f64>,
 }
 
 impl DWeight {
-    fn new(memory: &mut Memory, op: &Head, given: &HeadWeightGradient) -> Self {
+    pub(super) fn new(
+        memory: &mut Memory,
+        reads: usize,
+        weight: Weight,
+        given: &HeadWeightGradient,
+    ) -> Self {
         let groups = memory.integers(given.groups, given.groups.len);
         assert!(groups.is_sorted() && groups.first() == Some(&0), "groups {groups:?} of reads");
-        assert_eq!(groups.last(), Some(&(op.reads as u32)), "groups end with the reads");
-        let vocab = op.weight.rows;
+        assert_eq!(groups.last(), Some(&(reads as u32)), "groups end with the reads");
+        let vocab = weight.rows;
         let rows = match given.rows {
             Some(rows) => memory.integers(rows, rows.len),
             None => (0..vocab as u32).collect(),
@@ -145,11 +160,11 @@ impl DWeight {
         assert!(rows.is_sorted_by(|a, b| a < b), "trained rows ascend and are distinct");
         let mut places = vec![None; vocab];
         rows.iter().enumerate().for_each(|(place, &row)| places[row as usize] = Some(place));
-        let gradient = memory.present(given.gradient, rows.len() * op.weight.cols);
+        let gradient = memory.present(given.gradient, rows.len() * weight.cols);
         DWeight { buffer: given.gradient, places, gradient }
     }
 
-    fn add(&mut self, token: usize, factor: f64, hidden: &[f64]) {
+    pub(super) fn add(&mut self, token: usize, factor: f64, hidden: &[f64]) {
         if let Some(place) = self.places[token] {
             let row = self.gradient[place * hidden.len()..][..hidden.len()].iter_mut();
             row.zip(hidden).for_each(|(row, x)| *row += factor * x);

@@ -7,6 +7,7 @@
 
 mod attention;
 mod columns;
+mod divergence;
 mod dropout;
 mod gated;
 mod head;
@@ -283,6 +284,7 @@ impl Backend for Reference {
             Op::GatedBackward(op) => self.defer(move |m| gated::backward(m, &op)),
             Op::Dropout(op) => self.defer(move |m| dropout::forward(m, &op)),
             Op::Head(op) => self.defer(move |m| head::run(m, &op)),
+            Op::HeadDivergence(op) => self.defer(move |m| divergence::run(m, &op)),
             Op::Sample(op) => self.defer(move |m| sample::run(m, &op)),
             Op::SumSquares { inputs, out } => {
                 let inputs = inputs.to_vec();

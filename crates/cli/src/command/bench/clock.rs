@@ -107,7 +107,7 @@ fn name(op: &Op<'_>) -> &'static str {
         Op::Gated(_) => "activation",
         Op::GatedBackward(_) => "activation backward",
         Op::Dropout(_) => "dropout",
-        Op::Head(_) => "head",
+        Op::Head(_) | Op::HeadDivergence(_) => "head",
         Op::Sample(_) => "sample",
         Op::SumSquares { .. } => "gradient norm",
         Op::Optimize(_) | Op::Refresh(_) => "optimizer",

@@ -212,7 +212,13 @@ impl DLogits<'_> {
                     let logits = self.logits.add((first + row) * vocab + token);
                     let logits = std::slice::from_raw_parts(logits, len);
                     let row_state = &self.rows[first + row];
-                    self.job.gradient(simd, row_state, token, logits, &mut run[..len]);
+                    // Of a divergence the logits have made room for their gradients already.
+                    match self.job.teacher {
+                        Some(_) => run[..len].copy_from_slice(logits),
+                        None => {
+                            self.job.gradient(simd, row_state, token, logits, &mut run[..len]);
+                        }
+                    }
                     let out = std::slice::from_raw_parts_mut(operands.add(row * len), len);
                     round(simd, &run[..len], out);
                     if let Some(row_major) = self.row_major {

@@ -43,6 +43,7 @@ fn gradients(machine: Machine<'_>, groups: &[u32], logits_bytes: usize) -> [Vec<
         gradients: HeadFactors { logprob: &factors, entropy: &[], lse: &[], mean_logprob: &[] },
         d_hidden: d_hidden.as_mut_ptr(),
         d_weight: Some(HeadWeight { groups, rows: None, gradient: d_weight.as_mut_ptr() }),
+        teacher: None,
     };
     let mut memory = HeadMemory { logits_bytes, ..HeadMemory::new() };
     // SAFETY: all lengths are as the job says.

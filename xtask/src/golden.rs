@@ -42,6 +42,7 @@ const SCRIPTS: &[Script] = &[
     script("update_curves"),
     script("full_curve"),
     script("schedule"),
+    script("divergences"),
     script("agreement"),
     script("bag_of_words"),
     script("adamw"),

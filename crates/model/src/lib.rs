@@ -20,6 +20,7 @@ pub use adapter::{Adapter, LoraConfig};
 pub use checkpoint::Base;
 pub use config::Config;
 pub use decoder::{Decoder, Hidden, Keep, LoadOptions, Module, Pass, Selection, Training};
+pub use decoder::{DivergenceRequest, TeacherStates};
 pub use decoder::{HeadGradients, HeadOutputs, HeadRequest, LookupSums, Want};
 pub use error::{Error, Result};
 pub use scalar_head::ScalarHead;

@@ -1,9 +1,13 @@
 //! One optimizer step's gradient: what every method shares.
 
+use std::sync::Arc;
+
 use compute::{Backend, DType, Op, Parameter};
 use data::Micro;
 use eval::classification::Classified;
-use model::{Decoder, HeadGradients, HeadOutputs, HeadRequest, Hidden, Keep, Pass, Want};
+use model::{
+    Decoder, HeadGradients, HeadOutputs, HeadRequest, Hidden, Keep, Pass, TeacherStates, Want,
+};
 use text::Batch;
 
 use crate::Result;
@@ -149,6 +153,31 @@ impl<'a> Engine<'a> {
         Ok(all)
     }
 
+    /// The final norm's output of a part where the tokens of each sequence are predicted, `[sequences][targets * C]`.
+    pub fn states_under_part(
+        &mut self,
+        plan: &StepPlan,
+        name: PartName,
+    ) -> Result<Vec<Arc<[f32]>>> {
+        self.activate(name)?;
+        let part = part(self.parts, name);
+        let decoder = part.decoder.as_deref().unwrap_or(self.decoder);
+        let width = decoder.config.hidden_size;
+        let mut states: Vec<Vec<f32>> = vec![Vec::new(); plan.sequences.len()];
+        for micro in &plan.micros {
+            let of_micro = decoder.states(self.backend, &micro.batch, part.adapter.as_deref())?;
+            for target in &micro.batch.targets {
+                let (of_sequence, start) =
+                    (&mut states[target.sequence as usize], target.place as usize * width);
+                of_sequence.resize(of_sequence.len().max(start + width), 0.0);
+                let read = &of_micro[target.read as usize * width..][..width];
+                of_sequence[start..start + width].copy_from_slice(read);
+            }
+        }
+        self.activate(self.trained)?;
+        Ok(states.into_iter().map(Arc::from).collect())
+    }
+
     /// The same under the base without any adapter; none where tensors of the base itself are trained.
     pub fn base_logprobs(&mut self, plan: &StepPlan) -> Result<Option<Vec<Vec<f32>>>> {
         let adapters = || self.parts.iter().filter_map(|part| part.adapter.as_deref());
@@ -159,7 +188,7 @@ impl<'a> Engine<'a> {
         for adapter in adapters() {
             adapter.deactivate(self.backend, self.decoder)?;
         }
-        let base = Part { name: PartName::Reference, adapter: None, head: None };
+        let base = Part { name: PartName::Reference, adapter: None, head: None, decoder: None };
         let request = HeadRequest::logprobs();
         let mut all = Vec::with_capacity(plan.micros.len());
         for micro in &plan.micros {
@@ -249,6 +278,23 @@ impl<'a> Engine<'a> {
     ) -> Result<(Hidden, HeadOutputs)> {
         let batch = &plan.micros[index].batch;
         let mut hidden = self.decoder.forward(self.backend, batch, pass)?;
+        if let Some(request) = objective.divergence() {
+            let teacher = part(self.parts, PartName::Teacher);
+            let teacher = teacher.decoder.as_deref().unwrap_or(self.decoder);
+            let normed = teacher_states(plan, batch, teacher.config.hidden_size);
+            let teacher = TeacherStates { decoder: teacher, normed: &normed };
+            // Answers to one prompt begin at one read: what they weigh there adds up.
+            let gradient = known_gradient.map(|gradient| by_read(batch, gradient));
+            let divergence = self.decoder.head_divergence(
+                self.backend,
+                &mut hidden,
+                teacher,
+                &request,
+                gradient.as_deref(),
+                pass,
+            )?;
+            return Ok((hidden, HeadOutputs { divergence, ..HeadOutputs::default() }));
+        }
         let (request, head) = (objective.request(), self.part().head.as_ref());
         let outputs = self.decoder.head(
             self.backend,
@@ -320,6 +366,28 @@ impl<'a> Engine<'a> {
         let keep = if keep { Keep::for_backward(self.recompute) } else { Keep::Nothing };
         Pass { adapter, keep, dropout_key, lookups: None }
     }
+}
+
+/// The teacher's states at the reads of a batch, `[R, C]`; zeros where the plan does not know them (when memory is
+/// counted).
+fn teacher_states(plan: &StepPlan, batch: &Batch, width: usize) -> Vec<f32> {
+    let mut normed = vec![0.0; batch.reads.len() * width];
+    let Some(states) = &plan.teacher else { return normed };
+    for target in &batch.targets {
+        let (read, place) = (target.read as usize * width, target.place as usize * width);
+        let state = &states[target.sequence as usize][place..place + width];
+        normed[read..read + width].copy_from_slice(state);
+    }
+    normed
+}
+
+/// Sums over the targets of each read, `[R]`.
+fn by_read(batch: &Batch, of_targets: &[f32]) -> Vec<f32> {
+    let mut sums = vec![0.0; batch.reads.len()];
+    for (target, value) in batch.targets.iter().zip(of_targets) {
+        sums[target.read as usize] += value;
+    }
+    sums
 }
 
 /// What the heads gave for every micro-batch of a plan.

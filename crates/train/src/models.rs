@@ -31,11 +31,14 @@ pub enum PartName {
     Value,
     /// Scores of answers.
     Reward,
+    /// Whose distributions the policy is to come near to.
+    Teacher,
 }
 
 impl PartName {
     /// Those beside the policy.
-    pub const OTHERS: [PartName; 3] = [PartName::Reference, PartName::Value, PartName::Reward];
+    pub const OTHERS: [PartName; 4] =
+        [PartName::Reference, PartName::Value, PartName::Reward, PartName::Teacher];
 
     /// Whether the adapter on top and the head of the part are trained. The others stay as they are.
     pub fn is_trained(self) -> bool {
@@ -50,11 +53,12 @@ impl fmt::Display for PartName {
             PartName::Reference => "reference",
             PartName::Value => "value",
             PartName::Reward => "reward",
+            PartName::Teacher => "teacher",
         })
     }
 }
 
-/// One of the models of a run: adapters over the shared base, and a scalar head.
+/// One of the models of a run: adapters over the shared base, and a scalar head; or another model.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// What it is.
@@ -63,12 +67,14 @@ pub struct Part {
     pub adapter: Option<Arc<Adapter>>,
     /// Its scalar head.
     pub head: Option<ScalarHead>,
+    /// The model that it is, where that is not one over the shared base.
+    pub decoder: Option<Arc<Decoder>>,
 }
 
 impl Part {
     /// The model that a run is about.
     pub fn policy(adapter: Option<Adapter>, head: Option<ScalarHead>) -> Self {
-        Part { name: PartName::Policy, adapter: adapter.map(Arc::new), head }
+        Part { name: PartName::Policy, adapter: adapter.map(Arc::new), head, decoder: None }
     }
 
     /// What is trained of it, beside tensors of the base. Names of tensors are those of their files; behind the

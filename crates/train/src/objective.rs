@@ -10,7 +10,7 @@ mod policy_gradient;
 
 use data::{Reads, Unit};
 use eval::classification::Classified;
-use model::{HeadGradients, HeadOutputs, HeadRequest};
+use model::{DivergenceRequest, HeadGradients, HeadOutputs, HeadRequest};
 use text::Batch;
 
 use crate::models::PartName;
@@ -141,6 +141,12 @@ pub trait Objective {
     /// What it wants of the head.
     fn request(&self) -> HeadRequest {
         HeadRequest::logprobs()
+    }
+
+    /// The divergence from [`PartName::Teacher`] that it wants of the head in place of what [`Objective::request`] asks
+    /// for. Its [`Objective::known_gradient`] holds derivatives by the divergence at every target.
+    fn divergence(&self) -> Option<DivergenceRequest> {
+        None
     }
 
     /// Passes without gradient that it needs.

@@ -52,6 +52,9 @@ pub struct StepPlan {
     pub is_validation: bool,
     /// Log-probabilities under the reference that are known already, by sequence and [`text::Target::place`].
     pub reference: Option<Vec<Arc<[f32]>>>,
+    /// The final norm's output of a teacher where each target is predicted, by sequence, `[targets * C]` of its C; none
+    /// without a teacher.
+    pub teacher: Option<Vec<Arc<[f32]>>>,
     /// What is known of sampled sequences, by sequence; none of rows of a data set.
     pub sampled: Option<Vec<Sampled>>,
     /// Whether the policy is still the one that sampled them.

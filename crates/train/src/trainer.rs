@@ -20,6 +20,7 @@ mod run_loop;
 mod setup;
 mod start;
 mod synthetic_rows;
+mod teacher;
 mod trial;
 
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub use plan::Memory;
 pub use plan_report::{ParameterCounts, Planned, Resolved, plan};
 pub use rows::rows;
 pub use synthetic_rows::SyntheticRows;
+pub use teacher::TeacherModel;
 pub use trial::{Trial, TrialConfig};
 
 /// What [`train`] is asked to do.
@@ -69,6 +71,8 @@ pub struct Job<'a> {
     pub data: DataAccess<'a>,
     /// Makes the sources of rewards that need a network.
     pub reward_sources: RewardSources<'a>,
+    /// What is distilled from; none: the model as the run begins.
+    pub teacher: Option<TeacherModel>,
 }
 
 /// Makes the source of a reward that needs a network; see [`Rewards::open`](crate::reward::Rewards::open).

@@ -205,7 +205,7 @@ impl Arguments {
     /// Tokens that the rows of a step, or the answers to a prompt, begin with.
     fn shared_in_training(&self) -> usize {
         let method = self.method();
-        let answers = method.records.compares_answers() || method.estimator.is_some();
+        let answers = method.records.compares_answers() || method.online.is_some();
         let usual = if answers { self.tokens_or(256) / 2 } else { 0 };
         self.shared.map_or(usual, |shared| shared as usize)
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keys::{Document, Settings as _};
 use model::Base;
-use train::trainer::Job;
+use train::trainer::{Job, TeacherModel};
 
 use super::quote;
 use super::train::{at_key, read_recipe};
+use crate::asking::is_address;
 use crate::context::Context;
 use crate::environment::resident_memory;
 use crate::error::{Failure, Result};
@@ -54,6 +55,7 @@ pub(super) struct Subject {
     base: Base,
     adapter: Option<PathBuf>,
     name: String,
+    teacher: Option<TeacherModel>,
 }
 
 impl Subject {
@@ -66,7 +68,8 @@ impl Subject {
             Outline::Config(path) => Subject::of_config(&path, document),
             Outline::Whole(found) => {
                 let base = Base::open(&found.path)?;
-                Ok(Subject { base, adapter: found.adapter, name: found.name })
+                let teacher = teacher(context, document, &found.path)?;
+                Ok(Subject { base, adapter: found.adapter, name: found.name, teacher })
             }
         }
     }
@@ -75,7 +78,7 @@ impl Subject {
     pub(super) fn of_config(path: &Path, document: &Document) -> Result<Self> {
         let base = Base::from_config(&read_config(path)?, path)?;
         let name = document.get_locator("model.id").name.clone();
-        Ok(Subject { base, adapter: None, name })
+        Ok(Subject { base, adapter: None, name, teacher: None })
     }
 
     /// The job of the recipe, without a run folder. `memory` stands for what is free.
@@ -97,8 +100,31 @@ impl Subject {
             threads: context.threads(),
             data: context.data_access(),
             reward_sources: train::trainer::no_reward_sources(),
+            teacher: self.teacher,
         }
     }
+}
+
+/// The teacher that a recipe of `method: distill` names, over or beside the base at `own`.
+pub(super) fn teacher(
+    context: &Context,
+    document: &Document,
+    own: &Path,
+) -> Result<Option<TeacherModel>> {
+    let key = "distill.teacher";
+    if document.get_str("method") != "distill" {
+        return Ok(None);
+    }
+    let Some(named) = document.opt_locator(key) else { return Ok(None) };
+    if is_address(&named.name) {
+        let message = "an endpoint does not give its distributions over all tokens".to_owned();
+        let hint = "name a model on this machine, or let it write rows: `tunesmith distill`";
+        let problem = document.problem(key, message, Some(hint.to_owned()));
+        return Err(train::Error::Recipe(problem.into()).into());
+    }
+    let found = context.models().locate(named, None);
+    let found = found.map_err(|failure| at_key(document, key, failure))?;
+    Ok(Some(TeacherModel::of(document, &found.path, found.adapter, own)?))
 }
 
 fn read_config(path: &Path) -> Result<serde_json::Value> {

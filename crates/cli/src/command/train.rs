@@ -12,6 +12,7 @@ use train::run::{Occupied, RunFolder};
 use train::trainer::{Control, DataAccess, Job, Summary};
 
 use super::quote;
+use super::subject::teacher;
 use crate::context::{Context, precision_of};
 use crate::environment::{peak_memory, resident_memory};
 use crate::error::{Failure, Result};
@@ -164,6 +165,7 @@ impl TrainRequest {
         let signals = Signals::install()?;
         let asked = signals.clone();
         let stop = data::Stop::when(move || asked.asked().is_some());
+        let teacher = teacher(context, &document, &model.path)?;
         let job = Job {
             document,
             base: Base::open(&model.path)?,
@@ -177,6 +179,7 @@ impl TrainRequest {
             threads: context.threads(),
             data: DataAccess { stop, ..context.data_access() },
             reward_sources: Box::new(rewards::external(context)),
+            teacher,
         };
         let mut progress = Progress::new(&context.terminal);
         let mut stopped_by = None;

@@ -119,7 +119,7 @@ fn rows_of_another_method_say_what_to_type() {
     house.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");
     for method in ["sft", "pretrain"] {
         let ended = house.run(&["init", method, "--data", "pairs.jsonl"]);
-        let hint = "hint: the rows fit `dpo`, `kto`, `bco`, `orpo`, `simpo`, `cpo`, `reward`, `ppo`, `grpo`, `rloo`, `reinforce_pp`: \
+        let hint = "hint: the rows fit `dpo`, `kto`, `bco`, `orpo`, `simpo`, `cpo`, `reward`, `ppo`, `grpo`, `rloo`, `reinforce_pp`, `online_dpo`, `distill`: \
                     `tunesmith init dpo --data pairs.jsonl`\n";
         assert!(ended.stderr.ends_with(hint), "{method}: {}", ended.stderr);
         assert!(!house.path().join("recipe.yaml").exists());

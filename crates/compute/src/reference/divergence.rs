@@ -67,3 +67,42 @@ fn divergence(p: &[f64], q: &[f64], mix: f64) -> (f64, Vec<f64>) {
     let slopes = pairs().map(|(&p, &q)| share * p.exp() * (apart(p, q) - of_student));
     (share * of_student + of_teacher, slopes.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::divergence;
+
+    fn numbers(value: &Value) -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn check_close(own: f64, expected: f64) {
+        assert!((own - expected).abs() <= 1e-9 * expected.abs().max(1.0), "{own} {expected}");
+    }
+
+    #[test]
+    fn divergences_and_slopes_equal_those_of_trl() {
+        let golden = include_str!("../../tests/golden/divergences.json");
+        let golden: Value = serde_json::from_str(golden).unwrap();
+        for case in golden["cases"].as_array().unwrap() {
+            let [mix, temperature] =
+                ["mix", "temperature"].map(|name| case[name].as_f64().unwrap());
+            let logprobs = |logits: &Value| {
+                let z: Vec<f64> = numbers(logits).iter().map(|logit| logit / temperature).collect();
+                let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+                z.into_iter().map(|z| z - lse).collect::<Vec<f64>>()
+            };
+            for read in 0..golden["reads"].as_u64().unwrap() as usize {
+                let [p, q] = ["student", "teacher"].map(|name| logprobs(&golden[name][read]));
+                let (own, slopes) = divergence(&p, &q, mix);
+                check_close(own, case["divergences"][read].as_f64().unwrap());
+                for (slope, expected) in slopes.iter().zip(numbers(&case["gradients"][read])) {
+                    check_close(slope / temperature, expected);
+                }
+            }
+        }
+    }
+}

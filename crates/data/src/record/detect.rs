@@ -110,7 +110,7 @@ fn methods(wanted: Wanted) -> &'static [&'static str] {
         Wanted::Preferences => &["dpo", "orpo", "simpo", "cpo"],
         Wanted::Feedback => &["kto", "bco"],
         Wanted::Rewards => &["reward"],
-        Wanted::Prompts => &["ppo", "grpo", "rloo", "reinforce_pp"],
+        Wanted::Prompts => &["ppo", "grpo", "rloo", "reinforce_pp", "online_dpo", "distill"],
         Wanted::Labelled | Wanted::Unlabelled => &["classify"],
     }
 }

@@ -270,6 +270,9 @@ impl Record {
                 if let Some(reference) = &prompt.reference {
                     put("reference", reference.clone());
                 }
+                if let Some(tools) = &prompt.tools {
+                    put("tools", tools.clone());
+                }
                 if !prompt.columns.is_empty() {
                     put("columns", prompt.columns.clone().into());
                 }

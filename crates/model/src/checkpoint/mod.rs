@@ -9,6 +9,7 @@ mod shapes;
 mod synthetic;
 mod write;
 
+use std::fmt;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,12 @@ pub struct Base {
     tensors: Box<dyn Tensors>,
     files: Vec<PathBuf>,
     stop: Option<Asked>,
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Base").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Whether to stop.

@@ -68,6 +68,8 @@ pub struct HeadOutputs {
     pub top1: Vec<u32>,
     /// `[R, N]`, where the scalar head gives N numbers per read.
     pub value: Vec<f32>,
+    /// `[R]`: how far the distribution is from a teacher's, where that was asked in place of the others.
+    pub divergence: Vec<f32>,
 }
 
 /// d(loss)/d(output), shaped as [`HeadOutputs`]; each is optional.
@@ -250,7 +252,7 @@ impl Decoder {
     }
 
     /// Where the gradient by the head's matrix goes, if it or rows of it are trained.
-    fn head_gradient(
+    pub(super) fn head_gradient(
         &self,
         backend: &mut dyn Backend,
         hidden: &Hidden,

@@ -14,6 +14,7 @@ mod load;
 mod lookups;
 mod module;
 mod norm;
+mod teacher;
 
 use compute::Buffer;
 
@@ -24,6 +25,7 @@ pub use load::{LoadOptions, Selection, Training};
 pub(crate) use load::{constant, frozen};
 pub use lookups::LookupSums;
 pub use module::Module;
+pub use teacher::{DivergenceRequest, TeacherStates};
 
 use crate::Config;
 use crate::tensor::{Matrix, Role, TrainedTensor, Vector};

@@ -2,7 +2,7 @@
 
 use keys::{Document, Key, Settings as _};
 
-use super::{Method, online};
+use super::{Method, Online, online};
 use crate::Result;
 use crate::advantage::{Aggregation, GroupRelative, Scale};
 use crate::objective::{Average, BinaryDivergence, PolicyGradient, RatioLevel, Surrogate};
@@ -75,7 +75,7 @@ pub(super) static METHOD: Method = Method {
         Ok(())
     },
     objective: |document| Box::new(objective(document)),
-    estimator: Some(|document| Box::new(estimator(document))),
+    online: Some(Online::Advantages(|document| Box::new(estimator(document)))),
     ..online::PROMPTS
 };
 

@@ -6,10 +6,12 @@
 mod bco;
 mod classify;
 mod cpo;
+mod distill;
 mod dpo;
 mod grpo;
 mod kto;
 mod online;
+mod online_dpo;
 mod orpo;
 mod ppo;
 mod preference;
@@ -29,16 +31,17 @@ use crate::rollout::AdvantageEstimator;
 pub use bco::Bco;
 pub use classify::Classify;
 pub use cpo::{Contrast, ReferenceFree};
+pub use distill::Distill;
 pub use dpo::{Divergence, Dpo, LOSSES, Loss};
 pub use kto::Kto;
 pub use online::kl_warning;
-pub(crate) use online::{ONLINE, ONLINE_KEYS};
+pub(crate) use online::{ONLINE, ONLINE_KEYS, REWARDED};
 pub use orpo::Orpo;
 pub use reward::{Reward, RewardLoss};
 pub use sft::Sft;
 
 /// Every method, in the order of `--help`.
-pub static METHODS: [&Method; 14] = [
+pub static METHODS: [&Method; 16] = [
     &sft::METHOD,
     &pretrain::METHOD,
     &dpo::METHOD,
@@ -53,6 +56,8 @@ pub static METHODS: [&Method; 14] = [
     &grpo::METHOD,
     &rloo::METHOD,
     &reinforce_pp::METHOD,
+    &online_dpo::METHOD,
+    &distill::METHOD,
 ];
 
 /// Makes a loss with the settings of a resolved recipe.
@@ -60,6 +65,17 @@ pub type MakeObjective = fn(&Document) -> Box<dyn Objective>;
 
 /// Makes what turns rewards into advantages, with the settings of a resolved recipe.
 pub type MakeEstimator = fn(&Document) -> Box<dyn AdvantageEstimator>;
+
+/// What a method makes of the answers that it samples.
+#[derive(Clone, Copy, Debug)]
+pub enum Online {
+    /// Advantages, of their rewards.
+    Advantages(MakeEstimator),
+    /// A pair of the best and the worst answer to each prompt, by their rewards.
+    Pairs,
+    /// A comparison with what a teacher would say at each of their tokens. No rewards.
+    Teacher,
+}
 
 /// A way to learn.
 #[derive(Debug)]
@@ -98,11 +114,16 @@ pub struct Method {
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe.
     pub objective: MakeObjective,
-    /// How the rewards of sampled answers become advantages; none of a method that learns from rows as they are.
-    pub estimator: Option<MakeEstimator>,
+    /// What it makes of the answers that it samples; none of a method that learns from rows as they are.
+    pub online: Option<Online>,
 }
 
 impl Method {
+    /// Whether it samples answers and learns from their rewards.
+    pub fn learns_from_rewards(&self) -> bool {
+        matches!(self.online, Some(Online::Advantages(_) | Online::Pairs))
+    }
+
     /// What most methods have.
     const DEFAULT: Method = Method {
         name: "",
@@ -122,7 +143,7 @@ impl Method {
         check_rows: |_, _, _| Ok(()),
         judged_by: |_| Figure::LOSS,
         objective: |_| unreachable!("every method has a loss"),
-        estimator: None,
+        online: None,
     };
 }
 

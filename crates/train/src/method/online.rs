@@ -9,9 +9,16 @@ use crate::objective::{Correction, KlEstimator, KlLoss, PolicyGradient};
 use crate::{Error, Result};
 
 /// Methods that sample their answers.
-pub(crate) const ONLINE: &[&str] = &["grpo", "rloo", "reinforce_pp", "ppo"];
+pub(crate) const ONLINE: &[&str] =
+    &["grpo", "rloo", "reinforce_pp", "ppo", "online_dpo", "distill"];
 
-/// Keys of all of them.
+/// Of these, methods that learn from rewards.
+pub(crate) const REWARDED: &[&str] = &["grpo", "rloo", "reinforce_pp", "ppo", "online_dpo"];
+
+/// Of these, methods whose loss is [`PolicyGradient`].
+const POLICY_GRADIENT: &[&str] = &["grpo", "rloo", "reinforce_pp", "ppo"];
+
+/// Keys of that loss.
 pub(crate) const ONLINE_KEYS: &[Key] = &[
     Key::choice("objective.kl.in", &["loss", "reward"])
         .when("method", &["grpo"])
@@ -26,62 +33,62 @@ pub(crate) const ONLINE_KEYS: &[Key] = &[
         .default("reward")
         .doc("Where the KL divergence from the reference counts: its sum over an answer is a part of the reward."),
     Key::choice("objective.kl.estimator", &["k1", "k2", "k3"])
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default_by("objective.kl.in")
         .doc("Estimator of the KL divergence per token: k1 = l, k2 = l²/2, k3 = exp(-l) - 1 + l, where l is the log-ratio of policy and reference. By default k2 in the loss and k1 in the reward, whose gradients are those of the divergence; docs/methods/kl.md has the others."),
     Key::bool("objective.kl.ratio")
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default_by("objective.kl.estimator")
         .doc("Multiply the KL term of the loss by the importance ratio. By default only that of k2. With k3 it is what TRL does by default, and its gradient is then that of the divergence."),
     Key::bool("objective.allow_biased")
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("false")
         .doc("Allow estimators of the KL divergence at places where their gradient is not that of the divergence."),
     Key::float("objective.delta", 1.0, 1e6)
         .above_min()
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .doc("Largest importance ratio of tokens with a negative advantage (two-sided or dual clip), over 1 + `objective.clip_high`. By default there is none."),
     Key::float("objective.entropy_coef", 0.0, 1e3)
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("0.0")
         .doc("Weight of the mean entropy per token, which is made larger."),
     Key::float("objective.top_entropy_quantile", 0.0, 1.0)
         .above_min()
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("1.0")
         .doc("Share of the tokens of a step, those of highest entropy, that move the policy. Below 1 all outputs are computed before the gradient, which takes one more forward pass."),
     Key::float("objective.off_policy_mask_threshold", 0.0, 1e6)
         .above_min()
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .unit("nats per token")
         .doc("Leave out answers with a negative advantage that have become less likely than this since they were drawn, in the mean over their tokens. By default none is left out."),
     Key::choice(
         "objective.stale.correction",
         &["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
     )
-    .when("method", ONLINE)
+    .when("method", POLICY_GRADIENT)
     .default("none")
     .doc("How tokens count that an older policy drew: by the ratio of the policy before the update to the one that drew them, of each token or of the whole answer. Ratios outside the bounds are cut to them (truncate) or do not count (mask)."),
     Key::float("objective.stale.max", 0.0, 1e6)
         .above_min()
         .or(&["none"])
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("3.0")
         .doc("Largest ratio of `objective.stale.correction`."),
     Key::float("objective.stale.min", 0.0, 1e6)
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("0.0")
         .doc("Smallest ratio of `objective.stale.correction`."),
     Key::int("objective.overlong_buffer", 1, 1 << 30)
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .unit("tokens")
         .doc("Punish answers that come nearer to `rollout.max_new_tokens` than this, in a straight line up to `objective.overlong_penalty` (DAPO). By default none is."),
     Key::float("objective.overlong_penalty", 0.0, 1e6)
-        .when("method", ONLINE)
+        .when("method", POLICY_GRADIENT)
         .default("1.0")
         .doc("Largest penalty of `objective.overlong_buffer`, in units of the reward."),
     Key::float("objective.missing_end_penalty", 0.0, 1e6)
-        .when("method", ONLINE)
+        .when("method", REWARDED)
         .default("0.0")
         .doc("What the reward loses where the policy did not end the answer itself."),
 ];
@@ -326,7 +333,7 @@ fn check_kl(document: &Document) -> Result<()> {
 /// What a run warns of before it starts: an estimator of the divergence whose gradient is another one. None where the
 /// method samples nothing, has no reference, or an unbiased estimator.
 pub fn kl_warning(document: &Document) -> Option<String> {
-    let kl = ONLINE.contains(&document.get_str("method")).then(|| Kl::read(document))?;
+    let kl = POLICY_GRADIENT.contains(&document.get_str("method")).then(|| Kl::read(document))?;
     let reason = kl.bias().filter(|_| kl.beta != 0.0)?;
     let place = if kl.is_in_loss { "loss" } else { "reward" };
     let cure = match (kl.is_in_loss, kl.estimator) {

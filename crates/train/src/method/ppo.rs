@@ -2,7 +2,7 @@
 
 use keys::{Document, Key, Settings as _};
 
-use super::{Method, Usual, online};
+use super::{Method, Online, Usual, online};
 use crate::Result;
 use crate::advantage::Gae;
 use crate::objective::{KlController, PolicyGradient, Surrogate, ValueLoss};
@@ -76,7 +76,7 @@ pub(super) static METHOD: Method = Method {
         Ok(())
     },
     objective: |document| Box::new(objective(document)),
-    estimator: Some(|document| {
+    online: Some(Online::Advantages(|document| {
         Box::new(Gae {
             gamma: document.get_f64("objective.gamma"),
             lambda: document.get_f64("objective.lambda"),
@@ -84,7 +84,7 @@ pub(super) static METHOD: Method = Method {
             whiten: document.get_bool("objective.whiten_advantages"),
             shaping: online::shaping(document),
         })
-    }),
+    })),
     ..online::PROMPTS
 };
 

@@ -2,7 +2,7 @@
 
 use keys::{Document, Key, Settings as _};
 
-use super::{Method, online};
+use super::{Method, Online, online};
 use crate::Result;
 use crate::advantage::{Baseline, WhitenedReturns};
 use crate::objective::{PolicyGradient, Surrogate};
@@ -49,13 +49,13 @@ pub(super) static METHOD: Method = Method {
             ..online::policy_gradient(document)
         })
     },
-    estimator: Some(|document| {
+    online: Some(Online::Advantages(|document| {
         Box::new(WhitenedReturns {
             gamma: document.get_f64("objective.gamma"),
             baseline: baseline(document),
             shaping: online::shaping(document),
         })
-    }),
+    })),
     ..online::PROMPTS
 };
 

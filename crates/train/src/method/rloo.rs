@@ -2,7 +2,7 @@
 
 use keys::{Document, Key, Settings as _};
 
-use super::{Method, online};
+use super::{Method, Online, online};
 use crate::Result;
 use crate::advantage::LeaveOneOut;
 use crate::objective::{Average, PolicyGradient, RatioLevel, Surrogate};
@@ -36,12 +36,12 @@ pub(super) static METHOD: Method = Method {
         Ok(())
     },
     objective: |document| Box::new(objective(document)),
-    estimator: Some(|document| {
+    online: Some(Online::Advantages(|document| {
         Box::new(LeaveOneOut {
             normalize: document.get_bool("objective.normalize_advantages"),
             shaping: online::shaping(document),
         })
-    }),
+    })),
     ..online::PROMPTS
 };
 

@@ -12,7 +12,8 @@ use crate::method::Method;
 use crate::{Error, Result};
 
 /// Methods that compare the policy with a reference.
-const WITH_REFERENCE: &[&str] = &["dpo", "kto", "bco", "ppo", "grpo", "rloo", "reinforce_pp"];
+const WITH_REFERENCE: &[&str] =
+    &["dpo", "kto", "bco", "ppo", "grpo", "rloo", "reinforce_pp", "online_dpo"];
 
 /// Of these, methods that learn from rows as they are: what the reference says of a row may be kept.
 const OVER_ROWS: &[&str] = &["dpo", "kto", "bco"];
@@ -158,7 +159,7 @@ impl TrainingSetup {
             ReferenceFrom::Adapter(adapter) => vec![adapter],
         };
         let is_base = adapters.is_empty();
-        self.parts.push(PartSetup { name: PartName::Reference, adapters, head: None });
+        self.parts.push(PartSetup { adapters, ..PartSetup::of_base(PartName::Reference) });
         Ok(if is_base { Reference::Base } else { Reference::Part })
     }
 
@@ -185,7 +186,7 @@ impl TrainingSetup {
     }
 
     /// The adapters of the policy as it is before its first step.
-    fn beginning(&self) -> Result<Vec<Arc<LoadedAdapter>>> {
+    pub(crate) fn beginning(&self) -> Result<Vec<Arc<LoadedAdapter>>> {
         let policy = self.policy();
         let mut adapters = policy.adapters[..self.brought].to_vec();
         if self.is_restored && self.brought > 0 && self.brought == policy.adapters.len() {

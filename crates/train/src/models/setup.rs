@@ -45,12 +45,14 @@ pub struct PartSetup {
     pub adapters: Vec<Arc<LoadedAdapter>>,
     /// Values of its scalar head, `[N, C]`.
     pub head: Option<Vec<f32>>,
+    /// The model that it is, where that is not one over the shared base.
+    pub base: Option<Arc<Base>>,
 }
 
 impl PartSetup {
     /// A part that is the base itself.
     pub fn of_base(name: PartName) -> Self {
-        PartSetup { name, adapters: Vec::new(), head: None }
+        PartSetup { name, adapters: Vec::new(), head: None, base: None }
     }
 
     /// The adapter that is trained, if one is.
@@ -117,7 +119,15 @@ impl TrainingSetup {
                 None => None,
             };
             let adapter = self.load_adapters(part, backend, &decoder, &mut shared)?;
-            parts.push(Part { name: part.name, adapter, head });
+            let decoder = match &part.base {
+                Some(other) => {
+                    let options =
+                        LoadOptions { quantization: self.quantization, ..LoadOptions::default() };
+                    Some(Arc::new(Decoder::load_with(other, backend, &options)?))
+                }
+                None => None,
+            };
+            parts.push(Part { name: part.name, adapter, head, decoder });
         }
         let models = Models { decoder, parts };
         models.activate(backend, PartName::Policy)?;

@@ -36,7 +36,7 @@ pub fn fill_by_data(document: &mut Document, rows: usize, model: ModelSize) {
     if document.opt_usize("train.max_steps").is_none() {
         document.fill("train.epochs", usual.epochs, method);
     }
-    if method::of(document).estimator.is_some() {
+    if method::of(document).online.is_some() {
         document.fill("rollout.group_size", usual.group_size as i64, method);
         document.fill("rollout.updates", usual.updates as i64, method);
     }

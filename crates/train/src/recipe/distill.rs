@@ -1,15 +1,15 @@
-//! The keys of `tunesmith distill`, which training itself does not read.
+//! The keys of `tunesmith distill` and `method: distill`: a teacher, and what it sees.
 
 use keys::{Key, Resume};
 
 /// The keys of the section. None has a default of its own, so that recipes that distill nothing
 /// do not show them.
 pub const DISTILL_KEYS: &[Key] = &[
-    Key::section("distill").doc("Targets that `tunesmith distill` samples from a teacher."),
+    Key::section("distill").doc("Teacher: of `tunesmith distill`, which has it answer, and of `method: distill`, which has it judge the student's own answers."),
     Key::path_or_name("distill.teacher")
         .default_by("model")
         .on_resume(Resume::Free)
-        .doc("Teacher: a model, or the address of an OpenAI-compatible endpoint, ending in /v1."),
+        .doc("Teacher: a model. For `method: distill` an adapter over the same base, or a model with the same tokenizer; by default the model as the run begins. For the command also the address of an OpenAI-compatible endpoint, ending in /v1."),
     Key::text("distill.model")
         .on_resume(Resume::Free)
         .doc("Name of the teacher at the endpoint."),
@@ -20,6 +20,9 @@ pub const DISTILL_KEYS: &[Key] = &[
         .excludes(&["distill.system"])
         .on_resume(Resume::Free)
         .doc("File with the system prompt of the teacher."),
+    Key::text("distill.demonstration")
+        .when("method", &["distill"])
+        .doc("Column whose text the teacher sees behind its system prompt: a worked solution, say. `reference` is the row's answer. Only for `method: distill`."),
     Key::path("distill.examples")
         .on_resume(Resume::Free)
         .doc("File of rows that the teacher sees as examples before each prompt."),

@@ -3,7 +3,7 @@
 use keys::{Document, Key, Resume, Settings as _};
 use model::generate::Sampling;
 
-use crate::method::ONLINE;
+use crate::method::{ONLINE, REWARDED};
 
 /// How answers are sampled.
 pub(crate) const ROLLOUT_KEYS: &[Key] = &[
@@ -49,7 +49,7 @@ pub(crate) const ROLLOUT_KEYS: &[Key] = &[
         .default("false")
         .doc("Leave answers that were cut at `rollout.max_new_tokens` out of the loss. Their rewards still count in the baseline of their group."),
     Key::choice("rollout.zero_variance", &["keep", "resample"])
-        .when("method", &["grpo", "rloo"])
+        .when("method", &["grpo", "rloo", "online_dpo"])
         .default("keep")
         .doc("Groups whose answers all have the same reward teach nothing. keep: they stay in the step, and are counted. resample: further prompts take their place, at most three times as many as a step has (dynamic sampling of DAPO)."),
     Key::int("rollout.concurrency", 1, 4096)
@@ -64,7 +64,7 @@ pub(crate) const ROLLOUT_KEYS: &[Key] = &[
         .on_resume(Resume::Free)
         .doc("Answers of each rollout that are shown as events, with their rewards. `rollouts` in the run folder has all of them."),
     Key::bool("rollout.probe")
-        .when("method", ONLINE)
+        .when("method", REWARDED)
         .default("true")
         .on_resume(Resume::Free)
         .doc("Before the first step, give graders and programs answers that they should not reward (none, the prompt, a refusal, a list of numbers, another row's reference) and the reference in other words, and tell what they make of them."),
@@ -134,7 +134,7 @@ impl RolloutConfig {
             resamples: document.opt_str("rollout.zero_variance") == Some("resample"),
             concurrency: count("concurrency"),
             show: count("show"),
-            probes: document.get_bool("rollout.probe"),
+            probes: document.opt_bool("rollout.probe").unwrap_or(false),
             validation_temperature: number("validation.temperature"),
             validation_samples: count("validation.samples"),
         })

@@ -173,6 +173,10 @@ pub(super) struct Rows {
     pub(super) reference: Option<ReferenceCache>,
     /// Where rows are prompts, what is sampled behind them.
     pub(super) rollout: Option<RolloutConfig>,
+    /// Whether two of the sampled answers are learned from, as a pair.
+    pub(super) learns_from_pairs: bool,
+    /// By how many tokens prompts of a teacher are longer, at most.
+    pub(super) teacher_longer_by: usize,
 }
 
 /// How the micro-batches of a method are made: what its objective reads, and what it must see at once.
@@ -233,7 +237,8 @@ impl Rows {
     pub(super) fn longest(&self) -> usize {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
             _ if let Some(rollout) = self.rollout => {
-                sequences.longest().map_or(0, |(_, tokens)| tokens) + rollout.max_new_tokens
+                let prompt = sequences.longest().map_or(0, |(_, tokens)| tokens);
+                prompt + self.teacher_longer_by + rollout.max_new_tokens
             }
             Coupling::Unit | Coupling::Step => sequences.longest_unit().1,
             Coupling::Sequence => sequences.longest().map_or(0, |(_, tokens)| tokens),
@@ -251,7 +256,8 @@ impl Rows {
         }
         steps.push(vec![self.train.unit(self.train.longest_unit().0)?]);
         if let Some(rollout) = self.rollout {
-            let answered = |unit: &Unit| answered(unit, &rollout);
+            let answers = if self.learns_from_pairs { 2 } else { rollout.group_size };
+            let answered = |unit: &Unit| answered(unit, answers, rollout.max_new_tokens);
             steps = steps.iter().map(|units| units.iter().map(answered).collect()).collect();
         }
         Ok(steps)
@@ -357,17 +363,18 @@ impl Course for Rows {
     }
 }
 
-/// A prompt with as many and as long answers as a rollout may give it, no two of them alike.
-fn answered(prompt: &Unit, rollout: &RolloutConfig) -> Unit {
+/// A prompt with so many answers of so many tokens, no two of them alike.
+fn answered(prompt: &Unit, answers: usize, tokens: usize) -> Unit {
     let [prompt] = &prompt.sequences[..] else { unreachable!("a prompt is one sequence") };
     let answer = |number: usize| {
         let mut sequence: Sequence = prompt.clone();
         sequence.weights.fill(0.0);
-        sequence.tokens.extend(std::iter::repeat_n(number as u32, rollout.max_new_tokens));
+        sequence.role = number as u8;
+        sequence.tokens.extend(std::iter::repeat_n(number as u32, tokens));
         sequence.weights.resize(sequence.tokens.len(), 1.0);
         sequence
     };
-    Unit { sequences: (0..rollout.group_size).map(answer).collect(), ..Unit::default() }
+    Unit { sequences: (0..answers).map(answer).collect(), ..Unit::default() }
 }
 
 /// Refuses rows with too few sequences for the method.

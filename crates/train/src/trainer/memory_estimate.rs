@@ -9,7 +9,7 @@ use text::{Batch, LastRead, Segment, Target};
 use super::course::{Rows, VALIDATION_CHUNK, packing};
 use super::plan::Memory;
 use crate::Result;
-use crate::models::{Models, TrainingSetup};
+use crate::models::{Models, PartName, TrainingSetup};
 use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
 use crate::step::{SequenceInfo, StepPlan};
@@ -208,6 +208,9 @@ impl MemoryEstimate {
         let mut measure = self.measure.clone();
         let dropout_key = self.dropout.then_some(0);
         let mut engine = self.models.engine(&mut measure, recompute);
+        if self.objective.divergence().is_some() {
+            engine.states_under_part(plan, PartName::Teacher)?;
+        }
         engine.accumulate_over(plan, tokens, &*self.objective, dropout_key)?;
         Ok(measure)
     }

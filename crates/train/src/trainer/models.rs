@@ -10,9 +10,9 @@ use model::{Base, LoraConfig, ScalarHead, Selection};
 use session::Serving;
 use text::Tokenizer;
 
-use super::initial_adapter;
+use super::{TeacherModel, initial_adapter, teacher};
 use crate::checkpoint::Store;
-use crate::method;
+use crate::method::{self, Online};
 use crate::models::{PartName, PartSetup, ReferenceFrom, TrainingSetup};
 use crate::recipe::{Recipe, coverage, layers, trains_base};
 use crate::reward::RewardSettings;
@@ -35,6 +35,8 @@ pub(super) struct Sources<'a> {
     pub(super) shapes_only: bool,
     /// Threads that may compute.
     pub(super) threads: usize,
+    /// What is distilled from, where that is not the model itself.
+    pub(super) teacher: Option<&'a TeacherModel>,
 }
 
 /// An adapter that the model brought, in its place.
@@ -129,8 +131,9 @@ pub(super) fn training_setup(
     let objective = (method.objective)(document);
     let asks = objective.extra_passes().iter().any(|pass| pass.part == PartName::Reference);
     // The divergence may be in the reward, which no objective sees.
-    let pulls = method.estimator.is_some() && document.opt_f64("objective.beta") > Some(0.0);
-    if method.estimator.is_some() && !pulls && document.is_given("reference.from") {
+    let has_advantages = matches!(method.online, Some(Online::Advantages(_)));
+    let pulls = has_advantages && document.opt_f64("objective.beta") > Some(0.0);
+    if has_advantages && !pulls && document.is_given("reference.from") {
         let message = "`reference.from` has no effect: `objective.beta` is 0".to_owned();
         let hint = "set `objective.beta`, or leave it out".to_owned();
         return Err(problem(document, "reference.from", message, hint));
@@ -138,6 +141,9 @@ pub(super) fn training_setup(
     if asks || pulls {
         let from = reference(document, sources, &setup)?;
         setup.add_reference(document, from)?;
+    }
+    if objective.divergence().is_some() {
+        teacher::add(document, sources, &mut setup)?;
     }
     Ok(setup)
 }
@@ -236,7 +242,7 @@ fn reward_part(document: &Document, key: &str, sources: &Sources<'_>) -> Result<
         let message = format!("{} gives no score", dir.display());
         return Err(problem(document, key, message, hint.to_owned()));
     }
-    Ok(PartSetup { name: PartName::Reward, adapters: vec![adapter.into()], head })
+    Ok(PartSetup { adapters: vec![adapter.into()], head, ..PartSetup::of_base(PartName::Reward) })
 }
 
 /// The policy alone.

@@ -172,6 +172,7 @@ fn check_manifest(path: &Path, before: &Value, now: &Value) -> Result<()> {
         "template_hash",
         "data",
         "context_hash",
+        "teacher_hash",
         "machine",
         "version",
     ] {

@@ -527,7 +527,7 @@ fn summary(run: &Run, status: &'static str) -> Summary {
         preference: None,
         classification: None,
         gives_scores: run.method.has_scalar_head,
-        learns_from_rewards: run.method.estimator.is_some(),
+        learns_from_rewards: run.method.learns_from_rewards(),
         adapter: run.output(),
     }
 }

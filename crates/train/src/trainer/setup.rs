@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use compute::{Backend, MemoryLimits};
-use data::{Cursor, Finding, Level, Order, Sequences};
+use data::{Cursor, Finding, Level, Order};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
 use model::{Base, Config};
@@ -20,10 +20,10 @@ use super::resume::Before;
 use super::rows::{beyond_the_model, refuse_errors, rows};
 use super::start::manifest;
 use super::synthetic_rows::{self, SyntheticRows};
-use super::{Job, output, rollouts};
+use super::{Job, TeacherModel, output, rollouts};
 use crate::checkpoint::Store;
-use crate::method;
-use crate::models::TrainingSetup;
+use crate::method::{self, Online};
+use crate::models::{PartName, TrainingSetup};
 use crate::recipe::{Recipe, RolloutConfig, check, fill_by_data};
 use crate::reward;
 use crate::run::RunFolder;
@@ -65,8 +65,18 @@ pub(super) struct Prepared {
 
 /// Reads data and recipe and decides what is trained, in how much memory. Nothing is written.
 pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -> Result<Prepared> {
-    let Job { mut document, mut base, start, base_name, revision, date, threads, data: at, .. } =
-        job;
+    let Job {
+        mut document,
+        mut base,
+        start,
+        base_name,
+        revision,
+        date,
+        threads,
+        data: at,
+        teacher,
+        ..
+    } = job;
     let mut notes = Vec::new();
     let mut date = date;
     let stop = at.stop.clone();
@@ -91,7 +101,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
 
     let method = method::of(&document);
     check(&document)?;
-    if method.estimator.is_some() {
+    if method.learns_from_rewards() {
         reward::check(&document)?;
     }
     let shapes_only = matches!(purpose, Purpose::Plan(_));
@@ -123,13 +133,16 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         (true, None) => None,
     };
     let peft = PeftMetadata { base_model: base_name, revision, base_hash };
-    let manifest = match shapes_only {
+    let mut manifest = match shapes_only {
         true => Value::Null,
         false => {
             let rows = (&data.files[..], data.split.as_ref(), data.context.as_deref());
             manifest(&document, &base, &metadata, &peft, rows, date, device)?
         }
     };
+    if let (Some(TeacherModel::Other(teacher)), false) = (&teacher, shapes_only) {
+        manifest["teacher_hash"] = teacher.hash()?.into();
+    }
     if let Some(before) = &before {
         before.check(&manifest)?;
     }
@@ -142,12 +155,13 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         checkpoint: latest.as_deref(),
         shapes_only,
         threads,
+        teacher: teacher.as_ref(),
     };
     let initial = take_start(&mut document, &sources)?;
     if has_rows {
         (method.fill)(&mut document, &train)?;
         (method.check_rows)(&document, &train, &validation)?;
-        if method.estimator.is_some() {
+        if method.learns_from_rewards() {
             reward::check_rows(&document, &train, &validation)?;
         }
     }
@@ -177,7 +191,15 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         shares_prefixes: recipe.shares_prefixes,
         reference: None,
         rollout: recipe.rollout,
+        learns_from_pairs: matches!(method.online, Some(Online::Pairs)),
+        teacher_longer_by: 0,
     };
+    let is_taught = rows.objective.divergence().is_some();
+    if is_taught && has_rows {
+        let kwargs = recipe.template_kwargs.clone();
+        let prompts = rollouts::TeacherPrompts::read(&document, &metadata, kwargs)?;
+        rows.teacher_longer_by = prompts.longer_by([&rows.train, &rows.validation])?;
+    }
     let findings_of_rollout = recipe.rollout.and_then(|rollout| sampling_finding(&rollout));
     findings.extend(findings_of_rollout);
     findings.extend(method::kl_warning(&document).map(kl_finding));
@@ -188,10 +210,20 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     };
     let longest = rows.longest();
     if let Some(rollout) = recipe.rollout {
-        check_prompts(&document, &rollout, &rows.train, &rows.validation, &setup.config(&base))?;
+        check_prompts(&document, &rollout, &rows, &setup.config(&base))?;
     }
     let answers = recipe.rollout.map_or(1, |rollout| rollout.group_size);
     let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences() * answers);
+    // The teacher's states at every token of a rollout's answers.
+    let taught_bytes = match recipe.rollout {
+        Some(rollout) if is_taught => {
+            let teacher = setup.parts.iter().find(|part| part.name == PartName::Teacher);
+            let other = teacher.and_then(|part| part.base.as_ref());
+            let width = other.map_or(base.config.hidden_size, |other| other.config.hidden_size);
+            4 * width * rows.most_answers(&rollout) * rollout.max_new_tokens
+        }
+        _ => 0,
+    };
     let request = MemoryRequest {
         // Steps by tokens vary in rows; twice the first leaves room.
         sequences: 2 * sequences.max(8),
@@ -209,7 +241,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
             rollouts::room(concurrency, longest - rollout.max_new_tokens, rollout.max_new_tokens)
         }),
         limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
-        process: process + setup.kept_bytes() + cached_bytes,
+        process: process + setup.kept_bytes() + cached_bytes + taught_bytes,
         ..MemoryRequest::of(&recipe)
     };
     let objective = (method.objective)(&document);
@@ -242,8 +274,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
 fn check_prompts(
     document: &Document,
     rollout: &RolloutConfig,
-    train: &Sequences,
-    validation: &Sequences,
+    rows: &Rows,
     config: &Config,
 ) -> Result<()> {
     if document.opt_f64("adapter.dropout").is_some_and(|dropout| dropout > 0.0) {
@@ -252,16 +283,24 @@ fn check_prompts(
         let problem = document.problem("adapter.dropout", message.to_owned(), Some(hint));
         return Err(Error::Recipe(problem.into()));
     }
-    for prompts in [train, validation] {
+    for prompts in [&rows.train, &rows.validation] {
         let Some((index, tokens)) = prompts.longest() else { continue };
         let most = config.max_position_embeddings;
-        if tokens + rollout.max_new_tokens > most {
+        let (place, new) = (prompts.get(index)?.place, rollout.max_new_tokens);
+        if tokens + new > most {
             let message = format!(
-                "{}: the prompt has {tokens} tokens, and with `rollout.max_new_tokens` = {} an answer goes beyond the {most} that the model was made for",
-                prompts.get(index)?.place,
-                rollout.max_new_tokens,
+                "{place}: the prompt has {tokens} tokens, and with `rollout.max_new_tokens` = {new} an answer goes beyond the {most} that the model was made for"
             );
             let hint = "lower `rollout.max_new_tokens`, or leave long prompts out: `data: {max_seq_len: ..., overlong: skip}`";
+            return Err(Error::refused(message, hint));
+        }
+        let longer = rows.teacher_longer_by;
+        if longer > 0 && tokens + longer + new > most {
+            let message = format!(
+                "{place}: the teacher's prompt may have {} tokens, and with `rollout.max_new_tokens` = {new} an answer goes beyond the {most} that the model was made for",
+                tokens + longer
+            );
+            let hint = "shorten `distill.system`, or lower `rollout.max_new_tokens`";
             return Err(Error::refused(message, hint));
         }
     }

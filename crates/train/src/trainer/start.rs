@@ -14,12 +14,12 @@ use text::{ChatTemplate, Date, Metadata};
 use super::course::{Course, Rows, packing};
 use super::plan::{self, Plan};
 use super::reference_cache::{self, ReferenceCache};
-use super::rollouts::Rollouts;
+use super::rollouts::{Learner, Rollouts, TeacherPrompts};
 use super::setup::{Prepared, Purpose, decide};
 use super::{Job, output};
 use crate::checkpoint::{State, Store};
 use crate::events::Event;
-use crate::method::{self, Method};
+use crate::method::{self, Method, Online};
 use crate::models::{Models, PartName, TrainingSetup};
 use crate::moved;
 use crate::recipe::Recipe;
@@ -154,11 +154,21 @@ pub(super) fn prepare(
         plan.micro_batch_tokens,
         prepared.rows.shares_prefixes,
     );
-    let course: Box<dyn Course> = match (prepared.recipe.rollout, method.estimator, rewards) {
-        (Some(config), Some(estimator), Some(rewards)) => Box::new(Rollouts {
+    let course: Box<dyn Course> = match (prepared.recipe.rollout, method.online, rewards) {
+        (Some(config), Some(online), Some(rewards)) => Box::new(Rollouts {
             rows: prepared.rows,
             config,
-            estimator: estimator(&prepared.document),
+            learner: match online {
+                Online::Advantages(estimator) => Learner::Advantages(estimator(&prepared.document)),
+                Online::Pairs => Learner::Pairs {
+                    missing_end: document.get_f64("objective.missing_end_penalty"),
+                },
+                Online::Teacher => {
+                    let kwargs = prepared.recipe.template_kwargs.clone();
+                    let prompts = TeacherPrompts::read(document, &prepared.metadata, kwargs)?;
+                    Learner::Teacher(Box::new(prompts))
+                }
+            },
             names: rewards.settings().map(|settings| settings.name.clone()).collect(),
             weights: rewards.settings().map(|settings| settings.weight).collect(),
             supervisor: reward_supervisor(&rewards, &prepared.metadata, &prepared.recipe)?,

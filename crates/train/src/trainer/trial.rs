@@ -91,7 +91,7 @@ impl Trial {
         let auxiliary =
             (!auxiliary.is_empty()).then(|| Box::new(StepPlan::new(&auxiliary, &packing)));
         let carried = objective.initially_carried();
-        let sampled = config.method.estimator.is_some().then(|| wanted(rows));
+        let sampled = config.method.online.is_some().then(|| wanted(rows));
         let plan = StepPlan { auxiliary, carried, ..StepPlan::new(&units, &packing) };
         let counted = usual_objective(config.method);
         let counted = MemoryEstimate::new(base, &setup, &optimizer, counted, &*backend)?;
@@ -258,13 +258,16 @@ fn setup(base: &Base, config: &TrialConfig) -> Result<TrainingSetup> {
         // What the policy begins as is the base: the adapter is fresh.
         setup.parts.push(PartSetup::of_base(PartName::Reference));
     }
+    if objective.divergence().is_some() {
+        setup.parts.push(PartSetup::of_base(PartName::Teacher));
+    }
     Ok(setup)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::METHODS;
+    use crate::method::{METHODS, Online};
     use crate::models::has_reference;
 
     #[test]
@@ -275,7 +278,8 @@ mod tests {
             // Of answers that are sampled the divergence may be in the reward, or count nowhere.
             let may_ask = has_reference(method);
             assert!(asks <= may_ask, "{}", method.name);
-            assert!(method.estimator.is_some() || asks == may_ask, "{}", method.name);
+            let has_advantages = matches!(method.online, Some(Online::Advantages(_)));
+            assert!(has_advantages || asks == may_ask, "{}", method.name);
         }
     }
 }

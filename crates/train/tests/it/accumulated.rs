@@ -98,7 +98,7 @@ impl Subject {
             decoder: &self.decoder,
             parts: &[
                 Part::policy(self.adapter.clone(), None),
-                Part { name: PartName::Reference, adapter: None, head: None },
+                Part { name: PartName::Reference, adapter: None, head: None, decoder: None },
             ],
             trained: PartName::Policy,
             recompute,

@@ -108,9 +108,9 @@ fn setup(base: &Base) -> TrainingSetup {
     let value = vec![below, adapter(base, Module::Q, 4).into()];
     let reward = vec![adapter(base, Module::V, 5).into()];
     setup.parts.extend([
-        PartSetup { name: PartName::Reference, adapters: beginning, head: None },
-        PartSetup { name: PartName::Value, adapters: value, head: head(base, 6) },
-        PartSetup { name: PartName::Reward, adapters: reward, head: head(base, 7) },
+        PartSetup { adapters: beginning, ..PartSetup::of_base(PartName::Reference) },
+        PartSetup { adapters: value, head: head(base, 6), ..PartSetup::of_base(PartName::Value) },
+        PartSetup { adapters: reward, head: head(base, 7), ..PartSetup::of_base(PartName::Reward) },
     ]);
     setup
 }

@@ -57,7 +57,7 @@ impl Setup {
             decoder: &decoder,
             parts: &[
                 Part::policy(Some(adapter.clone()), scalar.clone()),
-                Part { name: PartName::Reference, adapter: None, head: None },
+                Part { name: PartName::Reference, adapter: None, head: None, decoder: None },
             ],
             trained: PartName::Policy,
             recompute: self.recompute,

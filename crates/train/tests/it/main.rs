@@ -7,6 +7,7 @@ mod breadth;
 mod checkpoint;
 mod classify;
 mod damage;
+mod distill;
 mod engine;
 mod findings;
 mod fused;

@@ -2,7 +2,7 @@
 
 use data::Sequences;
 use keys::{Document, Settings as _};
-use train::method::{self, Method};
+use train::method::{self, MakeEstimator, Method, Online};
 
 use crate::support::Fixture;
 
@@ -13,19 +13,23 @@ fn document(method: &str, lines: &str) -> Document {
     fixture.document(&[])
 }
 
-fn online() -> impl Iterator<Item = &'static Method> {
-    method::METHODS.into_iter().filter(|method| method.estimator.is_some())
+/// Methods that learn from advantages.
+fn online() -> impl Iterator<Item = (&'static Method, MakeEstimator)> {
+    method::METHODS.into_iter().filter_map(|method| match method.online {
+        Some(Online::Advantages(estimator)) => Some((method, estimator)),
+        _ => None,
+    })
 }
 
 #[test]
 fn each_has_a_loss_and_advantages() {
-    let names: Vec<&str> = online().map(|method| method.name).collect();
+    let names: Vec<&str> = online().map(|(method, _)| method.name).collect();
     assert_eq!(names, ["ppo", "grpo", "rloo", "reinforce_pp"]);
-    for method in online() {
+    for (method, estimator) in online() {
         let document = document(method.name, "");
         (method.check)(&document).unwrap();
         let objective = (method.objective)(&document);
-        method.estimator.unwrap()(&document);
+        estimator(&document);
         assert_eq!(objective.request().want.value, method.name == "ppo");
         assert!(objective.request().want.entropy);
         // The divergence is in the reward of the others, and grpo has none unless asked for.

@@ -86,7 +86,7 @@ impl Curve {
         setup.policy_mut().adapters.push(Arc::new(start.clone()));
         setup.policy_mut().head = case.get("score_weight").map(|score| floats(&score[0]));
         let adapters = vec![Arc::new(start)];
-        setup.parts.push(PartSetup { name: PartName::Reference, adapters, head: None });
+        setup.parts.push(PartSetup { adapters, ..PartSetup::of_base(PartName::Reference) });
         let models = setup.load(&base, &mut backend).unwrap();
         Curve { backend, models, optimizer }
     }

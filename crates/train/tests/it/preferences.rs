@@ -521,7 +521,7 @@ fn a_rate_that_is_far_too_high_is_found_and_can_end_the_run() {
 
 #[test]
 fn methods_that_ask_for_a_reference_have_its_keys() {
-    for method in train::method::METHODS.into_iter().filter(|method| method.estimator.is_none()) {
+    for method in train::method::METHODS.into_iter().filter(|method| method.online.is_none()) {
         let document = fixture(method.name, &pairs()).document(&[]);
         let objective = (method.objective)(&document);
         let passes = objective.extra_passes();

@@ -13,7 +13,7 @@ use text::Date;
 use train::Result;
 use train::events::Event;
 use train::run::{Occupied, RunFolder};
-use train::trainer::{Control, DataAccess, Job, Summary, no_reward_sources, train};
+use train::trainer::{Control, DataAccess, Job, Summary, TeacherModel, no_reward_sources, train};
 
 /// A golden of this crate.
 pub(crate) fn golden_json(name: &str) -> Value {
@@ -101,6 +101,8 @@ pub(crate) struct How<'a> {
     pub(crate) start: Option<PathBuf>,
     /// The base's revision on the hub.
     pub(crate) revision: Option<String>,
+    /// What is distilled from.
+    pub(crate) teacher: Option<TeacherModel>,
 }
 
 impl Default for How<'_> {
@@ -113,6 +115,7 @@ impl Default for How<'_> {
             precision: Precision::F32,
             start: None,
             revision: None,
+            teacher: None,
         }
     }
 }
@@ -249,6 +252,7 @@ impl Fixture {
             threads: how.threads,
             data: DataAccess::default(),
             reward_sources: no_reward_sources(),
+            teacher: how.teacher.clone(),
         }
     }
 

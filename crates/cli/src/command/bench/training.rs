@@ -97,7 +97,7 @@ fn step(
         ],
         ..Row::default()
     }];
-    if method.estimator.is_some() {
+    if method.online.is_some() {
         let mut drawn = 0;
         let seconds = median(arguments.seconds, LEAST, || {
             trial.sample(backend).map(|tokens| drawn = tokens.unwrap_or_default())

@@ -163,7 +163,7 @@ impl Draft<'_> {
 
 /// How answers are sampled and rewarded; empty for methods that learn from rows as they are.
 fn sampled(method: &Method, document: &Document) -> String {
-    if method.estimator.is_none() {
+    if method.online.is_none() {
         return String::new();
     }
     let mut text = "\nrollout:\n".to_owned();
@@ -173,6 +173,9 @@ fn sampled(method: &Method, document: &Document) -> String {
     text += &line(2, "max_new_tokens", &longest, "a longer answer is cut");
     let temperature = document.get_f64("rollout.temperature").to_string();
     text += &line(2, "# temperature", &temperature, "lower for a small model that rambles");
+    if !method.learns_from_rewards() {
+        return text;
+    }
     text += "\nrewards:\n";
     text += "  - grader: number      # the last number of an answer is that of the row; docs/graders.md has the others\n";
     text += "  # - {command: [python3, reward.py], weight: 1}      a program: docs/rewards.md\n";

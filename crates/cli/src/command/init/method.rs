@@ -65,24 +65,21 @@ mod tests {
             assert_eq!(fits, expected, "{text}");
         };
         // Whatever has a prompt can be answered and rewarded.
-        let online = ["ppo", "grpo", "rloo", "reinforce_pp"];
+        let online = ["ppo", "grpo", "rloo", "reinforce_pp", "online_dpo", "distill"];
         let pairs = ["dpo", "kto", "bco", "orpo", "simpo", "cpo", "reward"];
         let all = [&pairs[..], &online].concat();
         check(r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, &all);
         check(r#"{"chosen": "b", "rejected": "c"}"#, &pairs);
         check(
             r#"{"prompt": "a", "completion": "b", "label": true}"#,
-            &["sft", "kto", "bco", "classify", "ppo", "grpo", "rloo", "reinforce_pp"],
+            &[&["sft", "kto", "bco", "classify"], &online[..]].concat(),
         );
         check(r#"{"text": "a"}"#, &["pretrain"]);
         check(
             r#"{"prompt": "a", "completions": ["b", "c"], "labels": [true, false]}"#,
-            &["reward", "ppo", "grpo", "rloo", "reinforce_pp"],
+            &[&["reward"], &online[..]].concat(),
         );
-        check(
-            r#"{"question": "a", "answer": "b"}"#,
-            &["sft", "ppo", "grpo", "rloo", "reinforce_pp"],
-        );
+        check(r#"{"question": "a", "answer": "b"}"#, &[&["sft"], &online[..]].concat());
         check(r#"{"other": 1}"#, &[]);
     }
 

@@ -36,49 +36,52 @@ const WORDS: &[&str] = &[
     "sigmoid_norm",
 ];
 
+/// Methods with this loss.
+const OVER_PAIRS: &[&str] = &["dpo", "online_dpo"];
+
 const KEYS: &[Key] = &[
     Key::float("objective.beta", 0.0, 1e3)
         .above_min()
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("0.1")
         .doc("Strength of the pull towards the reference model. Larger values keep the policy closer to it."),
     Key::choice("objective.loss", WORDS)
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("sigmoid")
         .doc("Loss over a pair. sigmoid is that of the DPO paper; docs/methods/dpo.md has the formula and source of each."),
     Key::map("objective.losses")
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .excludes(&["objective.loss"])
         .doc("Several losses and their weights, such as {sigmoid: 0.8, bco_pair: 0.2, sft: 1.0}, instead of `objective.loss`."),
     Key::float("objective.label_smoothing", 0.0, 0.5)
         .below_max()
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("0.0")
         .doc(preference::LABEL_SMOOTHING),
     Key::choice("objective.divergence", &["reverse_kl", "forward_kl", "js", "alpha"])
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("reverse_kl")
         .doc("Divergence from the reference that the loss bounds (f-DPO)."),
     Key::float("objective.divergence_alpha", 0.0, 10.0)
         .above_min()
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("0.5")
         .doc("Parameter of the alpha divergence. Values near 1 give the reverse KL."),
     Key::float("objective.ld_alpha", 0.0, 1.0)
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("1.0")
         .doc("LD-DPO: weight of the tokens of the longer answer beyond the length of the shorter one. 1 counts them in full."),
     Key::float("objective.rpo_alpha", 0.0, 1e3)
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("0.0")
         .doc("RPO: weight of an added term, the negative log-likelihood per token of the chosen answer."),
     Key::bool("objective.wpo")
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("false")
         .doc("WPO: weigh each pair by how likely the policy is to write both of its answers."),
     Key::float("objective.discopop_tau", 0.0, 1e3)
         .above_min()
-        .when("method", &["dpo"])
+        .when("method", OVER_PAIRS)
         .default("0.05")
         .doc("Temperature of the blend in the discopop loss."),
     Key::choice("train.best_by", &["loss", "accuracy"])
@@ -99,11 +102,14 @@ pub(super) static METHOD: Method = Method {
     usual: preference::USUAL,
     judged_by: preference::judged_by,
     check,
-    objective: |document| {
-        Box::new(Dpo::read(document).expect("the recipe was checked before its data was read"))
-    },
+    objective,
     ..Method::DEFAULT
 };
+
+/// The loss that a recipe describes.
+pub(super) fn objective(document: &Document) -> Box<dyn Objective> {
+    Box::new(Dpo::read(document).expect("the recipe was checked before its data was read"))
+}
 
 /// A loss, or several with weights, over pairs of answers and how policy and reference like them. Averaged over the
 /// step's pairs.
@@ -269,7 +275,7 @@ fn losses(document: &Document) -> Result<Vec<(Loss, f64)>> {
 }
 
 /// Refuses settings that contradict each other, and those that would have no effect.
-fn check(document: &Document) -> Result<()> {
+pub(super) fn check(document: &Document) -> Result<()> {
     let dpo = Dpo::read(document)?;
     let words: Vec<&str> = dpo.losses.iter().map(|(loss, _)| loss.name()).collect();
     let words = words.join(", ");

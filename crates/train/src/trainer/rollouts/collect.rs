@@ -12,12 +12,12 @@ use text::Tokenizer;
 
 use super::sampling::{Drawn, Policy, Wanted, sample};
 use super::scoring::scores;
-use super::{Answer, Collected, Group, Journal, PURPOSE_ANSWER, Rollouts};
+use super::{Answer, Collected, Group, Journal, Learner, PURPOSE_ANSWER, Rollouts};
 use crate::doctor::repetition;
 use crate::events::Event;
 use crate::models::PartName;
 use crate::reward::{Asked, Completion};
-use crate::rollout::{Estimates, Rollout};
+use crate::rollout::Rollout;
 use crate::step::{Sampled, StepPlan};
 use crate::trainer::Control;
 use crate::trainer::course::{Course as _, Next, Stand};
@@ -28,9 +28,9 @@ use crate::{Error, Result};
 const MOST_ROUNDS: usize = 3;
 
 /// The answers to a prompt, rewarded.
-struct Answered {
-    prompt: Unit,
-    answers: Vec<Answer>,
+pub(super) struct Answered {
+    pub(super) prompt: Unit,
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Rollouts {
@@ -86,7 +86,11 @@ impl Rollouts {
             seconds: begun.elapsed().as_secs_f64(),
         };
         (at.tell)(&event)?;
-        let mut collected = self.learnable(at, groups, policy, &mut journal)?;
+        let mut collected = match self.learner {
+            Learner::Advantages(_) => self.learnable(at, groups, policy, &mut journal)?,
+            Learner::Pairs { missing_end } => self.pairs(at, groups, policy, missing_end)?,
+            Learner::Teacher(_) => self.taught(at, groups, policy)?,
+        };
         collected.next = next;
         if self.config.resamples {
             collected.metrics.push(("rollout/resampled".into(), resampled as f64));
@@ -290,8 +294,13 @@ impl Rollouts {
             drawn: None,
             carried: &at.state.carried,
         };
-        let estimates = self.estimator.estimate(&rollout);
-        self.show(at, &groups, &rollout, &estimates)?;
+        let Learner::Advantages(estimator) = &self.learner else {
+            unreachable!("the method has an estimator")
+        };
+        let estimates = estimator.estimate(&rollout);
+        let last = |advantages: &Arc<[f64]>| advantages.last().copied().unwrap_or(0.0);
+        let advantages: Vec<f64> = estimates.advantages.iter().map(last).collect();
+        self.show(at, &groups, &rollout, &advantages)?;
         let mut metrics = self.metrics(&answers, &rollout);
         let own = estimates.metrics.iter();
         metrics.extend(own.map(|(name, value)| ((*name).to_owned(), *value)));
@@ -310,7 +319,6 @@ impl Rollouts {
             },
         };
         let learned = |(unit, range): (Unit, &Range<usize>)| Group {
-            unit,
             sampled: range.clone().map(sampled).collect(),
             reference: reference.as_ref().map(|reference| {
                 let of = |index| match is_masked(index) {
@@ -319,6 +327,7 @@ impl Rollouts {
                 };
                 range.clone().map(of).collect()
             }),
+            ..Group::of(unit)
         };
         let groups = units.into_iter().zip(&ranges).map(learned).collect();
         let number = at.state.rollout.number;
@@ -351,18 +360,17 @@ impl Rollouts {
     }
 
     /// Tells some answers with their rewards and advantages.
-    fn show(
+    pub(super) fn show(
         &self,
         at: &mut Stand<'_>,
         groups: &[Answered],
         rollout: &Rollout<'_>,
-        estimates: &Estimates,
+        advantages: &[f64],
     ) -> Result<()> {
-        let numbered = groups.iter().zip(rollout.groups);
-        let numbered = numbered.flat_map(|(group, range)| {
-            group.answers.iter().map(move |answer| (group, answer)).zip(range.clone())
-        });
-        for ((group, answer), index) in numbered.take(self.config.show) {
+        let answers = groups.iter();
+        let answers =
+            answers.flat_map(|group| group.answers.iter().map(move |answer| (group, answer)));
+        for (index, (group, answer)) in answers.enumerate().take(self.config.show) {
             let names = self.names.iter().cloned();
             let rewards = names.zip(rollout.rewards[index].iter().copied());
             let event = Event::Answered {
@@ -372,7 +380,7 @@ impl Rollouts {
                 ended: answer.ended,
                 reward: rollout.reward(index),
                 rewards: rewards.collect(),
-                advantage: estimates.advantages[index].last().copied().unwrap_or(0.0),
+                advantage: advantages[index],
             };
             (at.tell)(&event)?;
         }
@@ -453,13 +461,13 @@ fn last_turn(prompt: &Unit, tokenizer: &Tokenizer) -> Result<String> {
     }
 }
 
-fn rewards(answer: &Answer) -> Vec<Option<f64>> {
+pub(super) fn rewards(answer: &Answer) -> Vec<Option<f64>> {
     answer.rewards.clone().expect("an answer that was rewarded")
 }
 
 /// A sequence for each answer, of which the answer's tokens are learned. Where `mask` says so, an answer that was cut is
 /// not learned from.
-fn unit(group: &Answered, mask: bool) -> Unit {
+pub(super) fn unit(group: &Answered, mask: bool) -> Unit {
     let prompt = &group.prompt.sequences[0];
     let sequence = |answer: &Answer| {
         let mut sequence: Sequence = prompt.clone();

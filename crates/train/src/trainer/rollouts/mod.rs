@@ -6,9 +6,11 @@
 
 mod collect;
 mod journal;
+mod pairs;
 mod probe;
 mod sampling;
 mod scoring;
+mod teaching;
 mod validation;
 
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use crate::step::{Sampled, StepPlan};
 
 use journal::Journal;
 pub(super) use sampling::{Drawn, Policy, Wanted, room, sample};
+pub(super) use teaching::TeacherPrompts;
 
 /// Keeps draws of answers and of minibatches apart from every other use of the seed.
 const PURPOSE_ANSWER: u64 = 0x726f_6c6c;
@@ -39,7 +42,7 @@ pub(super) struct Rollouts {
     /// The prompts.
     pub(super) rows: Rows,
     pub(super) config: RolloutConfig,
-    pub(super) estimator: Box<dyn AdvantageEstimator>,
+    pub(super) learner: Learner,
     pub(super) rewards: Rewards,
     /// Names and weights of the reward functions.
     pub(super) names: Vec<String>,
@@ -51,6 +54,19 @@ pub(super) struct Rollouts {
     pub(super) seed: u64,
     /// The rollout that is learned from.
     pub(super) current: Option<Collected>,
+}
+
+/// What answers are made into.
+pub(super) enum Learner {
+    /// Advantages, by their rewards.
+    Advantages(Box<dyn AdvantageEstimator>),
+    /// Pairs of a better and a worse one, by their rewards.
+    Pairs {
+        /// What the reward of an answer loses that was cut.
+        missing_end: f64,
+    },
+    /// What a teacher, which sees these prompts, has to say at each of their tokens.
+    Teacher(Box<TeacherPrompts>),
 }
 
 /// An answer to a prompt.
@@ -94,10 +110,19 @@ pub(super) struct Collected {
 struct Group {
     /// A sequence an answer.
     unit: Unit,
-    /// `[sequences]`
+    /// `[sequences]`; empty where nothing is known of them but their tokens.
     sampled: Vec<Sampled>,
     /// Log-probabilities under the reference, `[sequences]`; none without one.
     reference: Option<Vec<Arc<[f32]>>>,
+    /// A teacher's states, `[sequences]`; none without one. See [`StepPlan::teacher`].
+    teacher: Option<Vec<Arc<[f32]>>>,
+}
+
+impl Group {
+    /// Sequences of which nothing but their tokens is known.
+    fn of(unit: Unit) -> Self {
+        Group { unit, sampled: Vec::new(), reference: None, teacher: None }
+    }
 }
 
 impl Course for Rollouts {
@@ -181,10 +206,13 @@ fn plan(groups: &[&Group], is_on_policy: bool, at: &Stand<'_>) -> StepPlan {
     let sampled = groups.iter().flat_map(|group| group.sampled.iter().cloned());
     let reference = groups.iter().map(|group| group.reference.clone());
     let reference: Option<Vec<Vec<Arc<[f32]>>>> = reference.collect();
+    let teacher = groups.iter().map(|group| group.teacher.clone());
+    let teacher: Option<Vec<Vec<Arc<[f32]>>>> = teacher.collect();
     StepPlan {
         sampled: Some(sampled.collect()),
         is_on_policy,
         reference: reference.map(|reference| reference.concat()),
+        teacher: teacher.map(|teacher| teacher.concat()),
         carried: at.state.carried.clone(),
         ..StepPlan::new(&units, at.packing)
     }

@@ -4,9 +4,9 @@ use compute::random::key;
 use data::Unit;
 use model::generate::Sampling;
 
-use super::collect::{asked, completion, named};
+use super::collect::{Answered, asked, completion, named};
 use super::sampling::{Policy, Wanted, sample};
-use super::{Answer, PURPOSE_VALIDATION, Rollouts};
+use super::{Answer, Learner, PURPOSE_VALIDATION, Rollouts};
 use crate::Result;
 use crate::method::Figure;
 use crate::models::PartName;
@@ -26,6 +26,7 @@ impl Rollouts {
         at.models.activate(at.backend, PartName::Policy)?;
         let samples = self.config.validation_samples;
         let mut all: Vec<Answer> = Vec::new();
+        let mut groups: Vec<Answered> = Vec::new();
         let chunks = self.rows.validation.units().div_ceil(VALIDATION_CHUNK);
         for chunk in 0..chunks {
             let chunk = self.rows.validation.chunks(VALIDATION_CHUNK).nth(chunk);
@@ -69,9 +70,19 @@ impl Rollouts {
             for (index, rewards) in given {
                 answers[index as usize].rewards = Some(rewards);
             }
+            if let Learner::Teacher(_) = self.learner {
+                let mut own = answers.iter().cloned();
+                groups.extend(prompts.into_iter().map(|prompt| {
+                    let answers = own.by_ref().take(samples).collect();
+                    Answered { prompt, answers }
+                }));
+            }
             all.extend(answers);
         }
-        Ok(Some(self.judged(&all)))
+        match self.learner {
+            Learner::Teacher(_) => Ok(Some(self.judged_by_teacher(at, &groups)?)),
+            _ => Ok(Some(self.judged(&all))),
+        }
     }
 
     fn judged(&self, answers: &[Answer]) -> Judged {

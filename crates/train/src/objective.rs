@@ -22,8 +22,8 @@ pub use pairs::{
     ACCURACY, Answer, MARGIN, Pair, PairLoss, PairVariables, TargetWeights, evaluate_pairs,
 };
 pub use policy_gradient::{
-    Average, BinaryDivergence, Correction, KlController, KlEstimator, KlLoss, PolicyGradient,
-    RatioLevel, SequenceLoss, Surrogate, Token, ValueLoss,
+    Average, BinaryDivergence, Correction, KlController, KlEstimator, KlLoss, OwnValues,
+    PolicyGradient, RatioLevel, SequenceLoss, Surrogate, Token, ValueLoss,
 };
 
 /// What must be seen at once to know a loss.

@@ -114,6 +114,8 @@ pub struct Method {
     pub judged_by: fn(&Document) -> Figure,
     /// The loss, with the settings of a resolved recipe.
     pub objective: MakeObjective,
+    /// The loss of the value head, as a resolved recipe says, where that has a model of its own and not the policy's.
+    pub value_objective: fn(&Document) -> Option<Box<dyn Objective>>,
     /// What it makes of the answers that it samples; none of a method that learns from rows as they are.
     pub online: Option<Online>,
 }
@@ -143,6 +145,7 @@ impl Method {
         check_rows: |_, _, _| Ok(()),
         judged_by: |_| Figure::LOSS,
         objective: |_| unreachable!("every method has a loss"),
+        value_objective: |_| None,
         online: None,
     };
 }

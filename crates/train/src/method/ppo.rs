@@ -5,7 +5,7 @@ use keys::{Document, Key, Settings as _};
 use super::{Method, Online, Usual, online};
 use crate::Result;
 use crate::advantage::Gae;
-use crate::objective::{KlController, PolicyGradient, Surrogate, ValueLoss};
+use crate::objective::{KlController, OwnValues, PolicyGradient, Surrogate, ValueLoss};
 
 const KEYS: &[Key] = &[
     Key::float("objective.beta", 0.0, 1e3)
@@ -38,6 +38,10 @@ const KEYS: &[Key] = &[
         .when("method", &["ppo"])
         .default("0.2")
         .doc("How far a value may move from the one of the rollout before its loss pulls it no further."),
+    Key::choice("objective.value_adapter", &["shared", "own"])
+        .when("method", &["ppo"])
+        .default("shared")
+        .doc("Which hidden states the value head reads. shared: those of the policy, whose adapter it trains with it. own: those of an adapter of its own over the same base, which takes a second forward and backward pass."),
     Key::bool("objective.whiten_rewards")
         .when("method", &["ppo"])
         .default("false")
@@ -76,6 +80,9 @@ pub(super) static METHOD: Method = Method {
         Ok(())
     },
     objective: |document| Box::new(objective(document)),
+    value_objective: |document| {
+        has_own_values(document).then(|| Box::new(OwnValues(value_loss(document))) as _)
+    },
     online: Some(Online::Advantages(|document| {
         Box::new(Gae {
             gamma: document.get_f64("objective.gamma"),
@@ -87,6 +94,18 @@ pub(super) static METHOD: Method = Method {
     })),
     ..online::PROMPTS
 };
+
+/// What the value head is taught.
+fn value_loss(document: &Document) -> ValueLoss {
+    ValueLoss {
+        coefficient: document.get_f64("objective.vf_coef"),
+        clip: document.opt_f64("objective.clip_value"),
+    }
+}
+
+fn has_own_values(document: &Document) -> bool {
+    document.get_str("objective.value_adapter") == "own"
+}
 
 fn is_adaptive(document: &Document) -> bool {
     document.get_str("objective.kl.controller") == "adaptive"
@@ -100,10 +119,7 @@ fn objective(document: &Document) -> PolicyGradient {
             high: number("objective.clip_high"),
             delta: document.opt_f64("objective.delta"),
         },
-        value: Some(ValueLoss {
-            coefficient: number("objective.vf_coef"),
-            clip: document.opt_f64("objective.clip_value"),
-        }),
+        value: (!has_own_values(document)).then(|| value_loss(document)),
         controller: is_adaptive(document).then(|| KlController {
             initial: number("objective.beta"),
             target: number("objective.kl.target"),

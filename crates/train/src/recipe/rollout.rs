@@ -1,9 +1,13 @@
 //! The keys of `rollout`: how a policy samples the answers that it learns from.
 
-use keys::{Document, Key, Resume, Settings as _};
+use keys::{Document, Key, Kind, Resume, Settings as _};
 use model::generate::Sampling;
 
 use crate::method::{ONLINE, REWARDED};
+
+/// Any finite number.
+const SHARE: Kind =
+    Kind::Float { min: f64::NEG_INFINITY, max: f64::INFINITY, open_min: false, open_max: false };
 
 /// How answers are sampled.
 pub(crate) const ROLLOUT_KEYS: &[Key] = &[
@@ -52,6 +56,10 @@ pub(crate) const ROLLOUT_KEYS: &[Key] = &[
         .when("method", &["grpo", "rloo", "online_dpo"])
         .default("keep")
         .doc("Groups whose answers all have the same reward teach nothing. keep: they stay in the step, and are counted. resample: further prompts take their place, at most three times as many as a step has (dynamic sampling of DAPO)."),
+    Key::list("rollout.pass_rate", &SHARE)
+        .when("method", &["grpo", "rloo", "online_dpo"])
+        .items(2, 2)
+        .doc("Lowest and highest mean reward of a group that is learned from, such as [0.1, 0.9] for rewards of 0 and 1. Further prompts take the place of others, as with `rollout.zero_variance: resample`. By default there are no bounds."),
     Key::int("rollout.concurrency", 1, 4096)
         .when("method", ONLINE)
         .default("32")
@@ -103,6 +111,8 @@ pub struct RolloutConfig {
     pub mask_truncated: bool,
     /// Whether groups of equal rewards are replaced.
     pub resamples: bool,
+    /// Lowest and highest mean reward of groups that are not replaced.
+    pub pass_rate: Option<[f64; 2]>,
     /// Answers sampled at the same time.
     pub concurrency: usize,
     /// Answers of a rollout that are shown.
@@ -132,6 +142,10 @@ impl RolloutConfig {
             minibatches: count("minibatches") as u64,
             mask_truncated: document.get_bool("rollout.mask_truncated"),
             resamples: document.opt_str("rollout.zero_variance") == Some("resample"),
+            pass_rate: match document.opt_f64s("rollout.pass_rate").as_deref() {
+                Some(&[low, high]) => Some([low, high]),
+                _ => None,
+            },
             concurrency: count("concurrency"),
             show: count("show"),
             probes: document.opt_bool("rollout.probe").unwrap_or(false),
@@ -154,6 +168,11 @@ impl RolloutConfig {
     /// The same for held-out prompts.
     pub fn validation_sampling(&self, key: u64) -> Sampling {
         Sampling { temperature: self.validation_temperature, key, ..Sampling::default() }
+    }
+
+    /// Whether prompts whose groups teach nothing are replaced by others.
+    pub fn replaces(&self) -> bool {
+        self.resamples || self.pass_rate.is_some()
     }
 
     /// Whether answers are drawn from a part of the vocabulary only.

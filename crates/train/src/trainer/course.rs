@@ -44,6 +44,11 @@ pub(super) trait Course {
     /// The loss of its steps.
     fn objective(&self) -> &dyn Objective;
 
+    /// That of the value head, where it has a model of its own.
+    fn value_objective(&self) -> Option<&dyn Objective> {
+        None
+    }
+
     /// Judges the model as it stands; none where there is nothing to judge it by, or where the run was told to end.
     fn judge(&mut self, at: &mut Stand<'_>) -> Result<Option<Judged>>;
 
@@ -166,6 +171,8 @@ pub(super) struct Rows {
     pub(super) order: Order,
     pub(super) extent: Extent,
     pub(super) objective: Box<dyn Objective>,
+    /// That of a value head with a model of its own.
+    pub(super) value_objective: Option<Box<dyn Objective>>,
     pub(super) judged_by: Figure,
     /// Whether what rows begin with is computed once.
     pub(super) shares_prefixes: bool,

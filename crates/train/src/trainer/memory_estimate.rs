@@ -10,7 +10,7 @@ use super::course::{Rows, VALIDATION_CHUNK, packing};
 use super::plan::Memory;
 use crate::Result;
 use crate::models::{Models, PartName, TrainingSetup};
-use crate::objective::Objective;
+use crate::objective::{Objective, OwnValues, ValueLoss};
 use crate::optimizer::OptimizerConfig;
 use crate::step::{SequenceInfo, StepPlan};
 
@@ -26,6 +26,7 @@ pub(super) struct MemoryEstimate {
     measure: Measure,
     dropout: bool,
     objective: Box<dyn Objective>,
+    has_own_values: bool,
     /// What the model takes before its first step.
     pub(super) resident: Memory,
 }
@@ -78,7 +79,8 @@ impl MemoryEstimate {
             saving: setup.saving_bytes(&trained),
             ..Memory::default()
         };
-        Ok(MemoryEstimate { models, measure, dropout, objective, resident })
+        let has_own_values = setup.has_part(PartName::Value);
+        Ok(MemoryEstimate { models, measure, dropout, objective, has_own_values, resident })
     }
 
     /// A micro-batch of so many tokens at its worst: every token read, every sequence for itself. The step
@@ -212,6 +214,12 @@ impl MemoryEstimate {
             engine.states_under_part(plan, PartName::Teacher)?;
         }
         engine.accumulate_over(plan, tokens, &*self.objective, dropout_key)?;
+        if self.has_own_values {
+            // Its weight and bounds take no memory.
+            let values = OwnValues(ValueLoss { coefficient: 1.0, clip: None });
+            engine.trained = PartName::Value;
+            engine.accumulate_over(plan, std::iter::empty(), &values, dropout_key)?;
+        }
         Ok(measure)
     }
 

@@ -1,5 +1,6 @@
 //! From recipe, base and checkpoint to the models of a run.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,7 +123,14 @@ pub(super) fn training_setup(
         }
         // Until it has learned something it says nothing.
         let head = vec![0.0; sources.base.config.hidden_size];
-        setup.policy_mut().head.get_or_insert(head);
+        match (method.value_objective)(document) {
+            None => _ = setup.policy_mut().head.get_or_insert(head),
+            Some(_) if setup.has_part(PartName::Value) => {}
+            Some(_) => {
+                let part = value_part(&setup, head, recipe.seed, sources)?;
+                setup.parts.push(part);
+            }
+        }
     }
     if let Some(key) = reward_model(document)?.filter(|_| !setup.has_part(PartName::Reward)) {
         let part = reward_part(document, &key, sources)?;
@@ -146,6 +154,32 @@ pub(super) fn training_setup(
         teacher::add(document, sources, &mut setup)?;
     }
     Ok(setup)
+}
+
+/// A value head over an adapter of its own, which has the form of the policy's linear layers and stands on what the
+/// policy begins as.
+fn value_part(
+    setup: &TrainingSetup,
+    head: Vec<f32>,
+    seed: u64,
+    sources: &Sources<'_>,
+) -> Result<PartSetup> {
+    let own = setup.policy().own().expect("a value head is trained beside an adapter");
+    let config = LoraConfig {
+        modules_to_save: Vec::new(),
+        ensure_weight_tying: false,
+        tokens: Vec::new(),
+        pissa: false,
+        ..own.config.clone()
+    };
+    let shape = setup.config(sources.base);
+    let values = match sources.shapes_only {
+        true => config.no_values(&shape),
+        false => config.initial_values(&shape, seed),
+    };
+    let mut adapters = setup.beginning()?;
+    adapters.push(LoadedAdapter { config, values, replaced: BTreeMap::new() }.into());
+    Ok(PartSetup { adapters, head: Some(head), ..PartSetup::of_base(PartName::Value) })
 }
 
 /// Refuses a head of other outputs than the method trains. A checkpoint has those of its own recipe.

@@ -263,7 +263,14 @@ fn step(
     let trained = run.models.trained();
     let parameters: Vec<_> = trained.iter().map(|tensor| tensor.parameter).collect();
     let mut engine = run.models.engine(backend, run.plan.recompute);
-    let outcome = engine.accumulate(&plan, run.course.objective(), dropout_key)?;
+    let mut outcome = engine.accumulate(&plan, run.course.objective(), dropout_key)?;
+    if let Some(objective) = run.course.value_objective() {
+        engine.trained = PartName::Value;
+        let values = engine.accumulate(&plan, objective, dropout_key)?;
+        engine.trained = PartName::Policy;
+        outcome.loss += values.loss;
+        outcome.metrics.extend(values.metrics);
+    }
     let grad_norm = engine.gradient_norm(&parameters)?;
     check_finite(run, number + 1, outcome.loss, grad_norm)?;
     let learning_rate = run.recipe.learning_rate * run.schedule.factor(number);

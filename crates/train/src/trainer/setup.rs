@@ -187,6 +187,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         validation,
         extent: recipe.extent,
         objective: (method.objective)(&document),
+        value_objective: (method.value_objective)(&document),
         judged_by: (method.judged_by)(&document),
         shares_prefixes: recipe.shares_prefixes,
         reference: None,

@@ -212,16 +212,80 @@ fn groups_that_teach_nothing_are_replaced() {
     assert!(2 * prompts > answers, "{prompts} prompts, {answers} answers");
 }
 
+/// A group whose mean reward is out of bounds is replaced, and counted.
+#[test]
+fn groups_of_another_pass_rate_are_replaced() {
+    let fixture = fixture(&[]);
+    let bounds = [("none", vec![]), ("some", vec!["rollout.pass_rate=[0.55, 0.75]"])];
+    for (run, overrides) in &bounds {
+        fixture.train(run, &How { overrides, ..How::default() }).unwrap();
+    }
+    let replaced = |run: &str| {
+        let steps = figures(&fixture, run);
+        let counts = steps.iter().filter_map(|step| step["metrics"]["rollout/resampled"].as_f64());
+        counts.collect::<Vec<f64>>()
+    };
+    assert!(replaced("none").is_empty());
+    assert!(replaced("some").iter().sum::<f64>() > 0.0, "{:?}", replaced("some"));
+    // Of a group that is kept the mean is in bounds.
+    let journals = fs::read_dir(fixture.path("some/rollouts")).unwrap();
+    assert!(journals.count() > 0);
+}
+
+/// A value head of its own learns, and what it learns does not move the policy: there is nothing that the two share.
+#[test]
+fn own_values_do_not_move_the_policy() {
+    let changes = [
+        ("method: grpo", "method: ppo"),
+        ("train:\n", "objective: {beta: 0}\ntrain:\n"),
+        ("group_size: 4", "group_size: 4, updates: 2"),
+    ];
+    let fixture = fixture(&changes);
+    let adapter = |kept: &str, weight: &str| {
+        let run = format!("{kept}-{weight}");
+        let [kept, weight] =
+            [format!("objective.value_adapter={kept}"), format!("objective.vf_coef={weight}")];
+        // Both updates of the first rollout at the full rate.
+        let overrides = &[
+            kept.as_str(),
+            &weight,
+            "objective.clip_value=none",
+            "train.max_steps=2",
+            "train.schedule={type: constant, warmup_ratio: 0}",
+            "train.max_grad_norm=none",
+        ];
+        fixture.train(&run, &How { overrides, ..How::default() }).unwrap();
+        fixture.adapter_bytes(&run)
+    };
+    assert!(adapter("own", "0.1") == adapter("own", "2"));
+    assert!(adapter("shared", "0.1") != adapter("shared", "2"));
+
+    let overrides = &[
+        "objective.value_adapter=own",
+        "objective.clip_value=none",
+        "rewards=[{grader: length, options: {max: 1000}}]",
+        "rollout.probe=false",
+        "train.max_steps=20",
+    ];
+    fixture.train("run", &How { overrides, ..How::default() }).unwrap();
+    let steps = figures(&fixture, "run");
+    let losses = steps.iter().filter_map(|step| step["metrics"]["loss/value_avg"].as_f64());
+    let losses: Vec<f64> = losses.collect();
+    assert!(losses.len() == 20 && losses[19] < 0.5 * losses[0], "{losses:?}");
+}
+
 /// Every method goes on after a stop as if it never was, a value head and a reference among what it goes on with.
 #[test]
 fn every_method_that_samples_trains_and_resumes() {
     let pulled = ("train:\n", "objective: {beta: 0.05}\ntrain:\n");
+    let own_values = ("train:\n", "objective: {beta: 0.05, value_adapter: own}\ntrain:\n");
     let several = ("group_size: 4", "group_size: 4, updates: 2");
     for (method, changes) in [
         ("grpo", vec![pulled]),
         ("rloo", vec![pulled]),
         ("reinforce_pp", vec![pulled, several]),
         ("ppo", vec![pulled, several]),
+        ("ppo", vec![own_values, several]),
     ] {
         let named = format!("method: {method}");
         let changes: Vec<_> =

@@ -24,7 +24,7 @@ pub use correction::Correction;
 pub use kl::{KlController, KlEstimator, KlLoss};
 pub use sequence::{SequenceLoss, Token};
 pub use surrogate::{BinaryDivergence, Surrogate};
-pub use value::ValueLoss;
+pub use value::{OwnValues, ValueLoss};
 
 /// Of what the importance ratio is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,12 +58,12 @@ impl Rollouts {
             let Some(answered) = answered else { return Ok(Err(Next::Stopped)) };
             prompts += answered.len();
             for group in answered {
-                match self.config.resamples && self.is_dull(&group) {
+                match self.is_dull(&group) {
                     true => dull.push(group),
                     false => groups.push(group),
                 }
             }
-            if groups.len() >= wanted || !self.config.resamples {
+            if groups.len() >= wanted || !self.config.replaces() {
                 break;
             }
         }
@@ -92,20 +92,27 @@ impl Rollouts {
             Learner::Teacher(_) => self.taught(at, groups, policy)?,
         };
         collected.next = next;
-        if self.config.resamples {
+        if self.config.replaces() {
             collected.metrics.push(("rollout/resampled".into(), resampled as f64));
             collected.metrics.push(("rollout/unused".into(), unused as f64));
         }
         Ok(Ok(collected))
     }
 
-    /// Whether the answers of a group all have the same reward.
+    /// Whether the recipe wants another group in place of this one: its answers all have the same reward, or their mean
+    /// is out of bounds.
     fn is_dull(&self, group: &Answered) -> bool {
+        if !self.config.replaces() {
+            return false;
+        }
         let rewards: Vec<Vec<Option<f64>>> = group.answers.iter().map(rewards).collect();
         let rollout = Rollout::of_rewards(&rewards, &self.weights);
         let known: Vec<f64> =
             (0..rewards.len()).filter_map(|index| rollout.reward(index)).collect();
-        known.windows(2).all(|two| two[0] == two[1])
+        let is_flat = known.windows(2).all(|two| two[0] == two[1]);
+        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+        let is_out = |[low, high]: [f64; 2]| known.is_empty() || mean < low || mean > high;
+        self.config.resamples && is_flat || self.config.pass_rate.is_some_and(is_out)
     }
 
     /// Answers prompts, the first of which has the number `first`, and has the answers rewarded. None where the run is
@@ -265,7 +272,7 @@ impl Rollouts {
             true => Some(reference_logprobs(&plan, &mut at.engine(), request.temperature)?),
             false => None,
         };
-        if request.want.value {
+        if request.want.value || self.value_objective().is_some() {
             self.add_values(at, &plan, &mut groups, journal)?;
         }
 
@@ -348,7 +355,11 @@ impl Rollouts {
         }
         let want = Want { value: true, ..Want::default() };
         let request = HeadRequest { want, ..HeadRequest::logprobs() };
-        let outputs = at.engine().outputs_under_part(plan, PartName::Policy, &request)?;
+        let part = match self.value_objective() {
+            Some(_) => PartName::Value,
+            None => PartName::Policy,
+        };
+        let outputs = at.engine().outputs_under_part(plan, part, &request)?;
         let values =
             plan.by_sequence(&outputs, |outputs, _, target| outputs.value[target.read as usize]);
         let answers = groups.iter_mut().flat_map(|group| &mut group.answers);

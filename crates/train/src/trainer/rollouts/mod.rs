@@ -165,6 +165,10 @@ impl Course for Rollouts {
         self.rows.objective()
     }
 
+    fn value_objective(&self) -> Option<&dyn Objective> {
+        self.rows.value_objective.as_deref()
+    }
+
     fn judge(&mut self, at: &mut Stand<'_>) -> Result<Option<Judged>> {
         self.validate(at)
     }

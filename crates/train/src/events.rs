@@ -110,7 +110,8 @@ pub enum Event {
         reward: Option<f64>,
         /// What each reward function gave.
         rewards: std::collections::BTreeMap<String, Option<f64>>,
-        /// By how much its last token is better than expected.
+        /// By how much its last token is better than expected. Of a pair it is 1 for the better answer and -1 for the
+        /// worse; 0 where answers are not compared.
         advantage: f64,
     },
     /// A fixed prompt was answered.

@@ -12,7 +12,7 @@ use crate::record::Reading;
 use crate::{Error, Result, Stop};
 
 /// Raised whenever the same input gives other rows or counts.
-const LAYOUT: u32 = 8;
+const LAYOUT: u32 = 9;
 
 /// What a file is prepared with, as one name. `limit` counts only where it takes rows.
 pub(super) fn key(

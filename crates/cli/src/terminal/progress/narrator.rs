@@ -199,7 +199,8 @@ impl Narrator {
 
     /// An answer of a rollout, now and then.
     fn answered(&mut self, event: &Event) -> Vec<String> {
-        let Event::Answered { step, prompt, answer, ended, reward, advantage, .. } = event else {
+        let Event::Answered { step, prompt, answer, ended, reward, rewards, advantage } = event
+        else {
             return Vec::new();
         };
         if self.answer_time.is_some_and(|shown| self.now - shown < ANSWER_SECONDS) {
@@ -207,12 +208,14 @@ impl Narrator {
         }
         self.answer_time = Some(self.now);
         let reward = reward.map_or("none".to_owned(), |reward| format!("{reward:.3}"));
+        let judged = match rewards.is_empty() {
+            true => String::new(),
+            false => format!(", reward {reward}, advantage {advantage:.3}"),
+        };
         let cut = if *ended { "" } else { " (cut)" };
         let prompt = self.style.dim(&one_line(prompt, 70));
         vec![
-            format!(
-                "answer after step {step}, reward {reward}, advantage {advantage:.3}: {prompt}"
-            ),
+            format!("answer after step {step}{judged}: {prompt}"),
             format!("  {}{cut}", one_line(answer, 200)),
         ]
     }

@@ -66,7 +66,7 @@ fn judged(prompt: &Unit, answer: &Answer) -> Feedback {
             supervised: (0..counts).map(is_last).collect(),
             weights: (0..counts).map(|index| f32::from(u8::from(is_last(index)))).collect(),
             messages,
-            tools: None,
+            tools: prompt.side.get("tools").cloned(),
         },
         desirable: true,
     }

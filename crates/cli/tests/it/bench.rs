@@ -50,15 +50,19 @@ fn a_shared_beginning_is_computed_once() {
 
 #[test]
 fn every_method_has_a_step() {
-    for (method, called, sequences, has_reference) in [
-        ("sft", "rows", 1, false),
-        ("dpo", "pairs", 2, true),
-        ("kto", "answers", 1, true),
-        ("bco", "answers", 1, true),
-        ("orpo", "pairs", 2, false),
-        ("simpo", "pairs", 2, false),
-        ("cpo", "pairs", 2, false),
-        ("reward", "pairs", 2, false),
+    for (method, called, sequences, before) in [
+        ("sft", "rows", 1, &[][..]),
+        ("dpo", "pairs", 2, &["reference forward"]),
+        ("kto", "answers", 1, &["reference forward"]),
+        ("bco", "answers", 1, &["reference forward"]),
+        ("orpo", "pairs", 2, &[]),
+        ("simpo", "pairs", 2, &[]),
+        ("cpo", "pairs", 2, &[]),
+        ("reward", "pairs", 2, &[]),
+        ("grpo", "prompts", 8, &["rollout"]),
+        ("ppo", "prompts", 8, &["rollout"]),
+        ("online_dpo", "pairs", 2, &["rollout", "reference forward"]),
+        ("distill", "prompts", 8, &["rollout"]),
     ] {
         let step = ["--only", "train", "--sequences", "4", "--method", method, "--profile"];
         let result = bench("12", &step);
@@ -71,9 +75,12 @@ fn every_method_has_a_step() {
         assert_eq!((row["method"].as_str(), number("loss").is_finite()), (Some(method), true));
         let passes = rows_of(&result, "train");
         let passes: Vec<_> = passes.iter().filter_map(|row| row["pass"].as_str()).collect();
-        let reference: &[&str] = if has_reference { &["reference forward"] } else { &[] };
-        let expected = [&["policy forward"][..], reference, &["backward", "head", "update"]];
-        assert_eq!(passes, expected.concat(), "{method}");
+        let mut expected = vec!["policy forward", "backward", "head", "update"];
+        for &pass in before.iter().rev() {
+            let at = if pass == "rollout" { 0 } else { 1 };
+            expected.insert(at, pass);
+        }
+        assert_eq!(passes, expected, "{method}");
     }
     // A fresh adapter changes nothing, and the steps that are measured little.
     let loss = |result: serde_json::Value| result["rows"][0]["loss"].as_f64().unwrap();

@@ -18,7 +18,7 @@ pub(super) static METHOD: Method = Method {
     title: "On-policy distillation",
     learned: "answers that the student samples, their end-of-turn tokens included, by what a teacher would say at each token",
     keys: KEYS,
-    usual: Usual { group_size: 1, batch: 16, ..online::PROMPTS.usual },
+    usual: Usual { group_size: 1, rates: [2e-4, 1e-5, 1e-5], batch: 16, ..online::PROMPTS.usual },
     check,
     objective: |document| {
         Box::new(Distill(DivergenceRequest {

@@ -2,6 +2,7 @@
 
 use compute::Optimizer;
 use serde_json::{Map, Value, json};
+use train::method::Online;
 use train::trainer::{Trial, TrialConfig};
 
 use super::clock::{median, profile};
@@ -39,7 +40,11 @@ fn step(
     reset_peak_memory();
     let (tokens, shared) = (arguments.tokens_or(256), arguments.shared_in_training());
     let (method, vocab) = (arguments.method(), subject.base.config.vocab_size);
-    let kind = MadeUp::of(method.records, usize::from(arguments.group));
+    // Of the answers that are drawn two are learned from, where pairs are.
+    let kind = match method.online {
+        Some(Online::Pairs) => MadeUp::Pairs,
+        _ => MadeUp::of(method.records, usize::from(arguments.group)),
+    };
     let rows = kind.sequences(sequences, tokens, shared, vocab);
     let longest = kind.answers() * tokens;
     let (betas, eps) = ([0.9, 0.999], 1e-8);

@@ -7,7 +7,7 @@ use data::{Cursor, Finding, Level, Order};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
 use model::{Base, Config};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use text::{Date, Metadata};
 
 use super::course::{Rows, check_rows};
@@ -17,6 +17,7 @@ use super::open::{quantised_base, remarks, with_tokens_and_template};
 use super::plan::{self, MemoryRequest, Plan};
 use super::reference_cache;
 use super::resume::Before;
+use super::rollouts::TeacherPrompts;
 use super::rows::{beyond_the_model, refuse_errors, rows};
 use super::start::manifest;
 use super::synthetic_rows::{self, SyntheticRows};
@@ -140,8 +141,14 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
             manifest(&document, &base, &metadata, &peft, rows, date, device)?
         }
     };
-    if let (Some(TeacherModel::Other(teacher)), false) = (&teacher, shapes_only) {
-        manifest["teacher_hash"] = teacher.hash()?.into();
+    if !shapes_only && matches!(method.online, Some(Online::Teacher)) {
+        let kwargs = Map::new();
+        let seen = TeacherPrompts::read(&document, &metadata, kwargs)?.fingerprint();
+        let other = match &teacher {
+            Some(TeacherModel::Other(other)) => other.hash()?,
+            _ => String::new(),
+        };
+        manifest["teacher_hash"] = format!("{seen} {other}").trim_end().into();
     }
     if let Some(before) = &before {
         before.check(&manifest)?;
@@ -198,7 +205,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     let is_taught = rows.objective.divergence().is_some();
     if is_taught && has_rows {
         let kwargs = recipe.template_kwargs.clone();
-        let prompts = rollouts::TeacherPrompts::read(&document, &metadata, kwargs)?;
+        let prompts = TeacherPrompts::read(&document, &metadata, kwargs)?;
         rows.teacher_longer_by = prompts.longer_by([&rows.train, &rows.validation])?;
     }
     let findings_of_rollout = recipe.rollout.and_then(|rollout| sampling_finding(&rollout));

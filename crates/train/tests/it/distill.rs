@@ -118,6 +118,12 @@ fn micro_batches_threads_and_stops_change_nothing() {
         fs::rename(fixture.path("away"), fixture.path("teacher")).unwrap();
         check_same(&fixture, &run, "whole");
     }
+    // What the teacher sees is a part of the run.
+    let overrides = &["distill.system=other"];
+    let how = How { overrides, teacher: teacher.clone(), ..How::resumed() };
+    fixture.train_until("other", &How { teacher: teacher.clone(), ..How::default() }, 3).unwrap();
+    let error = fixture.train("other", &how).unwrap_err();
+    assert!(error.to_string().contains("teacher_hash"), "{error}");
     let small = &["micro_batch_tokens=96", "share_prefixes=false"];
     let large = &["micro_batch_tokens=4096", "share_prefixes=false"];
     for (run, overrides) in [("small", small), ("large", large)] {

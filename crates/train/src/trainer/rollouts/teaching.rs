@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use data::checksum::checksum;
 use data::record::Prompt;
 use data::{Sequences, Supervisor, Unit};
 use keys::{Document, Settings as _};
@@ -99,6 +100,12 @@ impl TeacherPrompts {
         }
     }
 
+    /// Names what the teacher sees beside the prompts.
+    pub(in crate::trainer) fn fingerprint(&self) -> String {
+        let text = format!("{:?} {:?}", self.system, self.demonstration);
+        format!("{:08x}", checksum(text.as_bytes()))
+    }
+
     /// By how many tokens the teacher's prompts are longer than the student's, at most.
     pub(in crate::trainer) fn longer_by(&self, rows: [&Sequences; 2]) -> Result<usize> {
         if self.system.is_none() && self.demonstration.is_none() {
@@ -137,7 +144,7 @@ impl Rollouts {
         groups: Vec<Answered>,
         policy: String,
     ) -> Result<Collected> {
-        let taught = self.with_teacher(at, &groups)?;
+        let taught = self.with_teacher(at, &groups, self.config.mask_truncated)?;
         let answers: Vec<_> = groups.iter().flat_map(|group| &group.answers).collect();
         let rewards = vec![Vec::new(); answers.len()];
         let rollout = Rollout::of_rewards(&rewards, &self.weights);
@@ -148,7 +155,12 @@ impl Rollouts {
     }
 
     /// What is learned from answers, with the teacher's states at their tokens.
-    fn with_teacher(&self, at: &mut Stand<'_>, groups: &[Answered]) -> Result<Vec<Group>> {
+    fn with_teacher(
+        &self,
+        at: &mut Stand<'_>,
+        groups: &[Answered],
+        mask: bool,
+    ) -> Result<Vec<Group>> {
         let Learner::Teacher(prompts) = &self.learner else {
             unreachable!("the method has a teacher")
         };
@@ -157,7 +169,6 @@ impl Rollouts {
         let plan = StepPlan::new(&seen, at.packing);
         let states = at.engine().states_under_part(&plan, PartName::Teacher)?;
         let mut states = states.into_iter();
-        let mask = self.config.mask_truncated;
         let taught = |group: &Answered| {
             let own = group.answers.iter().zip(states.by_ref());
             // A token that is not learned has no target.
@@ -176,7 +187,7 @@ impl Rollouts {
         at: &mut Stand<'_>,
         groups: &[Answered],
     ) -> Result<Judged> {
-        let taught = self.with_teacher(at, groups)?;
+        let taught = self.with_teacher(at, groups, false)?;
         let taught: Vec<&Group> = taught.iter().collect();
         let plan = super::plan(&taught, true, at);
         let loss = at.engine().evaluate(&plan, self.rows.objective())?.loss;

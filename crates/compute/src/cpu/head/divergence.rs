@@ -1,6 +1,7 @@
 //! The divergence of two models' distributions over the vocabulary, and its derivative by the logits of one.
 
 use super::{Cap, HeadJob, RUN, RowSums, Sums};
+use crate::cpu::math;
 use crate::cpu::operand::LANES;
 use crate::cpu::panel::Machine;
 use crate::cpu::pool::Pointers;
@@ -188,7 +189,7 @@ impl<S: Simd> Terms<S> {
         let ratio = simd.exp(simd.min(simd.splat(80.0), simd.sub(q, p)));
         let mut lanes = simd.lanes(simd.fma(ratio, simd.splat(mix), simd.splat(1.0 - mix)));
         for lane in &mut lanes {
-            *lane = -lane.ln();
+            *lane = -math::ln(*lane);
         }
         simd.load(&lanes)
     }

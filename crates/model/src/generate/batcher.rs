@@ -355,8 +355,8 @@ impl Batcher {
         let row = Row {
             prompt: request.tokens.len(),
             path: Path::new(self.root(request.part, request.tokens.len())),
+            drawn: request.drawn,
             request,
-            drawn: 0,
             left,
             is_over: false,
             allowed: Vec::new(),

@@ -14,6 +14,9 @@ pub struct Request {
     pub part: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// How many draws of [`Sampling::key`] were made before: a row that was removed and is added with what it had
+    /// drawn goes on as if it had stayed.
+    pub drawn: u64,
     /// At most this many are drawn, at least one.
     pub max_new_tokens: usize,
     /// Tokens that end the row; they are its last token.

@@ -253,6 +253,22 @@ fn a_row_goes_on_behind_what_a_tool_says() {
     assert_eq!(stage.backend.take_tokens(), 61 + 5 + 140 + 5);
 }
 
+/// With the number of its draws, a row that was removed goes on as if it had stayed.
+#[test]
+fn a_row_that_is_added_again_draws_on() {
+    let mut stage = Stage::new(Precision::Bf16, 2);
+    let ask = |tokens: &[u32], drawn, max_new_tokens| Request {
+        drawn,
+        ..request(1, tokens.to_vec(), max_new_tokens)
+    };
+    let prompt = random_tokens(1, 70, VOCAB);
+    let whole = stage.alone(ask(&prompt, 0, 9));
+    let first = stage.alone(ask(&prompt, 0, 4));
+    let rest = stage.alone(ask(&[&prompt[..], &first.0].concat(), 4, 5));
+    let both = ([first.0, rest.0].concat(), [first.1, rest.1].concat(), rest.2);
+    check_told(&[both], &[whole]);
+}
+
 /// A row that is removed before a step costs nothing in it.
 #[test]
 fn a_removed_row_is_not_computed() {

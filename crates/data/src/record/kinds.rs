@@ -276,6 +276,9 @@ impl Record {
                 if !prompt.columns.is_empty() {
                     put("columns", prompt.columns.clone().into());
                 }
+                if let Some(tools) = &prompt.tools {
+                    put("tools", tools.clone());
+                }
             }
             Record::Labelled(labelled) => {
                 if let Some(label) = &labelled.label {

@@ -14,6 +14,7 @@ use data::{Extent, StepSize};
 use keys::{Document, Key, Kind, Resume, Schema, Settings as _};
 
 use crate::Result;
+use crate::environment;
 use crate::method::{METHODS, ONLINE_KEYS};
 use crate::models::{REFERENCE_KEYS, Refresh};
 use crate::optimizer::OptimizerConfig;
@@ -24,7 +25,7 @@ pub use defaults::{ModelSize, fill_by_data};
 pub use distill::DISTILL_KEYS;
 pub use pairs::PAIRS_KEYS;
 use rollout::ROLLOUT_KEYS;
-pub use rollout::RolloutConfig;
+pub use rollout::{EpisodeBounds, RolloutConfig};
 use trained::optimizer;
 pub use trained::{check, coverage, layers, quantization, trains_base};
 
@@ -311,7 +312,14 @@ static METHOD_KEY: LazyLock<[Key; 1]> = LazyLock::new(|| {
 pub fn schema() -> Schema {
     let mut sections = vec![MODEL_KEYS, &*METHOD_KEY, ADAPTER_KEYS];
     sections.extend([data::recipe::KEYS, TRAIN_KEYS, DISTILL_KEYS, PAIRS_KEYS]);
-    sections.extend([LAST_KEYS, REFERENCE_KEYS, ROLLOUT_KEYS, ONLINE_KEYS, reward::KEYS]);
+    sections.extend([
+        LAST_KEYS,
+        REFERENCE_KEYS,
+        ROLLOUT_KEYS,
+        ONLINE_KEYS,
+        reward::KEYS,
+        environment::KEYS,
+    ]);
     sections.extend(METHODS.iter().map(|method| method.keys));
     Schema::new(&sections)
 }

@@ -6,6 +6,7 @@ use keys::{Document, Key, Settings as _};
 use super::{Method, Usual};
 use crate::advantage::{KlReward, Overlong, Shaping};
 use crate::objective::{Correction, KlEstimator, KlLoss, PolicyGradient};
+use crate::recipe::EpisodeBounds;
 use crate::{Error, Result};
 
 /// Methods that sample their answers.
@@ -214,8 +215,11 @@ pub(super) fn shaping(document: &Document) -> Shaping {
     }
 }
 
-/// Most tokens of an answer.
+/// Most tokens of an answer, or of an episode.
 pub(super) fn max_new_tokens(document: &Document) -> usize {
+    if let Some(episode) = EpisodeBounds::read(document) {
+        return episode.tokens;
+    }
     document.opt_usize("rollout.max_new_tokens").unwrap_or(256)
 }
 

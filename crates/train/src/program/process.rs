@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A program that runs. Dropped, its input ends, and it is ended if it goes on.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     /// Lines to its standard input; none when that is closed.
     lines: Option<Sender<String>>,
@@ -37,7 +37,7 @@ pub(super) struct Process {
 }
 
 /// What was read from a program.
-pub(super) enum Said {
+pub(crate) enum Said {
     /// A line of standard output.
     Line(String),
     /// The beginning of a line that does not end.
@@ -57,7 +57,7 @@ struct Errors {
 
 impl Process {
     /// Starts a program in a folder. A program with a slash is relative to it, any other is one that the system finds.
-    pub(super) fn start(command: &[String], folder: &Path) -> std::io::Result<Self> {
+    pub(crate) fn start(command: &[String], folder: &Path) -> std::io::Result<Self> {
         let program = match command[0].contains('/') {
             true => folder.join(&command[0]).into_os_string(),
             false => command[0].clone().into(),
@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// Writes a line, at once or when the program reads.
-    pub(super) fn write(&self, line: String) {
+    pub(crate) fn write(&self, line: String) {
         if let Some(lines) = &self.lines {
             // A program that has ended is found out by its output.
             let _ = lines.send(line);
@@ -97,7 +97,7 @@ impl Process {
     }
 
     /// What it has said, waiting for at most so long.
-    pub(super) fn read(&self, wait: Duration) -> Said {
+    pub(crate) fn read(&self, wait: Duration) -> Said {
         match self.said.recv_timeout(wait) {
             Ok(said) => said,
             Err(RecvTimeoutError::Timeout) => Said::Nothing,
@@ -106,18 +106,18 @@ impl Process {
     }
 
     /// The end of its standard error, for the end of a message.
-    pub(super) fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         self.errors.shown()
     }
 
     /// Ends it at once, and what it has started; the end of its standard error.
-    pub(super) fn kill(mut self) -> String {
+    pub(crate) fn kill(mut self) -> String {
         self.end();
         self.errors.shown()
     }
 
     /// How it ended, which it is about to do or has done; the end of its standard error.
-    pub(super) fn ended(mut self) -> (String, String) {
+    pub(crate) fn ended(mut self) -> (String, String) {
         self.lines = None;
         let status = self.wait(GRACE).map(|status| status.to_string());
         let status = status.unwrap_or_else(|| "it closed its output and went on".to_owned());
@@ -225,7 +225,7 @@ impl Errors {
 }
 
 /// A text in backticks, cut and without what confuses a terminal.
-pub(super) fn readable(text: &str) -> String {
+pub(crate) fn readable(text: &str) -> String {
     format!("`{}`", clean(text))
 }
 

@@ -123,6 +123,17 @@ pub struct RolloutConfig {
     pub validation_temperature: f32,
     /// Answers to a held-out prompt.
     pub validation_samples: usize,
+    /// Bounds of an answer of several turns; none where answers have one.
+    pub episode: Option<EpisodeBounds>,
+}
+
+/// How long an episode may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpisodeBounds {
+    /// Most answers of the policy.
+    pub turns: usize,
+    /// Most tokens behind the row's prompt, observations included.
+    pub tokens: usize,
 }
 
 impl RolloutConfig {
@@ -151,7 +162,13 @@ impl RolloutConfig {
             probes: document.opt_bool("rollout.probe").unwrap_or(false),
             validation_temperature: number("validation.temperature"),
             validation_samples: count("validation.samples"),
+            episode: EpisodeBounds::read(document),
         })
+    }
+
+    /// Most tokens behind a prompt: of an answer, or of all turns of an episode.
+    pub fn longest_answer(&self) -> usize {
+        self.episode.map_or(self.max_new_tokens, |episode| episode.tokens)
     }
 
     /// Optimizer steps of a rollout.
@@ -178,5 +195,16 @@ impl RolloutConfig {
     /// Whether answers are drawn from a part of the vocabulary only.
     pub fn is_truncated(&self) -> bool {
         self.top_p < 1.0 || self.top_k > 0 || self.min_p > 0.0
+    }
+}
+
+impl EpisodeBounds {
+    /// What a recipe says; none without an environment.
+    pub fn read(document: &Document) -> Option<Self> {
+        document.opt_strs("environment.command")?;
+        Some(EpisodeBounds {
+            turns: document.opt_usize("environment.max_turns")?,
+            tokens: document.opt_usize("environment.max_tokens")?,
+        })
     }
 }

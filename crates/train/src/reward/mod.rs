@@ -14,6 +14,7 @@ mod settings;
 mod source;
 
 pub use keys::KEYS;
+pub(crate) use rewards::{FAILURES_IN_A_ROW, failed};
 pub use rewards::{Rewards, Skipped};
 pub use rows::check_rows;
 pub use settings::{JudgeSettings, OnRewardError, RewardKind, RewardSettings, check};

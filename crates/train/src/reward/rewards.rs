@@ -20,7 +20,7 @@ use crate::{Error, Result};
 const LOOK: Duration = Duration::from_millis(50);
 /// So many failures of one reward without a success between them end a run that skips failures: it has nothing to
 /// learn from any more.
-const FAILURES_IN_A_ROW: usize = 100;
+pub(crate) const FAILURES_IN_A_ROW: usize = 100;
 
 /// The reward functions of a run. Completions go in one by one, and come out with the rewards of all functions.
 ///
@@ -336,7 +336,8 @@ fn source(
     }
 }
 
-fn failed(reward: &str, place: &str, error: RewardError) -> Error {
+/// The error of a reward that could not be had.
+pub(crate) fn failed(reward: &str, place: &str, error: RewardError) -> Error {
     let RewardError { message, hint } = error;
     Error::Reward { reward: reward.to_owned(), place: place.to_owned(), message, hint }
 }

@@ -7,14 +7,13 @@ use keys::{Document, Locator, Section, Settings as _};
 use serde_json::{Map, Value};
 
 use super::{RewardError, grader};
+use crate::environment::{self, EnvironmentSettings};
+use crate::program;
 use crate::{Error, Result};
 
 /// What a judge looks for where the recipe says nothing.
 const RUBRIC: &str = "Judge the answer to the prompt. A good answer is correct, helps the person who asks, and does \
     what the prompt asks for. Length alone is no merit.";
-
-/// Endings of names of scripts: a program's argument with one of them is a file.
-const SCRIPTS: [&str; 6] = ["py", "sh", "js", "rb", "pl", "R"];
 
 /// One reward function of a recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,14 +90,22 @@ pub enum OnRewardError {
     Skip,
 }
 
+impl OnRewardError {
+    /// What a recipe says.
+    pub(crate) fn read(document: &Document) -> Self {
+        match document.opt_str("rollout.on_reward_error") {
+            Some("skip") => OnRewardError::Skip,
+            _ => OnRewardError::Stop,
+        }
+    }
+}
+
 impl RewardSettings {
     /// The rewards of a recipe, in its order. Each is right in itself: its grader takes its options, its files are
     /// there, and one of the weights is not 0.
     pub fn read(document: &Document) -> Result<Vec<RewardSettings>> {
-        let on_error = match document.opt_str("rollout.on_reward_error") {
-            Some("skip") => OnRewardError::Skip,
-            _ => OnRewardError::Stop,
-        };
+        let on_error = OnRewardError::read(document);
+        let environment = EnvironmentSettings::read(document)?;
         let entries = document.entries("rewards");
         let mut all: Vec<RewardSettings> = Vec::with_capacity(entries.len());
         for entry in &entries {
@@ -107,9 +114,16 @@ impl RewardSettings {
                 let message = format!("two rewards are called `{}`", other.name);
                 return Err(problem(entry, "name", message, "give one of them another `name`"));
             }
+            if environment.is_some() && settings.name == environment::REWARD {
+                let message =
+                    format!("`{}` is the name of the environment's own reward", settings.name);
+                return Err(problem(entry, "name", message, "give this one another `name`"));
+            }
             all.push(settings);
         }
-        if !all.is_empty() && all.iter().all(|settings| settings.weight == 0.0) {
+        let weights = all.iter().map(|settings| settings.weight);
+        let mut weights = weights.chain(environment.map(|settings| settings.weight)).peekable();
+        if weights.peek().is_some() && weights.all(|weight| weight == 0.0) {
             let message = "every reward has weight 0, so nothing is learned";
             let hint = Some("give one of them a `weight` that is not 0".to_owned());
             return Err(keys::Error::from(document.problem("rewards", message, hint)).into());
@@ -141,7 +155,8 @@ impl RewardSettings {
 
 /// Refuses rewards that cannot be given, and a recipe without any; before any data is read.
 pub fn check(document: &Document) -> Result<()> {
-    if !RewardSettings::read(document)?.is_empty() {
+    let has_rewards = !RewardSettings::read(document)?.is_empty();
+    if has_rewards || EnvironmentSettings::read(document)?.is_some() {
         return Ok(());
     }
     let message =
@@ -224,7 +239,7 @@ fn kind(entry: &Section<'_>) -> Result<RewardKind> {
         return Ok(RewardKind::Model(model.clone()));
     }
     if let Some(command) = entry.opt_strs("command") {
-        return program(entry, command);
+        return self::command(entry, command);
     }
     if let Some(address) = entry.opt_str("http") {
         if !address.starts_with("http://") && !address.starts_with("https://") {
@@ -246,32 +261,10 @@ fn kind(entry: &Section<'_>) -> Result<RewardKind> {
 }
 
 /// A program whose files are there.
-fn program(entry: &Section<'_>, command: Vec<&str>) -> Result<RewardKind> {
+fn command(entry: &Section<'_>, command: Vec<&str>) -> Result<RewardKind> {
     let folder = entry.opt_path("folder").unwrap_or(Path::new(".")).to_owned();
-    if !folder.is_dir() {
-        let message = format!("{}: is not a folder", folder.display());
-        return Err(problem(entry, "folder", message, "name the folder that the program runs in"));
-    }
-    let is_script = |name: &str| {
-        let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-        let is_word = !name.starts_with('-') && !name.contains(char::is_whitespace);
-        is_word && ending.is_some_and(|ending| SCRIPTS.contains(&ending))
-    };
-    // A program without a slash is looked for where the system looks.
-    let files = command.iter().enumerate().filter(|(at, name)| match at {
-        0 => name.contains('/'),
-        _ => is_script(name),
-    });
-    for path in files.map(|(_, name)| folder.join(name)) {
-        if !path.is_file() {
-            let message = format!(
-                "{}: is not there, and `{}` names it",
-                path.display(),
-                entry.full("command")
-            );
-            let hint = "paths are relative to the folder of the recipe, or to `folder`";
-            return Err(problem(entry, "command", message, hint));
-        }
+    if let Some((key, message, hint)) = program::mistake(entry, &command, &folder) {
+        return Err(problem(entry, key, message, hint));
     }
     let command = command.into_iter().map(str::to_owned).collect();
     Ok(RewardKind::Command { command, folder })
@@ -350,10 +343,7 @@ fn name(entry: &Section<'_>, kind: &RewardKind) -> Result<String> {
         RewardKind::Model(locator) => stem(&locator.name),
         RewardKind::Command { command, .. } => {
             // `python3 reward.py` is called reward.
-            let script = command.iter().skip(1).find(|word| {
-                let ending = Path::new(word).extension().and_then(|ending| ending.to_str());
-                ending.is_some_and(|ending| SCRIPTS.contains(&ending))
-            });
+            let script = command.iter().skip(1).find(|word| program::is_script(word));
             stem(script.unwrap_or(&command[0]))
         }
         RewardKind::Http(_) => "http".to_owned(),

@@ -245,7 +245,7 @@ impl Rows {
         let longest = |sequences: &Sequences| match self.objective.coupling() {
             _ if let Some(rollout) = self.rollout => {
                 let prompt = sequences.longest().map_or(0, |(_, tokens)| tokens);
-                prompt + self.teacher_longer_by + rollout.max_new_tokens
+                prompt + self.teacher_longer_by + rollout.longest_answer()
             }
             Coupling::Unit | Coupling::Step => sequences.longest_unit().1,
             Coupling::Sequence => sequences.longest().map_or(0, |(_, tokens)| tokens),
@@ -264,7 +264,7 @@ impl Rows {
         steps.push(vec![self.train.unit(self.train.longest_unit().0)?]);
         if let Some(rollout) = self.rollout {
             let answers = if self.learns_from_pairs { 2 } else { rollout.group_size };
-            let answered = |unit: &Unit| answered(unit, answers, rollout.max_new_tokens);
+            let answered = |unit: &Unit| answered(unit, answers, rollout.longest_answer());
             steps = steps.iter().map(|units| units.iter().map(answered).collect()).collect();
         }
         Ok(steps)

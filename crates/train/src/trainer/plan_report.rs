@@ -88,7 +88,7 @@ pub fn plan(
     }
     notes.extend(loading(&prepared));
     if let Some(rollout) = prepared.recipe.rollout {
-        let answers = rollout.group_size * rollout.max_new_tokens;
+        let answers = rollout.group_size * rollout.longest_answer();
         notes.push(format!(
             "tokens are those of the prompts; each is answered with up to {answers} more"
         ));

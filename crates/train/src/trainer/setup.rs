@@ -23,6 +23,7 @@ use super::start::manifest;
 use super::synthetic_rows::{self, SyntheticRows};
 use super::{Job, TeacherModel, output, rollouts};
 use crate::checkpoint::Store;
+use crate::environment;
 use crate::method::{self, Online};
 use crate::models::{PartName, TrainingSetup};
 use crate::recipe::{Recipe, RolloutConfig, check, fill_by_data};
@@ -101,6 +102,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     }
 
     let method = method::of(&document);
+    environment::fill(&mut document);
     check(&document)?;
     if method.learns_from_rewards() {
         reward::check(&document)?;
@@ -228,7 +230,7 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
             let teacher = setup.parts.iter().find(|part| part.name == PartName::Teacher);
             let other = teacher.and_then(|part| part.base.as_ref());
             let width = other.map_or(base.config.hidden_size, |other| other.config.hidden_size);
-            4 * width * rows.most_answers(&rollout) * rollout.max_new_tokens
+            4 * width * rows.most_answers(&rollout) * rollout.longest_answer()
         }
         _ => 0,
     };
@@ -246,7 +248,11 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
         room: recipe.rollout.map(|rollout| {
             let answers = rows.most_answers(&rollout);
             let concurrency = rollout.concurrency.min(answers);
-            rollouts::room(concurrency, longest - rollout.max_new_tokens, rollout.max_new_tokens)
+            rollouts::room(
+                concurrency,
+                longest - rollout.longest_answer(),
+                rollout.longest_answer(),
+            )
         }),
         limits: MemoryLimits { host: job.memory_limit, device: device.memory_bytes() },
         process: process + setup.kept_bytes() + cached_bytes + taught_bytes,
@@ -294,12 +300,18 @@ fn check_prompts(
     for prompts in [&rows.train, &rows.validation] {
         let Some((index, tokens)) = prompts.longest() else { continue };
         let most = config.max_position_embeddings;
-        let (place, new) = (prompts.get(index)?.place, rollout.max_new_tokens);
+        let (place, new) = (prompts.get(index)?.place, rollout.longest_answer());
+        let (key, answer) = match rollout.episode {
+            Some(_) => ("environment.max_tokens", "episode"),
+            None => ("rollout.max_new_tokens", "answer"),
+        };
         if tokens + new > most {
             let message = format!(
-                "{place}: the prompt has {tokens} tokens, and with `rollout.max_new_tokens` = {new} an answer goes beyond the {most} that the model was made for"
+                "{place}: the prompt has {tokens} tokens, and with `{key}` = {new} an {answer} goes beyond the {most} that the model was made for"
             );
-            let hint = "lower `rollout.max_new_tokens`, or leave long prompts out: `data: {max_seq_len: ..., overlong: skip}`";
+            let hint = format!(
+                "lower `{key}`, or leave long prompts out: `data: {{max_seq_len: ..., overlong: skip}}`"
+            );
             return Err(Error::refused(message, hint));
         }
         let longer = rows.teacher_longer_by;

@@ -14,10 +14,11 @@ use text::{ChatTemplate, Date, Metadata};
 use super::course::{Course, Rows, packing};
 use super::plan::{self, Plan};
 use super::reference_cache::{self, ReferenceCache};
-use super::rollouts::{Learner, Rollouts, TeacherPrompts};
+use super::rollouts::{Learner, Rollouts, Stage, TeacherPrompts};
 use super::setup::{Prepared, Purpose, decide};
 use super::{Job, output};
 use crate::checkpoint::{State, Store};
+use crate::environment::{self, Environment, EnvironmentSettings, Speech};
 use crate::events::Event;
 use crate::method::{self, Method, Online};
 use crate::models::{Models, PartName, TrainingSetup};
@@ -123,6 +124,7 @@ pub(super) fn prepare(
         }
         None => None,
     };
+    let stage = stage(&prepared)?;
     // Everything is checked: only now is anything written or removed.
     let document = &prepared.document;
     let method = method::of(document);
@@ -169,8 +171,17 @@ pub(super) fn prepare(
                     Learner::Teacher(Box::new(prompts))
                 }
             },
-            names: rewards.settings().map(|settings| settings.name.clone()).collect(),
-            weights: rewards.settings().map(|settings| settings.weight).collect(),
+            names: rewards
+                .settings()
+                .map(|settings| settings.name.clone())
+                .chain(stage.iter().map(|_| environment::REWARD.to_owned()))
+                .collect(),
+            weights: rewards
+                .settings()
+                .map(|settings| settings.weight)
+                .chain(stage.iter().map(|stage| stage.environment.settings().weight))
+                .collect(),
+            stage,
             supervisor: reward_supervisor(&rewards, &prepared.metadata, &prepared.recipe)?,
             rewards,
             folder: folder.rollouts(),
@@ -213,6 +224,15 @@ pub(super) fn prepare(
     }
     announce(&mut run, resumed, &prepared.notes, observer)?;
     Ok(run)
+}
+
+/// The environment of a run, started; none without one. The template can write what it says.
+fn stage(prepared: &Prepared) -> Result<Option<Stage>> {
+    let Some(settings) = EnvironmentSettings::read(&prepared.document)? else { return Ok(None) };
+    let speech = Speech::new(&prepared.metadata, prepared.recipe.template_kwargs.clone())?;
+    let first = prepared.rows.train.unit(0..1)?;
+    speech.check(&first)?;
+    Ok(Some(Stage { environment: Environment::open(settings)?, speech }))
 }
 
 /// How a reward model of the run sees answers; none without one.

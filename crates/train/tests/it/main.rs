@@ -9,6 +9,7 @@ mod classify;
 mod damage;
 mod distill;
 mod engine;
+mod environments;
 mod findings;
 mod fused;
 mod kl_estimators;

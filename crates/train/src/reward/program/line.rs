@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::program;
+
 /// What a line says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
@@ -25,7 +27,7 @@ impl Line {
             return Line::Empty;
         }
         let rubbish = || Line::Rubbish(line.to_owned());
-        let Some(value) = serde_json::from_str(line).ok().or_else(|| with_words(line)) else {
+        let Some(value) = program::value(line) else {
             return rubbish();
         };
         let Some(id) = value.get("id").and_then(Value::as_u64) else { return rubbish() };
@@ -35,26 +37,13 @@ impl Line {
         }
         match value.get("reward") {
             Some(Value::Null) => Line::Reward(id, None),
-            Some(Value::Number(number)) => match number.as_f64() {
-                Some(reward) => Line::Reward(id, Some(reward)),
-                None => Line::Wrong(id, format!("the reward is {number}, not a finite number")),
+            Some(reward) => match program::number(reward, "reward") {
+                Ok(reward) => Line::Reward(id, Some(reward)),
+                Err(message) => Line::Wrong(id, message),
             },
-            Some(Value::String(word)) if NOT_FINITE.contains(&word.as_str()) => {
-                Line::Wrong(id, format!("the reward is {word}, not a finite number"))
-            }
-            Some(other) => Line::Wrong(id, format!("the reward is `{other}`, not a number")),
             None => Line::Wrong(id, "the answer has no `reward`".to_owned()),
         }
     }
-}
-
-/// What Python's `json` writes for numbers that JSON does not have.
-const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-
-/// A line in which a number that JSON does not have becomes its word, so that the error can name it.
-fn with_words(line: &str) -> Option<Value> {
-    let word = NOT_FINITE.into_iter().find(|word| line.contains(word))?;
-    serde_json::from_str(&line.replace(word, &format!("\"{word}\""))).ok()
 }
 
 #[cfg(test)]

@@ -1,35 +1,24 @@
 //! Rewards by a program that speaks JSON Lines: a completion a line in, a reward a line out.
 
 mod line;
-mod process;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use data::Stop;
 
 use self::line::Line;
-use self::process::{Process, Said, readable};
 use super::{Completion, OnRewardError, RewardError, RewardSettings, RewardSource, Scored};
-use crate::{Error, Result};
-
-/// How often a wait looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(50);
-/// The first wait before a program that failed is started again; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(250);
-/// No wait is longer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+use crate::Result;
+use crate::program::{LOOK, Launch, Process, Said, pause_after, readable};
 
 /// A program that gives rewards, started again where it dies, hangs or breaks the protocol.
 ///
 /// A batch is written at once, and its rewards may come in any order. After a failure the completions that are left
 /// are asked for one by one, so that the one that the program fails at is known: the others get their rewards.
 pub(super) struct Program {
-    command: Vec<String>,
-    folder: PathBuf,
-    key: String,
-    timeout: Duration,
+    launch: Launch,
     retries: u32,
     stops_at_failure: bool,
     process: Option<Process>,
@@ -60,36 +49,27 @@ impl Program {
         folder: &Path,
         settings: &RewardSettings,
     ) -> Result<Self> {
-        let mut program = Program {
+        let launch = Launch {
             command: command.to_vec(),
             folder: folder.to_owned(),
             key: settings.key.clone(),
             timeout: settings.timeout,
+            form: FORM,
+            script: "reward.py",
+        };
+        Ok(Program {
+            process: Some(launch.start_first()?),
+            launch,
             retries: settings.retries,
             stops_at_failure: settings.on_error == OnRewardError::Stop,
-            process: None,
             next_id: 0,
-        };
-        program.process = Some(program.spawn().map_err(|RewardError { message, hint }| {
-            Error::Refused { message: format!("{}.command: {message}", settings.key), hint }
-        })?);
-        Ok(program)
-    }
-
-    fn spawn(&self) -> std::result::Result<Process, RewardError> {
-        Process::start(&self.command, &self.folder).map_err(|error| {
-            let message = format!("`{}` cannot be started: {error}", self.command[0]);
-            RewardError::new(message).with_hint(format!(
-                "`{}.command` is a program with its arguments, such as [python3, reward.py]",
-                self.key
-            ))
         })
     }
 
     /// Asks for the rewards of some completions, by their indices.
     fn ask(&mut self, completions: &[Arc<Completion>], asked: &[usize], stop: &Stop) -> Round {
         let mut round = Round::default();
-        let process = match self.process.take().map_or_else(|| self.spawn(), Ok) {
+        let process = match self.process.take().map_or_else(|| self.launch.start(), Ok) {
             Ok(process) => process,
             Err(error) => return Round { fault: Some(error), ..round },
         };
@@ -99,7 +79,7 @@ impl Program {
             process.write(completions[index].to_json(id));
         }
         let mut is_open = vec![true; asked.len()];
-        let mut deadline = Instant::now() + self.timeout;
+        let mut deadline = Instant::now() + self.launch.timeout;
         while is_open.contains(&true) {
             if stop.is_asked() {
                 round.fault = Some(RewardError::stopped());
@@ -109,27 +89,27 @@ impl Program {
             let line = match process.read(left.min(LOOK)) {
                 Said::Line(line) => Line::read(&line),
                 Said::Nothing if left.is_zero() => {
-                    round.fault = Some(self.late(process));
+                    round.fault = Some(self.launch.late(process, "reward"));
                     return round;
                 }
                 Said::Nothing => continue,
                 Said::TooLong(beginning) => Line::Rubbish(beginning),
                 Said::End => {
-                    round.fault = Some(self.ended(process));
+                    round.fault = Some(self.launch.ended(process, "reward"));
                     return round;
                 }
             };
             let (id, answer) = match line {
                 Line::Empty => continue,
                 Line::Reward(id, reward) => (id, Answer::Reward(reward)),
-                Line::Failed(id, message) => (id, Answer::Failed(self.failed(&message, &process))),
+                Line::Failed(id, message) => (id, Answer::Failed(failed(&message, &process))),
                 Line::Wrong(id, message) => {
                     (id, Answer::Wrong(RewardError::new(message).with_hint(FORM)))
                 }
                 Line::Rubbish(text) => {
                     let message =
                         format!("the program printed what is no reward: {}", readable(&text));
-                    round.fault = Some(self.broken(process, message));
+                    round.fault = Some(self.launch.broken(process, &message));
                     return round;
                 }
             };
@@ -138,7 +118,7 @@ impl Program {
                 Some(at) if is_open[at] => {
                     is_open[at] = false;
                     round.answers.push((asked[at], answer));
-                    deadline = Instant::now() + self.timeout;
+                    deadline = Instant::now() + self.launch.timeout;
                 }
                 at => {
                     let what = if at.is_some() || id < first {
@@ -147,7 +127,7 @@ impl Program {
                         "although there is none"
                     };
                     let message = format!("the program answered id {id} {what}");
-                    round.fault = Some(self.broken(process, message));
+                    round.fault = Some(self.launch.broken(process, &message));
                     return round;
                 }
             }
@@ -155,33 +135,11 @@ impl Program {
         self.process = Some(process);
         round
     }
+}
 
-    fn failed(&self, message: &str, process: &Process) -> RewardError {
-        RewardError::new(format!(
-            "the program could not score the answer: {message}{}",
-            process.errors()
-        ))
-    }
-
-    fn late(&self, process: Process) -> RewardError {
-        let errors = process.kill();
-        let seconds = self.timeout.as_secs_f64();
-        RewardError::new(format!("the program gave no reward within {seconds} s{errors}")).with_hint(format!(
-            "it has to write a line for each line that it reads, and to flush its output; if it needs more time, raise `{}.timeout`",
-            self.key
-        ))
-    }
-
-    fn broken(&self, process: Process, message: String) -> RewardError {
-        let errors = process.kill();
-        RewardError::new(format!("{message}{errors}")).with_hint(FORM)
-    }
-
-    fn ended(&self, process: Process) -> RewardError {
-        let (status, errors) = process.ended();
-        RewardError::new(format!("the program ended ({status}) before it gave a reward{errors}"))
-            .with_hint("it has to read lines until its input ends")
-    }
+fn failed(message: &str, process: &Process) -> RewardError {
+    let errors = process.errors();
+    RewardError::new(format!("the program could not score the answer: {message}{errors}"))
 }
 
 /// What a program has to print.
@@ -269,8 +227,7 @@ impl Batch {
 /// Waits as long as so many failures ask for; false where the work was stopped meanwhile.
 fn pause(failures: u32, stop: &Stop) -> bool {
     if failures > 0 {
-        let pause = PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE);
-        let end = Instant::now() + pause;
+        let end = Instant::now() + pause_after(failures);
         while Instant::now() < end && !stop.is_asked() {
             std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
         }

@@ -8,11 +8,14 @@ use compute::random::key;
 use data::checksum::checksum;
 use data::{Sequence, Unit};
 use model::{HeadRequest, Want};
-use text::Tokenizer;
+use text::{Message, Tokenizer};
 
+use super::episodes::{self, Limits, Note};
 use super::sampling::{Drawn, Policy, Wanted, sample};
 use super::scoring::scores;
-use super::{Answer, Collected, Group, Journal, Learner, PURPOSE_ANSWER, Rollouts};
+use super::{
+    Answer, Collected, Group, Journal, Learner, PURPOSE_ANSWER, PURPOSE_EPISODE, Rollouts,
+};
 use crate::doctor::repetition;
 use crate::events::Event;
 use crate::models::PartName;
@@ -76,7 +79,7 @@ impl Rollouts {
             groups.truncate(wanted);
         }
         let answers = groups.iter().flat_map(|group| &group.answers);
-        let tokens = answers.clone().map(|answer| answer.tokens.len()).sum();
+        let tokens = answers.clone().map(|answer| answer.logprobs.len()).sum();
         let event = Event::Rollout {
             step: at.state.step,
             number: state.number,
@@ -86,6 +89,7 @@ impl Rollouts {
             seconds: begun.elapsed().as_secs_f64(),
         };
         (at.tell)(&event)?;
+        self.tell_endless(at, &groups)?;
         let mut collected = match self.learner {
             Learner::Advantages(_) => self.learnable(at, groups, policy, &mut journal)?,
             Learner::Pairs { missing_end } => self.pairs(at, groups, policy, missing_end)?,
@@ -169,11 +173,7 @@ impl Rollouts {
         let rewards = &mut self.rewards;
         // Those of a reward model are computed when all answers are there.
         let scored_later = self.supervisor.is_some();
-        let mut on_answer = |index: usize, drawn: Drawn| {
-            let place = places[index];
-            let (prompt, number) = (first + place / size, place % size);
-            let answer = named(drawn, prompt, number, tokenizer)?;
-            journal.answer(&answer)?;
+        let mut rewarded = |place: usize, answer: Answer, journal: &mut Journal| {
             rewards.submit(place as u64, completion(&asked[place / size], &answer))?;
             answers[place] = Some(answer);
             if scored_later {
@@ -182,13 +182,48 @@ impl Rollouts {
             // What the world outside says is kept as soon as it is there: it may not say it twice.
             for (place, given) in rewards.finished()? {
                 let answer = answers[place as usize].as_mut().expect("it was submitted");
-                answer.rewards = Some(given);
+                answer.reward(given);
                 journal.rewards(answer)?;
             }
             Ok(())
         };
-        let concurrency = self.config.concurrency;
-        if !sample(policy, at.backend, &wanted, concurrency, at.listen, &mut on_answer)? {
+        let are_there = match &mut self.stage {
+            None => {
+                let mut on_answer = |index: usize, drawn: Drawn| {
+                    let place = places[index];
+                    let answer = named(drawn, first + place / size, place % size, tokenizer)?;
+                    journal.answer(&answer)?;
+                    rewarded(place, answer, journal)
+                };
+                let concurrency = self.config.concurrency;
+                sample(policy, at.backend, &wanted, concurrency, at.listen, &mut on_answer)?
+            }
+            Some(stage) => {
+                let wanted = wanted.iter().zip(&places).map(|(wanted, place)| {
+                    let (prompt, number) = (first + place / size, place % size);
+                    let seed = [self.seed, PURPOSE_EPISODE, number_of_rollout, prompt as u64];
+                    episodes::Wanted {
+                        row: &prompts[place / size],
+                        asked: &asked[place / size],
+                        place: (prompt, number),
+                        sampling: wanted.sampling,
+                        seed: key(&seed),
+                        known: known.take_episode(prompt, number),
+                    }
+                });
+                let wanted: Vec<episodes::Wanted<'_>> = wanted.collect();
+                let mut note = |index: usize, note: Note<'_>| {
+                    journal.note(wanted[index].place, &note)?;
+                    match note {
+                        Note::Over(answer) => rewarded(places[index], answer, journal),
+                        _ => Ok(()),
+                    }
+                };
+                let limits = Limits::of(&self.config);
+                stage.play(policy, at.backend, tokenizer, &wanted, limits, at.listen, &mut note)?
+            }
+        };
+        if !are_there {
             return Ok(None);
         }
         let mut go_on = || (at.listen)() != Control::Stop;
@@ -202,7 +237,7 @@ impl Rollouts {
         let given = self.with_scores(at, given, &asked)?;
         for (index, rewards) in given {
             let answer = &mut answers[index as usize];
-            answer.rewards = Some(rewards);
+            answer.reward(rewards);
             journal.rewards(answer)?;
         }
         if answers.iter().any(|answer| answer.rewards.is_none()) {
@@ -240,7 +275,11 @@ impl Rollouts {
 
     /// Tells of answers that were left without a reward, as the recipe wants it.
     pub(super) fn tell_skipped(&mut self, at: &mut Stand<'_>) -> Result<()> {
-        let skipped = self.rewards.take_skipped();
+        self.tell_differing(at)?;
+        let mut skipped = self.rewards.take_skipped();
+        if let Some(stage) = &mut self.stage {
+            skipped.extend(stage.environment.take_skipped());
+        }
         let Some(first) = skipped.first() else { return Ok(()) };
         let hint = first.error.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
         let event = Event::Finding {
@@ -387,7 +426,7 @@ impl Rollouts {
             let event = Event::Answered {
                 step: at.state.step,
                 prompt: last_turn(&group.prompt, &at.metadata.tokenizer)?,
-                answer: answer.text.clone(),
+                answer: answer.shown(),
                 ended: answer.ended,
                 reward: rollout.reward(index),
                 rewards: rewards.collect(),
@@ -401,7 +440,7 @@ impl Rollouts {
     /// Figures of a rollout, by TRL's names.
     pub(super) fn metrics(&self, answers: &[&Answer], rollout: &Rollout<'_>) -> Vec<(String, f64)> {
         let count = answers.len().max(1) as f64;
-        let lengths = answers.iter().map(|answer| answer.tokens.len() as f64);
+        let lengths = answers.iter().map(|answer| answer.logprobs.len() as f64);
         let cut = answers.iter().filter(|answer| !answer.ended).count() as f64;
         let mut metrics = vec![
             ("completions/mean_length".to_owned(), lengths.clone().sum::<f64>() / count),
@@ -411,6 +450,7 @@ impl Rollouts {
         ];
         let repetition = answers.iter().map(|answer| repetition(&answer.text)).sum::<f64>() / count;
         metrics.push(("completions/repetition".to_owned(), repetition));
+        metrics.extend(episodes::figures(answers));
         for (function, name) in self.names.iter().enumerate() {
             let given = rollout.rewards.iter().filter_map(|rewards| rewards[function]);
             let given: Vec<f64> = given.collect();
@@ -441,7 +481,17 @@ pub(super) fn named(
     let Drawn { tokens, logprobs, ended } = drawn;
     let said = if ended { &tokens[..tokens.len() - 1] } else { &tokens[..] };
     let text = tokenizer.decode(said, true).map_err(model::Error::from)?;
-    Ok(Answer { prompt, number, tokens, logprobs, text, ended, rewards: None, values: None })
+    Ok(Answer {
+        prompt,
+        number,
+        tokens,
+        logprobs,
+        text,
+        ended,
+        rewards: None,
+        values: None,
+        episode: None,
+    })
 }
 
 /// A prompt as reward functions see it.
@@ -451,11 +501,20 @@ pub(super) fn asked(prompt: &Unit, tokenizer: &Tokenizer) -> Result<Arc<Asked>> 
     Ok(Arc::new(Asked::of_row(text, &prompt.side, &sequence.place)))
 }
 
+/// An answer as reward functions see it: the last one of an episode, with the turns before it as its prompt's.
 pub(super) fn completion(asked: &Arc<Asked>, answer: &Answer) -> Completion {
+    let asked = match &answer.episode {
+        Some(episode) if !episode.said.is_empty() => {
+            let said = episode.said.iter().map(Message::to_value);
+            let messages = asked.messages.iter().cloned().chain(said).collect();
+            Arc::new(Asked { messages, ..Asked::clone(asked) })
+        }
+        _ => asked.clone(),
+    };
     Completion {
-        asked: asked.clone(),
+        asked,
         answer: answer.text.clone(),
-        tokens: answer.tokens.len(),
+        tokens: answer.logprobs.len(),
         ended: answer.ended,
     }
 }
@@ -482,9 +541,18 @@ pub(super) fn unit(group: &Answered, mask: bool) -> Unit {
     let prompt = &group.prompt.sequences[0];
     let sequence = |answer: &Answer| {
         let mut sequence: Sequence = prompt.clone();
+        if let Some(prompt) = answer.episode.as_ref().and_then(|own| own.prompt.as_ref()) {
+            sequence.tokens.clone_from(prompt);
+            sequence.weights = vec![0.0; prompt.len()];
+        }
+        let start = sequence.tokens.len();
         sequence.tokens.extend(&answer.tokens);
+        // Nothing is learned from what an environment said.
+        sequence.weights.resize(sequence.tokens.len(), 0.0);
         let weight = if mask && !answer.ended { 0.0 } else { 1.0 };
-        sequence.weights.resize(sequence.tokens.len(), weight);
+        for [from, to] in answer.drawn() {
+            sequence.weights[start + from..start + to].fill(weight);
+        }
         sequence
     };
     Unit { sequences: group.answers.iter().map(sequence).collect(), ..group.prompt.clone() }

@@ -4,6 +4,7 @@
 //! or what the reward functions said about one. A run that goes on takes from here what it would compute again (answers)
 //! and what the world outside said (rewards); a last line that a kill cut short is left out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
+use super::episodes::{Note, Transcript};
+use super::sampling::Drawn;
+use crate::environment::{Began, Reply};
 use crate::{Error, Result};
 
 /// A line of the file.
@@ -21,6 +25,14 @@ enum Line {
     Rollout { number: u64, policy: String },
     /// An answer without rewards.
     Answer(Answer),
+    /// An episode began, and what the environment said.
+    Began { prompt: usize, number: usize, began: Began },
+    /// The policy's next answer in it.
+    Drew { prompt: usize, number: usize, drawn: Drawn },
+    /// What the environment said about that.
+    Replied { prompt: usize, number: usize, reply: Reply },
+    /// The episode begins again.
+    Anew { prompt: usize, number: usize },
     /// What the reward functions gave for an answer, in their order.
     Rewards { prompt: usize, number: usize, rewards: Vec<Option<f64>> },
     /// What the value head gave before each of its tokens.
@@ -31,6 +43,8 @@ enum Line {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Known {
     pub(super) answers: Vec<Answer>,
+    /// Episodes that had not come to their ends, by prompt and number.
+    pub(super) episodes: BTreeMap<(usize, usize), Transcript>,
 }
 
 impl Known {
@@ -39,6 +53,11 @@ impl Known {
         let is_it = |answer: &Answer| (answer.prompt, answer.number) == (prompt, number);
         let index = self.answers.iter().position(is_it)?;
         Some(self.answers.swap_remove(index))
+    }
+
+    /// What is known of the episode of a number to a prompt of a number.
+    pub(super) fn take_episode(&mut self, prompt: usize, number: usize) -> Transcript {
+        self.episodes.remove(&(prompt, number)).unwrap_or_default()
     }
 }
 
@@ -73,6 +92,18 @@ impl Journal {
     /// Adds an answer.
     pub(super) fn answer(&mut self, answer: &Answer) -> Result<()> {
         self.write(&Line::Answer(Answer { rewards: None, values: None, ..answer.clone() }))
+    }
+
+    /// Adds what happens in an episode before its end.
+    pub(super) fn note(&mut self, (prompt, number): (usize, usize), note: &Note<'_>) -> Result<()> {
+        let line = match *note {
+            Note::Began(began) => Line::Began { prompt, number, began: began.clone() },
+            Note::Drew(drawn) => Line::Drew { prompt, number, drawn: drawn.clone() },
+            Note::Replied(reply) => Line::Replied { prompt, number, reply: reply.clone() },
+            Note::Anew => Line::Anew { prompt, number },
+            Note::Over(ref answer) => return self.answer(answer),
+        };
+        self.write(&line)
     }
 
     /// Adds the rewards of an answer, which has some.
@@ -112,7 +143,24 @@ fn read(path: &Path, policy: &str) -> Result<(Known, Option<u64>)> {
             Line::Rollout { policy: other, .. } if whole == 0 && other == policy => {}
             _ if whole == 0 => return Ok((Known::default(), None)),
             Line::Rollout { .. } => break,
-            Line::Answer(answer) => known.answers.push(answer),
+            Line::Answer(answer) => {
+                known.episodes.remove(&(answer.prompt, answer.number));
+                known.answers.push(answer);
+            }
+            Line::Began { prompt, number, began } => {
+                let transcript = Transcript { began: Some(began), turns: Vec::new() };
+                known.episodes.insert((prompt, number), transcript);
+            }
+            Line::Drew { prompt, number, drawn } => {
+                known.episodes.entry((prompt, number)).or_default().turns.push((drawn, None));
+            }
+            Line::Replied { prompt, number, reply } => {
+                let turns = known.episodes.get_mut(&(prompt, number)).map(|own| &mut own.turns);
+                if let Some((_, own)) = turns.and_then(|turns| turns.last_mut()) {
+                    *own = Some(reply);
+                }
+            }
+            Line::Anew { prompt, number } => _ = known.episodes.remove(&(prompt, number)),
             Line::Rewards { prompt, number, rewards } => {
                 if let Some(answer) = known.find(prompt, number) {
                     answer.rewards = Some(rewards);
@@ -150,6 +198,7 @@ mod tests {
             ended: true,
             rewards: None,
             values: None,
+            episode: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! used. So a run that was killed anywhere goes on with the same bits, wherever the reward functions are the same.
 
 mod collect;
+mod episodes;
 mod journal;
 mod pairs;
 mod probe;
@@ -28,6 +29,8 @@ use crate::reward::Rewards;
 use crate::rollout::AdvantageEstimator;
 use crate::step::{Sampled, StepPlan};
 
+use episodes::Episode;
+pub(super) use episodes::Stage;
 use journal::Journal;
 pub(super) use sampling::{Drawn, Policy, Wanted, room, sample};
 pub(super) use teaching::TeacherPrompts;
@@ -35,6 +38,7 @@ pub(super) use teaching::TeacherPrompts;
 /// Keeps draws of answers and of minibatches apart from every other use of the seed.
 const PURPOSE_ANSWER: u64 = 0x726f_6c6c;
 const PURPOSE_VALIDATION: u64 = 0x6865_6c64;
+const PURPOSE_EPISODE: u64 = 0x6570_6973;
 const PURPOSE_MINIBATCH: u64 = 0x6d69_6e69;
 
 /// Prompts that are answered, again and again, by the policy as it has become.
@@ -47,6 +51,8 @@ pub(super) struct Rollouts {
     /// Names and weights of the reward functions.
     pub(super) names: Vec<String>,
     pub(super) weights: Vec<f64>,
+    /// What answers the policy's answers, where something does.
+    pub(super) stage: Option<Stage>,
     /// How a reward model sees answers, where there is one.
     pub(super) supervisor: Option<Supervisor>,
     /// Where journals lie.
@@ -76,9 +82,9 @@ struct Answer {
     prompt: usize,
     /// Number of the answer to it.
     number: usize,
-    /// Its tokens, the one that ended it included.
+    /// Its tokens, the one that ended it included; of several turns also what stands between them.
     tokens: Vec<u32>,
-    /// Log-probability of each when it was drawn.
+    /// Log-probability of each that was drawn.
     logprobs: Vec<f32>,
     /// The same as text, without special tokens.
     text: String,
@@ -90,6 +96,9 @@ struct Answer {
     /// What the value head gave before each token, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     values: Option<Vec<f32>>,
+    /// What it has beside, where it has several turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    episode: Option<Episode>,
 }
 
 /// A rollout, ready to be learned from.

@@ -57,6 +57,7 @@ fn judged(prompt: &Unit, answer: &Answer) -> Feedback {
     let turn = |turn: &Value| Message::from_value(turn.clone());
     let messages: std::result::Result<Vec<Message>, _> = turns.iter().map(turn).collect();
     let mut messages = messages.expect("messages are kept as they can be read");
+    messages.extend(answer.episode.iter().flat_map(|episode| episode.said.iter().cloned()));
     messages.push(Message::new("assistant", answer.text.as_str()));
     let counts = messages.len();
     let is_last = |index: usize| index + 1 == counts;

@@ -5,8 +5,9 @@ use data::Unit;
 use model::generate::Sampling;
 
 use super::collect::{Answered, asked, completion, named};
+use super::episodes::{self, Limits, Note, Transcript};
 use super::sampling::{Policy, Wanted, sample};
-use super::{Answer, Learner, PURPOSE_VALIDATION, Rollouts};
+use super::{Answer, Learner, PURPOSE_EPISODE, PURPOSE_VALIDATION, Rollouts};
 use crate::Result;
 use crate::method::Figure;
 use crate::models::PartName;
@@ -44,15 +45,50 @@ impl Rollouts {
             let policy = Policy::of(at.models, at.metadata, self.config.max_new_tokens);
             let mut answers: Vec<Option<Answer>> = vec![None; wanted.len()];
             let rewards = &mut self.rewards;
-            let mut on_answer = |index: usize, drawn| {
-                let prompt = first / samples + index / samples;
-                let answer = named(drawn, prompt, index % samples, tokenizer)?;
+            let number = |index: usize| (first / samples + index / samples, index % samples);
+            let mut over = |index: usize, answer: Answer| {
                 rewards.submit(index as u64, completion(&asked[index / samples], &answer))?;
                 answers[index] = Some(answer);
                 Ok(())
             };
-            let concurrency = self.config.concurrency;
-            if !sample(policy, at.backend, &wanted, concurrency, at.listen, &mut on_answer)? {
+            let are_there = match &mut self.stage {
+                None => {
+                    let mut on_answer = |index: usize, drawn| {
+                        let (prompt, number) = number(index);
+                        over(index, named(drawn, prompt, number, tokenizer)?)
+                    };
+                    let concurrency = self.config.concurrency;
+                    sample(policy, at.backend, &wanted, concurrency, at.listen, &mut on_answer)?
+                }
+                Some(stage) => {
+                    let wanted = wanted.iter().enumerate().map(|(index, wanted)| {
+                        let place = number(index);
+                        episodes::Wanted {
+                            row: &prompts[index / samples],
+                            asked: &asked[index / samples],
+                            place,
+                            sampling: wanted.sampling,
+                            seed: key(&[
+                                self.seed,
+                                PURPOSE_VALIDATION,
+                                place.0 as u64,
+                                PURPOSE_EPISODE,
+                            ]),
+                            known: Transcript::default(),
+                        }
+                    });
+                    let wanted: Vec<episodes::Wanted<'_>> = wanted.collect();
+                    let mut note = |index: usize, note: Note<'_>| match note {
+                        Note::Over(answer) => over(index, answer),
+                        _ => Ok(()),
+                    };
+                    let limits = Limits::of(&self.config);
+                    stage.play(
+                        policy, at.backend, tokenizer, &wanted, limits, at.listen, &mut note,
+                    )?
+                }
+            };
+            if !are_there {
                 return Ok(None);
             }
             let mut go_on = || (at.listen)() != Control::Stop;
@@ -68,7 +104,7 @@ impl Rollouts {
                 .collect();
             let given = self.with_scores(at, given, &asked)?;
             for (index, rewards) in given {
-                answers[index as usize].rewards = Some(rewards);
+                answers[index as usize].reward(rewards);
             }
             if let Learner::Teacher(_) = self.learner {
                 let mut own = answers.iter().cloned();

@@ -10,7 +10,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
 
 /// Recipe, the config that has its model's shape, and its parameters as published.
-const RECIPES: [(&str, &str, u64); 27] = [
+const RECIPES: [(&str, &str, u64); 28] = [
     ("llama-3.1-8b-qlora", "llama-3.1-8b", 8_030_261_248),
     ("mistral-7b-v0.3-qlora", "mistral-7b-v0.3", 7_248_023_552),
     ("qwen2.5-0.5b", "qwen2.5-0.5b", 494_032_768),
@@ -37,6 +37,7 @@ const RECIPES: [(&str, &str, u64); 27] = [
     ("gsm8k-grpo", "qwen2.5-0.5b", 494_032_768),
     ("online-dpo", "smollm2-135m", 134_515_008),
     ("distill", "smollm2-135m", 134_515_008),
+    ("environment", "smollm2-135m", 134_515_008),
     ("pairs", "smollm2-135m", 134_515_008),
 ];
 

@@ -276,9 +276,6 @@ impl Record {
                 if !prompt.columns.is_empty() {
                     put("columns", prompt.columns.clone().into());
                 }
-                if let Some(tools) = &prompt.tools {
-                    put("tools", tools.clone());
-                }
             }
             Record::Labelled(labelled) => {
                 if let Some(label) = &labelled.label {

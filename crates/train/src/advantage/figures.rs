@@ -5,20 +5,24 @@ use super::shaping::Shaping;
 use crate::objective::KlEstimator;
 use crate::rollout::Rollout;
 
-/// Mean and deviation of the rewards as the functions gave them, the share of groups whose shaped rewards are all the
-/// same, and how far the answers are from the reference.
+/// Mean and deviation of the rewards as the functions gave them, the share of groups of several answers whose shaped
+/// rewards are all the same, and how far the answers are from the reference.
 pub(super) fn figures(rollout: &Rollout<'_>, shaping: &Shaping) -> Vec<(&'static str, f64)> {
     let sequences = 0..rollout.rewards.len();
     let rewards = Moments::of(sequences.clone().filter_map(|index| rollout.reward(index)));
     let shaped = |index| shaping.reward(rollout, index);
-    let groups = rollout.groups.iter().map(|group| Moments::of(group.clone().filter_map(shaped)));
-    let flat = groups.filter(Moments::are_equal).count();
+    // An answer alone has no other to differ from.
+    let groups: Vec<_> = rollout.groups.iter().filter(|group| group.len() > 1).collect();
+    let moments = groups.iter().map(|group| Moments::of((*group).clone().filter_map(shaped)));
+    let flat = moments.filter(Moments::are_equal).count();
     let mut figures = Vec::new();
     if rewards.count > 0 {
         figures.push(("reward", rewards.mean));
         figures.push(("reward_std", rewards.std()));
     }
-    figures.push(("frac_reward_zero_std", flat as f64 / rollout.groups.len().max(1) as f64));
+    if !groups.is_empty() {
+        figures.push(("frac_reward_zero_std", flat as f64 / groups.len() as f64));
+    }
     if let (Some(_), Some(reference)) = (shaping.kl, rollout.reference) {
         let mut by_token = Vec::new();
         let mut by_sequence = Vec::new();

@@ -38,7 +38,7 @@ static CLIPPED: Kind = Kind {
 /// The value head is worse than a constant.
 static VALUE_USELESS: Kind = Kind {
     id: "value-explains-nothing",
-    hint: "raise `objective.value_coefficient` or the number of steps, or use a method without a value head: `rloo`, `grpo`",
+    hint: "raise `objective.vf_coef` or the number of steps, or use a method without a value head: `rloo`, `grpo`",
 };
 /// Answers do not end.
 static CUT: Kind = Kind {

@@ -358,6 +358,17 @@ fn an_answer_without_a_reward_counts_nowhere() {
     }
 }
 
+/// With one answer to a prompt, as `ppo` takes them, no group says that its answers are all alike.
+#[test]
+fn answers_alone_have_no_variance_to_miss() {
+    let sampled = Sampled::of_rewards(vec![vec![Some(0.1)], vec![Some(0.7)]], vec![1.0], 1);
+    for (name, estimator) in estimators(Shaping::default()) {
+        let estimates = sampled.estimate(&*estimator);
+        let mut names = estimates.metrics.iter().map(|(name, _)| *name);
+        assert!(names.all(|figure| figure != "frac_reward_zero_std"), "{name}");
+    }
+}
+
 #[test]
 fn equal_rewards_move_nothing() {
     let sampled = Sampled::of_rewards(vec![vec![Some(0.1)]; 6], vec![1.0], 3);

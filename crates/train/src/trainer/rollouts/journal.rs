@@ -228,4 +228,33 @@ mod tests {
         let (_, known) = Journal::open(folder.path(), 4, "another").unwrap();
         assert_eq!(known, Known::default());
     }
+
+    /// An episode is known as far as it was played; one that is over, or began anew, is not known as an episode.
+    #[test]
+    fn an_episode_is_known_as_far_as_it_was_played() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), 4, "p").unwrap();
+        let began = Began { deterministic: true, ..Began::default() };
+        let drawn = Drawn { tokens: vec![5, 6], logprobs: vec![-0.1, -1e-7], ended: true };
+        let observation = vec![text::Message::new("tool", "4")];
+        let reply = Reply { observation, reward: 0.1, done: false };
+        for number in 0..3 {
+            let place = (3, number);
+            journal.note(place, &Note::Began(&began)).unwrap();
+            journal.note(place, &Note::Drew(&drawn)).unwrap();
+            journal.note(place, &Note::Replied(&reply)).unwrap();
+            journal.note(place, &Note::Drew(&drawn)).unwrap();
+        }
+        journal.note((3, 1), &Note::Anew).unwrap();
+        journal.note((3, 2), &Note::Over(answer(2))).unwrap();
+        let (_, mut known) = Journal::open(folder.path(), 4, "p").unwrap();
+        let played = Transcript {
+            began: Some(began),
+            turns: vec![(drawn.clone(), Some(reply)), (drawn, None)],
+        };
+        assert_eq!(known.take_episode(3, 0), played);
+        assert_eq!(known.take_episode(3, 1), Transcript::default());
+        assert_eq!(known.take_episode(3, 2), Transcript::default());
+        assert_eq!(known.take(3, 2), Some(answer(2)));
+    }
 }

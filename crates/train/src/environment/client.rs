@@ -193,7 +193,7 @@ impl Environment {
                 Said::TooLong(beginning) => self.take(Line::Rubbish(beginning))?,
                 Said::Nothing => break,
                 Said::End => {
-                    self.fail_at(|settings, process| settings.launch.ended(process, "line"))?
+                    self.fail_at(|settings, process| settings.launch.ended(process, "line"))?;
                 }
             }
             self.ask()?;

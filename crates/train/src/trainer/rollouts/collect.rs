@@ -215,7 +215,7 @@ impl Rollouts {
                 let mut note = |index: usize, note: Note<'_>| {
                     journal.note(wanted[index].place, &note)?;
                     match note {
-                        Note::Over(answer) => rewarded(places[index], answer, journal),
+                        Note::Over(answer) => rewarded(places[index], *answer, journal),
                         _ => Ok(()),
                     }
                 };

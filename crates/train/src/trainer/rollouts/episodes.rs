@@ -71,7 +71,7 @@ pub(super) enum Note<'a> {
     Replied(&'a Reply),
     /// What was told before does not hold any more.
     Anew,
-    Over(Answer),
+    Over(Box<Answer>),
 }
 
 /// How long episodes and their turns may be, and how many are played at a time.
@@ -278,7 +278,7 @@ impl Game<'_> {
             Next::End(done) => {
                 self.open -= 1;
                 self.environment.close(index as u64);
-                note(index, Note::Over(playing.answer(done)))?;
+                note(index, Note::Over(Box::new(playing.answer(done))))?;
             }
         }
         Ok(())

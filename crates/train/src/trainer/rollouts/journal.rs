@@ -246,7 +246,7 @@ mod tests {
             journal.note(place, &Note::Drew(&drawn)).unwrap();
         }
         journal.note((3, 1), &Note::Anew).unwrap();
-        journal.note((3, 2), &Note::Over(answer(2))).unwrap();
+        journal.note((3, 2), &Note::Over(Box::new(answer(2)))).unwrap();
         let (_, mut known) = Journal::open(folder.path(), 4, "p").unwrap();
         let played = Transcript {
             began: Some(began),

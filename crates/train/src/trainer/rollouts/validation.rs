@@ -79,7 +79,7 @@ impl Rollouts {
                     });
                     let wanted: Vec<episodes::Wanted<'_>> = wanted.collect();
                     let mut note = |index: usize, note: Note<'_>| match note {
-                        Note::Over(answer) => over(index, answer),
+                        Note::Over(answer) => over(index, *answer),
                         _ => Ok(()),
                     };
                     let limits = Limits::of(&self.config);

@@ -21,7 +21,7 @@ Here are examples of how you answer.
     f"\nQuestion: Compute {a} + {b}. End with a line `Answer: <number>`.\n{a} + {b} = {a + b}\nAnswer: {a + b}\n"
     for a, b in [(23, 45), (61, 7), (58, 36), (17, 80), (92, 9), (35, 28)]
 )
-BATCH, ROUNDS = 16, 60
+BATCH, ROUNDS = 16, 30
 DATA = "{train: data/train.jsonl, validation: {path: data/validation.jsonl}}"
 TEACHER = "distill: {system_file: prompt.txt}"
 

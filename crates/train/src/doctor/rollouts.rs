@@ -43,7 +43,7 @@ static VALUE_USELESS: Kind = Kind {
 /// Answers do not end.
 static CUT: Kind = Kind {
     id: "answers-do-not-end",
-    hint: "raise `rollout.max_new_tokens`, add a `length` reward, or begin with a model that ends its turns (`method: sft`)",
+    hint: "raise `rollout.max_new_tokens` (with an environment also `environment.max_turns` and `environment.max_tokens`), add a `length` reward, or begin with a model that ends its turns (`method: sft`)",
 };
 /// One of several rewards grows at the cost of the others.
 static ONE_REWARD: Kind = Kind {

@@ -114,6 +114,21 @@ fn labelled_rows_get_a_recipe() {
 }
 
 #[test]
+fn methods_that_sample_begin_with_a_recipe_that_runs() {
+    let house = House::with_model();
+    let rows: String = (0..30)
+        .map(|i| format!("{{\"prompt\": \"{i}+1?\", \"answer\": \"{}\"}}\n", i + 1))
+        .collect();
+    house.write("rows.jsonl", &rows);
+    for method in ["grpo", "online_dpo", "distill"] {
+        let init = ["init", method, "--data", "rows.jsonl", "--model", "./tiny", "--force"];
+        house.run(&init).done();
+        let planned = house.run(&["plan", "recipe.yaml", "--json"]).done().result();
+        assert!(planned["steps"].as_u64().unwrap() > 0, "{method}: {planned}");
+    }
+}
+
+#[test]
 fn rows_of_another_method_say_what_to_type() {
     let house = House::new();
     house.write("pairs.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");

@@ -83,5 +83,12 @@ fn check(document: &Document) -> Result<()> {
             return Err(online::problem(document, key, message, hint));
         }
     }
+    let teaches = ["teacher", "system", "system_file", "demonstration"];
+    if !teaches.iter().any(|name| document.is_given(&format!("distill.{name}"))) {
+        let message = "there is nothing to learn: without a `distill` section the teacher is the model itself behind the same prompt";
+        let hint = "name a better model (`distill: {teacher: org/large}`), or what the model should answer as if it saw: \
+                    `distill: {system_file: prompt.txt}`";
+        return Err(online::problem(document, "method", message, hint));
+    }
     Ok(())
 }

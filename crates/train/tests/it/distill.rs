@@ -15,6 +15,7 @@ method: distill
 adapter: {rank: 4}
 data: {train: rows.jsonl, validation: {fraction: 0.2}}
 rollout: {group_size: 2, max_new_tokens: 8}
+distill: {teacher: ./model}
 train:
   max_steps: 6
   batch_size: 3
@@ -195,6 +196,9 @@ fn a_teacher_that_cannot_teach_is_refused() {
     check(&fixture, &How { overrides, ..How::default() }, "rows.jsonl:");
     let long = format!("distill.system={}", "a ".repeat(60));
     check(&fixture, &How { overrides: &[&long], ..How::default() }, "rows.jsonl:");
+    let mut nothing = Fixture::at(&fixture.path(""));
+    nothing.recipe = fixture.recipe.replace("distill: {teacher: ./model}\n", "");
+    check(&nothing, &How::default(), "nothing to learn");
     let overrides = &["distill.model=big"];
     check(&fixture, &How { overrides, ..How::default() }, "distill.model");
 
@@ -220,6 +224,7 @@ const PAIRS: &[(&str, &str)] = &[
         "method: online_dpo\nrewards: [{grader: contains, options: {texts: [a], whole_words: false}}]",
     ),
     ("group_size: 2", "group_size: 4"),
+    ("distill: {teacher: ./model}\n", ""),
 ];
 
 #[test]

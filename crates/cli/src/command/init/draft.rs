@@ -174,6 +174,9 @@ fn sampled(method: &Method, document: &Document) -> String {
     let temperature = document.get_f64("rollout.temperature").to_string();
     text += &line(2, "# temperature", &temperature, "lower for a small model that rambles");
     if !method.learns_from_rewards() {
+        text += "\ndistill:\n";
+        text += "  # teacher: org/large      a larger model with the same tokenizer; without it the model itself teaches\n";
+        text += "  system: You are an expert. Think first, then answer exactly what was asked.      # what the teacher sees\n";
         return text;
     }
     text += "\nrewards:\n";

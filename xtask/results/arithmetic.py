@@ -57,6 +57,12 @@ def row(name, seeds, base):
     mean = [[sum(seed[k][i] for seed in seeds) / len(seeds) for i in range(500)] for k in range(2)]
     gain = [a - b for a, b in zip(mean[0], base[0])]
     print(f"| {name} | {shown(mean[0])} | {shown(gain)} | {shown(mean[1])} |", flush=True)
+    return mean[0]
+
+
+def computed(events):
+    """Tokens that training computed, prompts too: forward and backward."""
+    return sum(event["tokens_computed"] for event in events if event["event"] == "step")
 
 
 def online(house, method, base, rate):
@@ -70,23 +76,26 @@ def online(house, method, base, rate):
         events = house.train(run, recipe, f"seed={seed}")
         seeds.append(marks(house, run))
         seconds = sum(event["seconds"] for event in events if event["event"] == "step")
-        print(run, f"{seconds:.0f} s", "; ".join(found(events)) or "no findings", flush=True)
-    row(method, seeds, base)
+        sampled = sum(event["tokens"] for event in events if event["event"] == "rollout")
+        tokens = f"{sampled} tokens sampled, {computed(events)} trained on"
+        print(run, f"{seconds:.0f} s", tokens, "; ".join(found(events)) or "no findings", flush=True)
+    return row(method, seeds, base)
 
 
 def rejection(house, base):
-    """Answers of the base to the same number of prompts, as many to each; the right ones are learned, over and over until as
-    many have been learned from as GRPO learns from."""
+    """Answers of the base to as many prompts as GRPO takes, as many to each. The right ones are learned for three epochs, but from no
+    more answers in all than GRPO learns from. Compute is equal or more than that of GRPO if the tokens that are printed are."""
     seeds = []
     for seed in SEEDS:
         rows = [json.loads(line) for line in (house.folder / "data/train.jsonl").read_text().splitlines()]
         chosen = random.Random(seed).sample(rows, STEPS * PROMPTS)
         prompts = f"data/rejection-{seed}-prompts.jsonl"
         write(house.folder / prompts, chosen)
-        kept = []
+        kept, sampled = [], 0
         for draw in range(GROUP):
             words = ["--max-new-tokens", "48", "--temperature", "0.5", "--seed", str(100 * seed + draw)]
             answers = house.answers(f"rejection-{seed}-{draw}", prompts, *words, model=house.model)
+            sampled += sum(answer["tokens"] for answer in answers)
             kept += [
                 dict(prompt=row["prompt"], completion=answer["answer"])
                 for row, answer in zip(chosen, answers, strict=True)
@@ -98,10 +107,11 @@ def rejection(house, base):
             f"model: {house.model}\nmethod: sft\ndata: {{train: data/rejection-{seed}.jsonl, validation: {{fraction: 0.05}}}}\n"
             f"train: {{epochs: {min(epochs, 3):.3f}, batch_size: 32}}"
         )
-        house.train(f"rejection-{seed}", recipe, f"seed={seed}")
+        events = house.train(f"rejection-{seed}", recipe, f"seed={seed}")
         seeds.append(marks(house, f"rejection-{seed}"))
-        print(f"rejection-{seed}", f"{len(kept)} right answers of {STEPS * PROMPTS * GROUP}", flush=True)
-    row("rejection sampling", seeds, base)
+        right = f"{len(kept)} right answers of {STEPS * PROMPTS * GROUP}"
+        print(f"rejection-{seed}", f"{right}, {sampled} tokens sampled, {computed(events)} trained on", flush=True)
+    return row("rejection sampling", seeds, base)
 
 
 def main():
@@ -116,7 +126,9 @@ def main():
     if "rloo" in chosen:
         online(house, "rloo", base, "1e-4")
     if not chosen or "rejection" in chosen:
-        rejection(house, base)
+        learned = rejection(house, base)
+        gain = [a - b for a, b in zip(online(house, "grpo", base, "1e-4"), learned)]
+        print(f"grpo less rejection sampling: {shown(gain)}")
 
 
 if __name__ == "__main__":

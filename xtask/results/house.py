@@ -29,14 +29,19 @@ class House:
             path = self.folder / f"{name}.yaml"
             path.write_text(f"{recipe}\noutput: runs/{name}\n")
             self.run("train", path.name, "--overwrite", *keys)
-        return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+        return rows(run / "events.jsonl")
 
     def answers(self, name, prompts, *words, model=None):
         """Answers to a file of prompts, made once."""
         file = self.folder / f"answers-{name}.jsonl"
         if not file.exists():
             file.write_text(self.run("generate", model or f"runs/{name}", "--prompts", prompts, *words))
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return rows(file)
+
+
+def rows(path):
+    """Rows of a file. Answers may hold other line breaks of Unicode than the one that ends a row."""
+    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 def write(path, rows):

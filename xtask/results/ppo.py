@@ -16,17 +16,13 @@ import sys
 from pathlib import Path
 
 import style
-from house import SEEDS, House, found, interval, shown, write
+from house import SEEDS, House, found, interval, rows, shown, write
 
 ANSWER = 48
 RATE = 3e-4
 STEPS, PROMPTS = 80, 32
 # Reward models: half of the pairs, seed, and what else. C was added once B was seen to be a weak judge.
 JUDGES = {"a": ("a", 1, ""), "b": ("b", 2, ""), "c": ("b", 3, ", epochs: 3")}
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def split(data):

@@ -154,7 +154,7 @@ fn length_grows(history: &History) -> Finding {
     let (length, first) = now_and_early(history, "completions/mean_length")?;
     let (reward, early) = now_and_early(history, "reward")?;
     let spread = *history.early.get("reward_std")?;
-    (length > LONGER * first && reward - early < FLAT * spread).then(|| {
+    (length > LONGER * first && reward - early <= FLAT * spread).then(|| {
         let message = format!("answers have {length:.0} tokens, at first {first:.0}, and the reward went from {early:.3} to {reward:.3}");
         (&LENGTH_GROWS, message)
     })
@@ -244,4 +244,35 @@ fn mismatch(history: &History) -> Finding {
         "log-probabilities of the same policy differ by up to {off:.1e} between sampling and training"
     );
     Some((&MISMATCH, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each figure with what it was at first and what it is now.
+    fn history(figures: &[(&str, f64, f64)]) -> History {
+        let mut history = History::default();
+        for &(name, early, now) in figures {
+            history.early.insert(name.to_owned(), early);
+            history.recent.insert(name.to_owned(), now);
+        }
+        history
+    }
+
+    #[test]
+    fn answers_that_grow_without_a_reward_are_named_where_no_answer_ever_had_one() {
+        let longer = ("completions/mean_length", 20.0, 40.0);
+        for (early, now, spread, is_found) in [
+            (0.0, 0.0, 0.0, true),
+            (0.5, 0.51, 0.4, true),
+            (0.5, 0.8, 0.4, false),
+            (0.0, 0.1, 0.0, false),
+        ] {
+            let history =
+                history(&[longer, ("reward", early, now), ("reward_std", spread, spread)]);
+            let found = found(&history);
+            assert_eq!(found.iter().any(|(kind, _)| kind.id == LENGTH_GROWS.id), is_found, "{now}");
+        }
+    }
 }

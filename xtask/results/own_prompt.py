@@ -40,7 +40,7 @@ def imitated(house, seed):
     if not rows.exists():
         recipe = house.folder / f"taught-{seed}.yaml"
         recipe.write_text(
-            f"model: {house.model}\ndata: {{train: data/train.jsonl}}\nseed: {seed}\n"
+            f"model: {house.model}\nmethod: sft\ndata: {{train: data/train.jsonl}}\nseed: {seed}\n"
             f"distill: {{system_file: prompt.txt, temperature: 1, max_new_tokens: 32, output: data/taught-{seed}.jsonl}}\n"
         )
         house.run("distill", recipe.name)

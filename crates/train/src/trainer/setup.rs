@@ -6,7 +6,7 @@ use compute::{Backend, MemoryLimits};
 use data::{Cursor, Finding, Level, Order};
 use keys::{Document, Settings as _};
 use model::adapter::PeftMetadata;
-use model::{Base, Config};
+use model::Base;
 use serde_json::{Map, Value};
 use text::{Date, Metadata};
 
@@ -220,7 +220,8 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     };
     let longest = rows.longest();
     if let Some(rollout) = recipe.rollout {
-        check_prompts(&document, &rollout, &rows, &setup.config(&base))?;
+        check_pass_rate(&document, &rollout)?;
+        check_prompts(&document, &rollout, &rows, &setup, &base)?;
     }
     let answers = recipe.rollout.map_or(1, |rollout| rollout.group_size);
     let sequences = rows.order.step(Cursor::default()).map_or(1, |step| step.sequences() * answers);
@@ -284,13 +285,32 @@ pub(super) fn decide(job: Job<'_>, device: &dyn Backend, purpose: Purpose<'_>) -
     })
 }
 
+/// Refuses bounds that no group is within.
+fn check_pass_rate(document: &Document, rollout: &RolloutConfig) -> Result<()> {
+    match rollout.pass_rate {
+        Some([low, high]) if low > high => {
+            let message = "`rollout.pass_rate` ends before it begins".to_owned();
+            let hint = "write the lowest mean reward first: [0.1, 0.9]".to_owned();
+            let problem = document.problem("rollout.pass_rate", message, Some(hint));
+            Err(Error::Recipe(problem.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses prompts behind which the model has no room for an answer, and adapters that drop out.
 fn check_prompts(
     document: &Document,
     rollout: &RolloutConfig,
     rows: &Rows,
-    config: &Config,
+    setup: &TrainingSetup,
+    base: &Base,
 ) -> Result<()> {
+    let config = setup.config(base);
+    // A teacher of its own may have been made for less.
+    let others = setup.parts.iter().filter_map(|part| part.base.as_ref());
+    let others = others.map(|other| other.config.max_position_embeddings);
+    let most = others.fold(config.max_position_embeddings, usize::min);
     if document.opt_f64("adapter.dropout").is_some_and(|dropout| dropout > 0.0) {
         let message = "an adapter with dropout is another policy in training than in sampling";
         let hint = "leave it out: `adapter.dropout: 0`".to_owned();
@@ -299,7 +319,6 @@ fn check_prompts(
     }
     for prompts in [&rows.train, &rows.validation] {
         let Some((index, tokens)) = prompts.longest() else { continue };
-        let most = config.max_position_embeddings;
         let (place, new) = (prompts.get(index)?.place, rollout.longest_answer());
         let (key, answer) = match rollout.episode {
             Some(_) => ("environment.max_tokens", "episode"),

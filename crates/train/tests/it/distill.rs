@@ -202,13 +202,20 @@ fn a_teacher_that_cannot_teach_is_refused() {
     let overrides = &["distill.model=big"];
     check(&fixture, &How { overrides, ..How::default() }, "distill.model");
 
-    // A model with other tokens.
+    // A model that was made for shorter texts, and one with other tokens.
     let other = fixture.path("other");
     fs::create_dir(&other).unwrap();
     for file in fs::read_dir(fixture.path("model")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), other.join(file.file_name())).unwrap();
     }
+    let config = read_json(&other.join("config.json"));
+    let mut short = config.clone();
+    short["max_position_embeddings"] = 40.into();
+    write_json(&other.join("config.json"), &short);
+    let teacher = Some(TeacherModel::Other(Arc::new(model::Base::open(&other).unwrap())));
+    check(&fixture, &How { teacher, ..How::default() }, "goes beyond the 40");
+    write_json(&other.join("config.json"), &config);
     let mut tokenizer = read_json(&other.join("tokenizer.json"));
     let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
     let [a, b] = ["a", "b"].map(|token| vocab[token].clone());

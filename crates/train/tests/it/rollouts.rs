@@ -394,5 +394,6 @@ fn what_cannot_be_sampled_is_refused() {
     check_refused(&["rollout.max_new_tokens=120"], "rows.jsonl:");
     check_refused(&["adapter.dropout=0.1"], "adapter.dropout");
     check_refused(&["rollout.group_size=1"], "rollout.group_size");
+    check_refused(&["rollout.pass_rate=[0.9, 0.1]"], "rollout.pass_rate");
     check_refused(&["rewards=[]"], "rewards");
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use compute::{Backend, MemoryLimits};
 use data::{Cursor, Finding, Level, Order};
 use keys::{Document, Settings as _};
-use model::adapter::PeftMetadata;
 use model::Base;
+use model::adapter::PeftMetadata;
 use serde_json::{Map, Value};
 use text::{Date, Metadata};
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use train::events::Event;
 use train::trainer::{Control, TeacherModel};
 
-use crate::support::{Fixture, How, ROWS, read_json, write_json};
+use crate::support::{Fixture, How, ROWS, check_same, figures, read_json, write_json};
 
 const RECIPE: &str = "\
 model: ./model
@@ -27,13 +27,7 @@ seed: 7
 ";
 
 fn fixture(changes: &[(&str, &str)]) -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.recipe = RECIPE.to_owned();
-    for (from, to) in changes {
-        assert!(fixture.recipe.contains(from), "{from}");
-        fixture.recipe = fixture.recipe.replace(from, to);
-    }
-    fixture
+    Fixture::of(RECIPE, changes)
 }
 
 /// An adapter that says something of its own.
@@ -46,28 +40,17 @@ fn teach(fixture: &Fixture, name: &str) -> TeacherModel {
     TeacherModel::OverBase(Some(fixture.path(name).join("adapter")))
 }
 
-fn figures(fixture: &Fixture, run: &str, kind: &str) -> Vec<Value> {
-    let events = fixture.events(run).into_iter().filter(|event| event["event"] == kind);
-    let without_time = |mut event: Value| {
-        event.as_object_mut().unwrap().remove("seconds");
-        event
-    };
-    events.map(without_time).collect()
+/// Figures of steps, or of validations.
+fn figures_of(fixture: &Fixture, run: &str, kind: &str) -> Vec<Value> {
+    let mut figures = figures(fixture, run);
+    figures.retain(|event| event["event"] == kind);
+    figures
 }
 
 /// The loss of the first step, and the last one over held-out prompts.
 fn losses(fixture: &Fixture, run: &str) -> (f64, f64) {
-    let last = figures(fixture, run, "evaluated").pop().unwrap();
+    let last = figures_of(fixture, run, "evaluated").pop().unwrap();
     (fixture.steps(run)[0][1], last["validation_loss"].as_f64().unwrap())
-}
-
-#[track_caller]
-fn check_same(fixture: &Fixture, run: &str, whole: &str) {
-    for kind in ["step", "evaluated"] {
-        let [own, other] = [run, whole].map(|run| figures(fixture, run, kind));
-        assert_eq!(own, other, "{run}");
-    }
-    assert!(fixture.adapter_bytes(run) == fixture.adapter_bytes(whole), "{run}: another adapter");
 }
 
 #[test]
@@ -239,7 +222,7 @@ fn pairs_of_own_answers_teach_what_is_rewarded() {
     let fixture = fixture(&[PAIRS, &[("max_steps: 6", "max_steps: 40")]].concat());
     let summary = fixture.train("run", &How::default()).unwrap();
     assert!(summary.learns_from_rewards);
-    let steps = figures(&fixture, "run", "step");
+    let steps = figures_of(&fixture, "run", "step");
     let rewards: Vec<f64> =
         steps.iter().map(|step| step["metrics"]["reward"].as_f64().unwrap()).collect();
     let mean = |rewards: &[f64]| rewards.iter().sum::<f64>() / rewards.len() as f64;
@@ -270,7 +253,7 @@ fn a_step_may_have_no_pair() {
     let how = How { overrides, ..How::default() };
     fixture.watch("run", &how, &mut observe, &mut |_| Control::Continue).unwrap();
     assert_eq!(told, 6);
-    for step in figures(&fixture, "run", "step") {
+    for step in figures_of(&fixture, "run", "step") {
         assert_eq!(
             (&step["loss"], &step["metrics"]["frac_reward_zero_std"]),
             (&json!(0.0), &json!(1.0))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use train::events::Event;
 use train::trainer::Control;
 
-use crate::support::{Fixture, How, write_json};
+use crate::support::{Fixture, How, check_same, figures, write_json};
 
 const RECIPE: &str = "\
 model: ./model
@@ -49,12 +49,7 @@ fn program(step: &str) -> String {
 const STEP: &str = "case ${#answer} in 2|3) over 1;; 4) on no 0.5;; *) on longer -0.25;; esac";
 
 fn fixture(step: &str, changes: &[(&str, &str)]) -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.recipe = RECIPE.to_owned();
-    for (from, to) in changes {
-        assert!(fixture.recipe.contains(from), "{from}");
-        fixture.recipe = fixture.recipe.replace(from, to);
-    }
+    let fixture = Fixture::of(RECIPE, changes);
     fs::write(fixture.path("environment.sh"), program(step)).unwrap();
     // A model that knows nothing ends its turns if many tokens end them.
     let ends: Vec<u32> = [4].into_iter().chain(20..60).collect();
@@ -62,21 +57,17 @@ fn fixture(step: &str, changes: &[(&str, &str)]) -> Fixture {
     fixture
 }
 
-/// Figures of steps and validations that do not depend on the clock.
-fn figures(fixture: &Fixture, run: &str) -> Vec<Value> {
-    let events = fixture.events(run).into_iter();
-    let figures = events.filter(|event| event["event"] == "step" || event["event"] == "evaluated");
-    let without_time = |mut event: Value| {
-        event.as_object_mut().unwrap().remove("seconds");
-        event
+/// Trains, and gives the findings that were told.
+fn found(fixture: &Fixture, run: &str, overrides: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut observe = |event: &Event| {
+        if let Event::Finding { id, .. } = event {
+            found.push(id.clone());
+        }
     };
-    figures.map(without_time).collect()
-}
-
-#[track_caller]
-fn check_same(fixture: &Fixture, run: &str, whole: &str) {
-    assert_eq!(figures(fixture, run), figures(fixture, whole), "{run}");
-    assert!(fixture.adapter_bytes(run) == fixture.adapter_bytes(whole), "{run}: another adapter");
+    let how = How { overrides, ..How::default() };
+    fixture.watch(run, &how, &mut observe, &mut |_| Control::Continue).unwrap();
+    found
 }
 
 /// The answers of the first rollout.
@@ -221,14 +212,7 @@ fn a_program_that_is_not_as_deterministic_as_it_says_is_named() {
         if [ -e died ]; then on other 0; else on no 0; fi";
     let fixture = fixture(step, &[]);
     let overrides = &["train.max_steps=2", "train.evaluate_every=9"];
-    let mut found = Vec::new();
-    let mut observe = |event: &Event| {
-        if let Event::Finding { id, .. } = event {
-            found.push(id.clone());
-        }
-    };
-    let how = How { overrides, ..How::default() };
-    fixture.watch("run", &how, &mut observe, &mut |_| Control::Continue).unwrap();
+    let found = found(&fixture, "run", overrides);
     assert!(found.iter().any(|id| id == "environment-not-deterministic"), "{found:?}");
 }
 
@@ -276,14 +260,7 @@ fn an_episode_that_fails_may_go_without_its_reward() {
     let fixture =
         fixture(&step, &[("max_new_tokens: 8", "max_new_tokens: 8, on_reward_error: skip")]);
     let overrides = &["environment.retries=0", "train.max_steps=2", "train.evaluate_every=9"];
-    let mut found = Vec::new();
-    let mut observe = |event: &Event| {
-        if let Event::Finding { id, .. } = event {
-            found.push(id.clone());
-        }
-    };
-    let how = How { overrides, ..How::default() };
-    fixture.watch("run", &how, &mut observe, &mut |_| Control::Continue).unwrap();
+    let found = found(&fixture, "run", overrides);
     assert!(found.iter().any(|id| id == "reward-failed"), "{found:?}");
     let steps = figures(&fixture, "run");
     assert!(steps.iter().any(|step| step["metrics"]["rewards/environment/missing"].is_number()));
@@ -293,19 +270,11 @@ fn an_episode_that_fails_may_go_without_its_reward() {
 fn episodes_that_never_end_are_named() {
     let fixture = fixture("on more 0", &[]);
     let overrides = &["train.max_steps=1"];
-    let mut found = Vec::new();
-    let mut observe = |event: &Event| {
-        if let Event::Finding { id, .. } = event {
-            found.push(id.clone());
-        }
-    };
-    let how = How { overrides, ..How::default() };
-    fixture.watch("run", &how, &mut observe, &mut |_| Control::Continue).unwrap();
+    let mut all = found(&fixture, "run", overrides);
     // Some were cut before they had all their turns; a run with one turn has none of these.
     let one = &["train.max_steps=1", "environment.max_turns=1", "rollout.max_new_tokens=60"];
-    let how = How { overrides: one, ..How::default() };
-    fixture.watch("one", &how, &mut observe, &mut |_| Control::Continue).unwrap();
-    assert!(found.iter().any(|id| id == "environment-never-done"), "{found:?}");
+    all.extend(found(&fixture, "one", one));
+    assert!(all.iter().any(|id| id == "environment-never-done"), "{all:?}");
 }
 
 #[test]

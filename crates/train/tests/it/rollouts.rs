@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use train::Result;
 use train::events::Event;
 use train::trainer::{Control, Summary};
 
-use crate::support::{Fixture, How, ROWS};
+use crate::support::{Fixture, How, ROWS, check_same, figures};
 
 const RECIPE: &str = "\
 model: ./model
@@ -28,30 +28,7 @@ seed: 7
 ";
 
 fn fixture(changes: &[(&str, &str)]) -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.recipe = RECIPE.to_owned();
-    for (from, to) in changes {
-        assert!(fixture.recipe.contains(from), "{from}");
-        fixture.recipe = fixture.recipe.replace(from, to);
-    }
-    fixture
-}
-
-/// Figures of steps and validations that do not depend on the clock.
-fn figures(fixture: &Fixture, run: &str) -> Vec<Value> {
-    let events = fixture.events(run).into_iter();
-    let figures = events.filter(|event| event["event"] == "step" || event["event"] == "evaluated");
-    let without_time = |mut event: Value| {
-        event.as_object_mut().unwrap().remove("seconds");
-        event
-    };
-    figures.map(without_time).collect()
-}
-
-#[track_caller]
-fn check_same(fixture: &Fixture, run: &str, whole: &str) {
-    assert_eq!(figures(fixture, run), figures(fixture, whole), "{run}");
-    assert!(fixture.adapter_bytes(run) == fixture.adapter_bytes(whole), "{run}: another adapter");
+    Fixture::of(RECIPE, changes)
 }
 
 /// Stops a run when it has asked so often whether to go on.

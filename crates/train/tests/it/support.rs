@@ -150,6 +150,16 @@ impl Fixture {
         Fixture { _owner: Some(owner), ..fixture }
     }
 
+    /// The same with another recipe, in which each of `changes` takes the place of what is there.
+    pub(crate) fn of(recipe: &str, changes: &[(&str, &str)]) -> Self {
+        let mut fixture = Fixture { recipe: recipe.to_owned(), ..Fixture::new() };
+        for (from, to) in changes {
+            assert!(fixture.recipe.contains(from), "{from}");
+            fixture.recipe = fixture.recipe.replace(from, to);
+        }
+        fixture
+    }
+
     /// A fixture whose folder another one made.
     pub(crate) fn at(dir: &Path) -> Self {
         Fixture { dir: dir.into(), _owner: None, recipe: RECIPE.into() }
@@ -290,6 +300,23 @@ impl Fixture {
     pub(crate) fn copy_run(&self, from: &str, to: &str) {
         copy_tree(&self.path(from), &self.path(to));
     }
+}
+
+/// Figures of steps and validations that do not depend on the clock.
+pub(crate) fn figures(fixture: &Fixture, run: &str) -> Vec<Value> {
+    let events = fixture.events(run).into_iter();
+    let figures = events.filter(|event| event["event"] == "step" || event["event"] == "evaluated");
+    let without_time = |mut event: Value| {
+        event.as_object_mut().unwrap().remove("seconds");
+        event
+    };
+    figures.map(without_time).collect()
+}
+
+#[track_caller]
+pub(crate) fn check_same(fixture: &Fixture, run: &str, whole: &str) {
+    assert_eq!(figures(fixture, run), figures(fixture, whole), "{run}");
+    assert!(fixture.adapter_bytes(run) == fixture.adapter_bytes(whole), "{run}: another adapter");
 }
 
 /// All lines of `events.jsonl`.
